@@ -1,0 +1,66 @@
+# Everything runs in a virtual environment of the checkout's own, with the versions that constraints.txt pins.
+
+PYTHON ?= python3
+ENV_ID ?= HalfCheetah-v4
+N_SAMPLERS ?= 10
+TIMESTEPS ?= 1000000
+TRAIN_OPTIONS ?=
+BENCH_OPTIONS ?=
+PYTEST_OPTIONS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@echo "usage: make TARGET [VARIABLE=value ...]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "variables (and their values now):"
+	@echo "  PYTHON=$(PYTHON)  ENV_ID=$(ENV_ID)  N_SAMPLERS=$(N_SAMPLERS)  TIMESTEPS=$(TIMESTEPS)"
+	@echo "  TRAIN_OPTIONS, BENCH_OPTIONS, PYTEST_OPTIONS: further options of sb3-walle train, sb3-walle bench and pytest"
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create the virtual environment and install the package and what it needs
+
+# A virtual environment that was cut short, or whose Python is gone, cannot run pip: it is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "error: '$(PYTHON)' not found: pass PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "error: sb3_walle needs Python 3.10 or newer, \
+	but $(PYTHON) is Python " + sys.version.split()[0] + ": pass PYTHON=/path/to/a/newer/python3")'
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing sb3_walle and the packages that constraints.txt pins into $(VENV) (once, takes minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+.PHONY: train
+train: $(INSTALLED) ## Train AsyncPPO on ENV_ID with N_SAMPLERS samplers for TIMESTEPS timesteps
+	$(BIN)/sb3-walle train $(ENV_ID) --n-samplers $(N_SAMPLERS) --timesteps $(TIMESTEPS) $(TRAIN_OPTIONS)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure AsyncPPO against SB3's PPO on this machine
+	$(BIN)/sb3-walle bench $(ENV_ID) --n-samplers $(N_SAMPLERS) $(BENCH_OPTIONS)
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and fix what can be fixed automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove the virtual environment, caches and build products (runs/ is kept)
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+"""Asynchronous samplers for Stable-Baselines3."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["AsyncPPO", "SamplerError", "SamplerVecEnv", "__version__"]
+
+if TYPE_CHECKING:
+    from sb3_walle.ppo import AsyncPPO
+    from sb3_walle.samplers.errors import SamplerError
+    from sb3_walle.vec_env import SamplerVecEnv
+
+_HOMES = {
+    "AsyncPPO": "sb3_walle.ppo",
+    "SamplerError": "sb3_walle.samplers.errors",
+    "SamplerVecEnv": "sb3_walle.vec_env",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: samplers import this package too, and most of them never need torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

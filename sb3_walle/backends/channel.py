@@ -1,0 +1,133 @@
+"""Messages between two processes on this machine."""
+
+import io
+import os
+import pickle
+import socket
+from typing import Any
+
+import cloudpickle
+
+from sb3_walle.transport.memory import SharedMemory
+
+# Larger messages travel as a memory file, of which only the descriptor is sent. Well below the kernel's send buffer.
+MAX_INLINE = 32_768
+MAX_DESCRIPTORS = 16
+_INLINE, _IN_FILE = b"i", b"f"
+
+
+class ChannelClosedError(ConnectionError):
+    """The other end is closed, or its process is dead."""
+
+
+class Channel:
+    """
+    One end of a two-way connection that carries pickled messages.
+
+    A packet socket delivers a message whole or not at all, so that a process that is killed in the middle of sending
+    leaves no half of a message behind, and an exception in the middle of sending cannot put the two ends out of step.
+    Shared memory and sockets inside a message travel as file descriptors.
+
+    :param end: one end of a socket pair; owned by this object from now on
+    :param timeout: longest time in seconds that sending may block, ``None`` for ever
+    """
+
+    def __init__(self, end: socket.socket, timeout: float | None = None) -> None:
+        self._socket = end
+        self._socket.settimeout(timeout)
+
+    @classmethod
+    def pair(cls, timeout: float | None = None) -> tuple["Channel", socket.socket]:
+        """
+        :param timeout: longest time in seconds that sending may block at this end
+        :return: this end, and the socket to hand to the other process
+        """
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(here, timeout), there
+
+    def fileno(self) -> int:
+        """:return: file descriptor to wait on"""
+        return self._socket.fileno()
+
+    def send(self, message: Any) -> None:
+        """
+        :param message: anything that cloudpickle pickles
+        :raises ChannelClosedError: if the other end is closed
+        :raises TimeoutError: if the other end has not taken earlier messages for too long
+        """
+        body = io.BytesIO()
+        pickler = _Pickler(body)
+        pickler.dump(message)
+        payload, descriptors = body.getbuffer(), pickler.descriptors
+        if len(payload) <= MAX_INLINE:
+            self._send(_INLINE, payload, descriptors)
+        else:
+            memory = SharedMemory(len(payload))
+            memory.view[:] = payload
+            self._send(_IN_FILE, len(payload).to_bytes(8, "little"), [memory.fd, *descriptors])
+            memory.close()
+
+    def receive(self) -> Any:
+        """
+        Wait for the next message.
+
+        :return: the message
+        :raises ChannelClosedError: if the other end is closed and all that it sent was received
+        """
+        try:
+            packet, descriptors, flags, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
+        except ConnectionError as error:
+            raise ChannelClosedError("The other end of the channel is closed") from error
+        if not packet:
+            raise ChannelClosedError("The other end of the channel is closed")
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        kind, payload = packet[:1], memoryview(packet)[1:]
+        if kind == _IN_FILE:
+            memory = SharedMemory(int.from_bytes(payload, "little"), descriptors[0])
+            payload, descriptors = memory.view, descriptors[1:]
+            memory.close()
+        return _Unpickler(io.BytesIO(payload), descriptors).load()
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+    def _send(self, kind: bytes, payload: bytes | memoryview, descriptors: list[int]) -> None:
+        try:
+            socket.send_fds(self._socket, [kind, payload], descriptors)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ChannelClosedError("The other end of the channel is closed") from error
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Replaces shared memory and sockets by the place of their descriptor in a list."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.descriptors: list[int] = []
+
+    def persistent_id(self, value: Any) -> tuple[str, int, int] | None:
+        if isinstance(value, SharedMemory):
+            self.descriptors.append(value.fd)
+            return "memory", len(self.descriptors) - 1, value.nbytes
+        if isinstance(value, socket.socket):
+            self.descriptors.append(value.fileno())
+            return "socket", len(self.descriptors) - 1, 0
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Undoes what the pickler did."""
+
+    def __init__(self, file: io.BytesIO, descriptors: list[int]) -> None:
+        super().__init__(file)
+        self._descriptors = descriptors
+
+    def persistent_load(self, value: tuple[str, int, int]) -> SharedMemory | socket.socket:
+        kind, index, nbytes = value
+        if kind == "memory":
+            return SharedMemory(nbytes, self._descriptors[index])
+        return socket.socket(fileno=self._descriptors[index])

@@ -1,0 +1,179 @@
+"""The learner's side of collecting: publishes weights, hands out tickets, takes chunks. Subclasses are the modes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.backends.client import SamplerClient
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.collection.statistics import CollectionStatistics
+from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.requests import Configure
+from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
+from sb3_walle.transport.chunk import Chunk, chunk_layout
+from sb3_walle.transport.experience_queue import ExperienceQueue, Seal
+from sb3_walle.transport.layout import Layout
+from sb3_walle.transport.policy_queue import PolicyQueue
+
+# Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk costs
+# besides its steps (two messages, a look at the policy queue) is a small fraction of it.
+MAX_CHUNK_STEPS = 128
+
+
+@dataclass(frozen=True)
+class CollectionTask:
+    """
+    What is to be collected.
+
+    :param observation_space: what the environments observe
+    :param envs_per_sampler: environments of each sampler, B
+    :param n_steps: steps of each environment in a rollout
+    :param squash_output: whether actions come in [-1, 1] and are to be rescaled
+    """
+
+    observation_space: spaces.Space
+    envs_per_sampler: int
+    n_steps: int
+    squash_output: bool
+
+
+@dataclass(frozen=True)
+class ReadyChunk:
+    """
+    A chunk that has arrived.
+
+    :param sampler: number of the sampler
+    :param report: what the sampler said of it
+    :param seal: what it holds
+    """
+
+    sampler: int
+    report: ChunkReport
+    seal: Seal
+
+
+class Collector(ABC):
+    """
+    Collects rollouts from samplers.
+
+    A *run* is a sequence of rollouts without interruption. Samplers abandon what they are doing when a new one begins.
+
+    :param samplers: the samplers
+    :param task: what to collect
+    :param actors: the spec of each sampler's actor
+    :param weights: the policy's weights, for their shapes and types
+    :param n_rollouts_queued: how many rollouts fit into the experience queue
+    """
+
+    def __init__(
+        self,
+        samplers: SamplerClient,
+        task: CollectionTask,
+        actors: list[ActorSpec],
+        weights: Mapping[str, np.ndarray],
+        n_rollouts_queued: int,
+    ) -> None:
+        self.samplers = samplers
+        self.task = task
+        self.statistics = CollectionStatistics(samplers.n_samplers)
+        self.chunk_steps = [
+            min(MAX_CHUNK_STEPS, task.n_steps - start) for start in range(0, task.n_steps, MAX_CHUNK_STEPS)
+        ]
+        fields = actors[0].fields(self.chunk_steps[0], task.envs_per_sampler)
+        layout = chunk_layout(self.chunk_steps[0], task.envs_per_sampler, task.observation_space, fields)
+        self.policy_queue = PolicyQueue(Layout.of(weights))
+        self.experience_queue = ExperienceQueue(layout, samplers.n_samplers, n_rollouts_queued * len(self.chunk_steps))
+        self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
+        self._all_infos = False
+        self._configure(actors)
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Which entries of the policy's ``state_dict()`` the samplers need."""
+        return tuple(field.name for field in self.policy_queue.layout.fields)
+
+    @property
+    def n_envs(self) -> int:
+        """Number of environments of all samplers."""
+        return self.samplers.n_samplers * self.task.envs_per_sampler
+
+    def start_run(self) -> None:
+        """Begin anew: whatever was asked for before is abandoned."""
+        self.interrupt()
+        self.experience_queue.release_all()
+        self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
+
+    def interrupt(self) -> None:
+        """Have the samplers abandon what they are collecting. Does not wait for them."""
+        self.policy_queue.start_new_run()
+        self.samplers.forget_reports()
+
+    def collect(
+        self, version: int, weights: Mapping[str, np.ndarray], n_rollouts_left: int, all_infos: bool
+    ) -> Iterator[tuple[Rollout, range]]:
+        """
+        Collect a rollout.
+
+        :param version: the learner's policy version
+        :param weights: the learner's weights
+        :param n_rollouts_left: how many rollouts the learner is going to ask for in this run, this one included
+        :param all_infos: whether the infos of all steps are passed on, or only those that end an episode
+        :return: the rollout, again and again, with the rows that have been completed since the last time
+        :raises SamplerError: if a sampler failed or died
+        """
+        self.statistics.begin_rollout(version, self.experience_queue.fill)
+        self._all_infos = all_infos
+        self.policy_queue.publish(version, weights)
+        yield from self._collect(version, n_rollouts_left)
+
+    @abstractmethod
+    def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
+        """Hand out tickets, and put the chunks that arrive together."""
+
+    def _configure(self, actors: list[ActorSpec]) -> None:
+        requests = {
+            sampler: Configure(
+                CollectionSettings(
+                    actor=actor,
+                    weights_layout=self.policy_queue.layout,
+                    policy_memory=self.policy_queue.memory,
+                    geometry=self.experience_queue.geometry,
+                    experience_memory=self.experience_queue.memory,
+                    squash_output=self.task.squash_output,
+                )
+            )
+            for sampler, actor in enumerate(actors)
+        }
+        self.samplers.call(requests)
+
+    def _ask_for_chunk(
+        self, sampler: int, n_steps: int, version: int | None, max_policy_lag: int | None = None
+    ) -> bool:
+        """Hand out a ticket. Returns False if the sampler has no slot left."""
+        slot = self.experience_queue.reserve(sampler)
+        if slot is None:
+            return False
+        number = next(self._ticket_numbers[sampler])
+        run = self.policy_queue.run
+        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self._all_infos))
+        return True
+
+    def _next_chunk(self) -> ReadyChunk:
+        """Wait for the next chunk of any sampler."""
+        while True:
+            started = perf_counter()
+            sampler, report = self.samplers.next_report()
+            self.statistics.add_wait(perf_counter() - started)
+            if report.seal is not None:
+                return ReadyChunk(sampler, report, report.seal)
+
+    def _arrays(self, ready: ReadyChunk) -> Chunk:
+        return self.experience_queue.chunk(ready.sampler, ready.report.slot, ready.seal)
+
+    def _done_with(self, ready: ReadyChunk) -> None:
+        self.experience_queue.release(ready.sampler, ready.report.slot)

@@ -1,0 +1,142 @@
+"""Mode "free": first come, first served."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_walle.backends.client import SamplerClient
+from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.samplers.actors.protocol import ActorSpec
+
+
+@dataclass
+class Lane:
+    """
+    The columns of a rollout that are as wide as one sampler's environments.
+
+    :param filled: rows that are filled
+    :param sampler: sampler that the last of them came from
+    :param ticket: ticket that they came with
+    :param next_row: row of that chunk that would come next; 0 of the next chunk if that one was used up
+    """
+
+    filled: int = 0
+    sampler: int = -1
+    ticket: int = -1
+    next_row: int = -1
+
+    def is_continued_by(self, sampler: int, ticket: int, row: int) -> bool:
+        """
+        :param sampler: a sampler
+        :param ticket: number of one of its tickets
+        :param row: a row of that chunk
+        :return: whether that row directly follows the last one in the lane
+        """
+        return self.filled > 0 and (self.sampler, self.ticket, self.next_row) == (sampler, ticket, row)
+
+    def fill(self, sampler: int, ticket: int, rows: range, chunk_steps: int) -> None:
+        """
+        Note what was put below the last row.
+
+        :param sampler: a sampler
+        :param ticket: number of one of its tickets
+        :param rows: rows of that chunk
+        :param chunk_steps: number of all its rows
+        """
+        used_up = rows.stop == chunk_steps
+        self.filled += len(rows)
+        self.sampler = sampler
+        self.ticket, self.next_row = (ticket + 1, 0) if used_up else (ticket, rows.stop)
+
+
+class FreeCollector(Collector):
+    """
+    A rollout is made of whatever arrives first, so that a slow sampler never holds anyone up. A sampler's steps go to
+    columns of their own while there is room, and then to those that slower samplers have left empty.
+
+    A chunk is learned from only while the learner is at most ``max_policy_lag`` versions ahead of it. Three things see to
+    that: the experience queue holds no more than that many rollouts; samplers end a chunk early when its policy gets too
+    old; and what is too old all the same, from an environment whose single step outlasts the learner's updates, is
+    dropped and counted.
+
+    :param max_policy_lag: how many versions the policy may be behind, at least 1
+    :param samplers: see :class:`Collector`, as for the others
+    """
+
+    def __init__(
+        self,
+        samplers: SamplerClient,
+        task: CollectionTask,
+        actors: list[ActorSpec],
+        weights: Mapping[str, np.ndarray],
+        max_policy_lag: int,
+    ) -> None:
+        super().__init__(samplers, task, actors, weights, n_rollouts_queued=max_policy_lag)
+        self.max_policy_lag = max_policy_lag
+        self._forget()
+
+    def start_run(self) -> None:
+        """Begin anew: whatever was asked for before is abandoned."""
+        super().start_run()
+        self._forget()
+
+    def _forget(self) -> None:
+        #: chunks of which the last rollout needed a part, or nothing, and the first row that is left
+        self._left_over: deque[tuple[ReadyChunk, int]] = deque()
+
+    def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
+        self._ask()
+        rollout = None
+        lanes = [Lane() for _ in range(self.samplers.n_samplers)]
+        while any(lane.filled < self.task.n_steps for lane in lanes):
+            ready, row = self._left_over.popleft() if self._left_over else (self._next_chunk(), 0)
+            if version - ready.seal.version > self.max_policy_lag:
+                self._drop(ready, row)
+                continue
+            rollout = rollout or Rollout(self.task.n_steps, self.n_envs, like=self._arrays(ready))
+            self._place(ready, row, rollout, lanes)
+        if rollout is not None:
+            yield rollout, range(self.task.n_steps)
+
+    def _ask(self) -> None:
+        """Use every slot that is free."""
+        for sampler in range(self.samplers.n_samplers):
+            while self._ask_for_chunk(sampler, self.chunk_steps[0], None, self.max_policy_lag):
+                continue
+
+    def _place(self, ready: ReadyChunk, row: int, rollout: Rollout, lanes: list[Lane]) -> None:
+        """Put the rows of a chunk where there is room. If there is more of it than room, the rest waits its turn."""
+        chunk = self._arrays(ready)
+        seconds_per_step = ready.report.seconds / chunk.n_steps
+        while row < chunk.n_steps:
+            index = _lane_for(ready.sampler, lanes, self.task.n_steps)
+            if index is None:
+                self._left_over.append((ready, row))
+                return
+            lane = lanes[index]
+            rows = range(row, min(chunk.n_steps, row + self.task.n_steps - lane.filled))
+            follows = lane.is_continued_by(ready.sampler, ready.seal.ticket, row)
+            env = index * self.task.envs_per_sampler
+            rollout.paste(chunk, ready.report.infos, rows, lane.filled, env, is_continuation=follows)
+            lane.fill(ready.sampler, ready.seal.ticket, rows, chunk.n_steps)
+            n_env_steps, seconds = len(rows) * chunk.n_envs, len(rows) * seconds_per_step
+            self.statistics.add_steps(ready.sampler, ready.seal.version, n_env_steps, seconds)
+            row = rows.stop
+        self._done_with(ready)
+        self._ask()
+
+    def _drop(self, ready: ReadyChunk, row: int) -> None:
+        self.statistics.add_stale_steps((ready.seal.n_steps - row) * self.task.envs_per_sampler)
+        self._done_with(ready)
+        self._ask()
+
+
+def _lane_for(sampler: int, lanes: list[Lane], n_steps: int) -> int | None:
+    """The sampler's own lane while it has room, then the emptiest one."""
+    if lanes[sampler].filled < n_steps:
+        return sampler
+    emptiest = min(range(len(lanes)), key=lambda index: lanes[index].filled)
+    return emptiest if lanes[emptiest].filled < n_steps else None

@@ -1,0 +1,111 @@
+"""The chunks of one training iteration, put together: what the learner sees of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sb3_walle.samplers.sampler import InfoRecord
+from sb3_walle.transport.chunk import Chunk, Observations
+
+
+class Rollout:
+    """
+    ``n_steps`` steps of all ``n_envs`` environments, in memory of its own.
+
+    Usually a column holds one environment's consecutive steps. Where that is not so, because the next row comes from
+    another environment or there is none, a *stream* ends: there the value of the next observation has to stand in for
+    the steps that are missing.
+
+    :param n_steps: number of rows
+    :param n_envs: number of columns
+    :param like: any chunk of the samplers, for the shapes and types of its arrays
+    """
+
+    def __init__(self, n_steps: int, n_envs: int, like: Chunk) -> None:
+        self.n_steps, self.n_envs = n_steps, n_envs
+
+        def empty_like(array: np.ndarray) -> np.ndarray:
+            return np.empty((n_steps, n_envs, *array.shape[2:]), array.dtype)
+
+        def empty_observations() -> Observations:
+            if isinstance(like.observations, dict):
+                return {key: empty_like(array) for key, array in like.observations.items()}
+            return empty_like(like.observations)
+
+        def empty_if_recorded(name: str) -> np.ndarray | None:
+            return empty_like(like.arrays[name]) if name in like.arrays else None
+
+        #: what the policy saw, ``[n_steps, n_envs, ...]``, or a dictionary of such arrays
+        self.observations = empty_observations()
+        #: what each step led to; at the end of an episode, the beginning of the next one
+        self.next_observations = empty_observations()
+        #: actions as the policy gave them
+        self.actions = empty_like(like.actions)
+        #: the environments' rewards
+        self.rewards = empty_like(like.rewards)
+        #: whether the observation is the first of an episode
+        self.episode_starts = empty_like(like.episode_starts)
+        #: whether the step ended an episode
+        self.dones = empty_like(like.episode_starts)
+        #: log-probabilities of the actions under the policy that chose them
+        self.log_probs = empty_like(like.arrays["log_probs"])
+        #: values of the observations; ``None`` if the actors have no value net
+        self.values = empty_if_recorded("values")
+        #: values of the last observations of truncated episodes, zero elsewhere; ``None`` as above
+        self.bootstrap_values = empty_if_recorded("bootstrap_values")
+        #: whether the next row is not the continuation of this one
+        self.stream_ends = np.zeros((n_steps, n_envs), dtype=bool)
+        #: values of the next observations where a stream ends, zero elsewhere; ``None`` as above
+        self.stream_end_values = None if self.values is None else np.zeros_like(self.values)
+        #: for each step, the environments whose info was passed on, and the info
+        self.infos: list[list[tuple[int, dict[str, Any]]]] = [[] for _ in range(n_steps)]
+
+    def paste(
+        self, chunk: Chunk, infos: Sequence[InfoRecord], rows: range, step: int, env: int, is_continuation: bool
+    ) -> None:
+        """
+        Copy rows of a chunk into the rollout.
+
+        :param chunk: the chunk
+        :param infos: the infos that came with it
+        :param rows: the chunk's rows to copy
+        :param step: first row of the rollout to fill
+        :param env: first column of the rollout to fill
+        :param is_continuation: whether these steps directly follow those in the row above
+        """
+        source, after = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
+        target = (slice(step, step + len(rows)), slice(env, env + chunk.n_envs))
+        _copy(chunk.observations, source, self.observations, target)
+        _copy(chunk.observations, after, self.next_observations, target)
+        self.actions[target] = chunk.actions[source]
+        self.rewards[target] = chunk.rewards[source]
+        self.episode_starts[target] = chunk.episode_starts[source]
+        self.dones[target] = chunk.episode_starts[after]
+        self.log_probs[target] = chunk.arrays["log_probs"][source]
+        if self.values is not None and self.bootstrap_values is not None:
+            self.values[target] = chunk.arrays["values"][source]
+            self.bootstrap_values[target] = chunk.arrays["bootstrap_values"][source]
+        for info_step, info_env, info in infos:
+            if info_step in rows:
+                self.infos[step + info_step - rows.start].append((env + info_env, info))
+        self._mark_stream_end(chunk, rows, step, target[1], is_continuation)
+
+    def _mark_stream_end(self, chunk: Chunk, rows: range, step: int, envs: slice, is_continuation: bool) -> None:
+        last = step + len(rows) - 1
+        self.stream_ends[last, envs] = True
+        if self.stream_end_values is not None:
+            cut_short = rows.stop < chunk.n_steps
+            self.stream_end_values[last, envs] = (
+                chunk.arrays["values"][rows.stop] if cut_short else chunk.arrays["last_values"]
+            )
+        if is_continuation:
+            self.stream_ends[step - 1, envs] = False
+
+
+def _copy(source: Observations, rows: slice, target: Observations, place: tuple[slice, slice]) -> None:
+    if isinstance(source, dict):
+        for key, array in source.items():
+            target[key][place] = array[rows]  # type: ignore[call-overload]
+    else:
+        target[place] = source[rows]  # type: ignore[index]

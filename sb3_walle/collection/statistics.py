@@ -1,0 +1,78 @@
+"""What is reported of the collection of a rollout."""
+
+import numpy as np
+
+
+class CollectionStatistics:
+    """
+    Figures of the rollout that is being collected, or was collected last.
+
+    :param n_samplers: number of samplers
+    """
+
+    def __init__(self, n_samplers: int) -> None:
+        self._n_samplers = n_samplers
+        self.begin_rollout(version=0, queue_fill=0.0)
+
+    def begin_rollout(self, version: int, queue_fill: float) -> None:
+        """
+        :param version: the learner's policy version
+        :param queue_fill: share of the experience queue that is in use
+        """
+        self._version = version
+        self.queue_fill = queue_fill
+        #: seconds for which the learner waited for chunks
+        self.wait_seconds = 0.0
+        #: steps that were thrown away because their policy was too old
+        self.n_stale_steps = 0
+        self._lags: list[int] = []
+        self._lag_weights: list[int] = []
+        self._busy_seconds = np.zeros(self._n_samplers)
+        self._env_steps = np.zeros(self._n_samplers)
+
+    def add_wait(self, seconds: float) -> None:
+        """
+        :param seconds: for how long the learner waited
+        """
+        self.wait_seconds += seconds
+
+    def add_steps(self, sampler: int, version: int, n_env_steps: int, seconds: float) -> None:
+        """
+        Steps that go into the rollout.
+
+        :param sampler: who collected them
+        :param version: with which policy version
+        :param n_env_steps: how many, summed over environments
+        :param seconds: how long the sampler took for them
+        """
+        self._lags.append(self._version - version)
+        self._lag_weights.append(n_env_steps)
+        self._busy_seconds[sampler] += seconds
+        self._env_steps[sampler] += n_env_steps
+
+    def add_stale_steps(self, n_env_steps: int) -> None:
+        """
+        :param n_env_steps: steps that were thrown away
+        """
+        self.n_stale_steps += n_env_steps
+
+    @property
+    def collect_seconds(self) -> float:
+        """For how long the busiest sampler worked on the rollout."""
+        return float(self._busy_seconds.max())
+
+    @property
+    def sampler_steps_per_second(self) -> float:
+        """Environment steps per second of a sampler at work, on average."""
+        busy = self._busy_seconds.sum()
+        return float(self._env_steps.sum() / busy) if busy > 0 else 0.0
+
+    @property
+    def policy_lag_mean(self) -> float:
+        """Mean policy lag over the steps of the rollout."""
+        return float(np.average(self._lags, weights=self._lag_weights)) if self._lags else 0.0
+
+    @property
+    def policy_lag_max(self) -> int:
+        """Largest policy lag in the rollout."""
+        return max(self._lags, default=0)

@@ -1,0 +1,183 @@
+"""What a benchmark's numbers look like: tables for people, CSV for programs."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_walle.experiments.benchmark import (
+    COLLECTION,
+    END_TO_END,
+    MEMORY,
+    PHYSICAL_LIMIT,
+    START_UP,
+    UPDATE_ALONE,
+    UPDATE_WHILE_COLLECTING,
+    BenchmarkResults,
+)
+
+MISSING = "-"
+SUBPROC = "SubprocVecEnv"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """
+    Align text in columns: the first one to the left, numbers to the right.
+
+    :param header: a title a column
+    :param rows: the cells, as many a row as there are titles
+    :return: the lines
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def format_ratio(value: float | None, base: float | None) -> str:
+    """
+    How many times as much.
+
+    :param value: the value
+    :param base: what to compare it with
+    :return: the ratio with two decimals
+    """
+    return MISSING if value is None or not base else f"{value / base:.2f}x"
+
+
+def format_number(value: float | None, decimals: int = 0) -> str:
+    """
+    A number with thousands separated.
+
+    :param value: the number
+    :param decimals: digits after the point
+    :return: the text
+    """
+    return MISSING if value is None else f"{value:,.{decimals}f}"
+
+
+def format_share(value: float | None, whole: float | None) -> str:
+    """
+    A share in percent.
+
+    :param value: the part
+    :param whole: the whole
+    :return: the percentage without decimals
+    """
+    return MISSING if value is None or not whole else f"{100 * value / whole:.0f}%"
+
+
+def subproc_name(results: BenchmarkResults) -> str:
+    """
+    Find SubprocVecEnv among the contenders.
+
+    :param results: the numbers
+    :return: its name, empty if it was left out
+    """
+    return next((name for name in results.vec_env_contenders if SUBPROC in name), "")
+
+
+def throughput_table(results: BenchmarkResults, quantity: str) -> str:
+    """
+    Samples per second, and how they compare.
+
+    :param results: the numbers
+    :param quantity: collection or training end to end
+    :return: the table
+    """
+    names = results.async_contenders + results.vec_env_contenders
+    medians = {name: value for name in names if (value := results.median(quantity, name)) is not None}
+    best = max((medians[name] for name in results.vec_env_contenders if name in medians), default=None)
+    subproc = medians.get(subproc_name(results))
+    limit = results.median(PHYSICAL_LIMIT, results.limit)
+    rows = [
+        [
+            name,
+            format_number(value),
+            format_ratio(value, best),
+            format_ratio(value, subproc),
+            format_share(value, limit),
+        ]
+        for name, value in medians.items()
+    ]
+    rows.append([results.limit, format_number(limit), format_ratio(limit, best), format_ratio(limit, subproc), "100%"])
+    return format_table(["", "samples/s", "vs best SB3", f"vs {SUBPROC}", "of the limit"], rows)
+
+
+def update_table(results: BenchmarkResults) -> str:
+    """
+    Time of an update, alone and next to busy samplers.
+
+    :param results: the numbers
+    :return: the table
+    """
+    rows = []
+    for name in results.async_contenders + results.vec_env_contenders:
+        alone, busy = (results.median(quantity, name) for quantity in (UPDATE_ALONE, UPDATE_WHILE_COLLECTING))
+        if alone is not None or busy is not None:
+            rows.append([name, format_number(alone), format_number(busy)])
+    return format_table(["microseconds a minibatch", "alone", "while samplers collect"], rows)
+
+
+def start_up_table(results: BenchmarkResults) -> str:
+    """
+    Time and memory that starting takes.
+
+    :param results: the numbers
+    :return: the table
+    """
+    subproc = subproc_name(results)
+    subproc_seconds, subproc_memory = (results.median(quantity, subproc) for quantity in (START_UP, MEMORY))
+    rows = []
+    for name in results.async_contenders + results.vec_env_contenders:
+        seconds, memory = (results.median(quantity, name) for quantity in (START_UP, MEMORY))
+        if seconds is not None:
+            time_cells = [format_number(seconds, 2), format_ratio(seconds, subproc_seconds)]
+            rows.append([name, *time_cells, format_number(memory), format_ratio(memory, subproc_memory)])
+    return format_table(["", "seconds", f"vs {SUBPROC}", "memory (MB)", f"vs {SUBPROC}"], rows)
+
+
+def format_report(results: BenchmarkResults) -> str:
+    """
+    The report that the command prints.
+
+    :param results: the numbers
+    :return: the text
+    """
+    settings, machine = results.settings, results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    sections = [
+        f"{settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), {machine.system}, {machine.date}\n"
+        f"{versions}\n\n"
+        f"{settings.samples_per_iteration:,} samples an iteration, {settings.n_epochs} epoch(s) of minibatches of "
+        f"{settings.batch_size}, MlpPolicy on the CPU\n"
+        f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns\n"
+        "'AsyncPPO, 10 x 1' has 10 samplers of 1 environment; 'best SB3' is the fastest of SB3's VecEnvs",
+        "Collection: collect_rollouts() without training; samplers overlap with nothing (mode 'sync')\n\n"
+        + throughput_table(results, COLLECTION),
+        "Training end to end: learn() without construction and first rollout (AsyncPPO in mode 'pipelined')\n\n"
+        + throughput_table(results, END_TO_END),
+        "Update: train() with one epoch, while samplers are idle and while they collect the next rollout\n\n"
+        + update_table(results),
+        "Start-up in a fresh process: constructor to the end of a rollout of 2 steps, and memory of all processes\n"
+        "but the learner's (PSS)\n\n" + start_up_table(results),
+    ]
+    return "\n\n\n".join(sections) + "\n"
+
+
+def write_csv(results: BenchmarkResults, path: Path) -> None:
+    """
+    Write every single measurement.
+
+    :param results: the numbers
+    :param path: the file, which is replaced
+    """
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["quantity", "contender", "repeat", "value"])
+        writer.writerows([each.quantity, each.contender, each.repeat, each.value] for each in results.measurements)

@@ -1,0 +1,209 @@
+"""A training run from the command line: what it prints and the directory that it leaves behind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import get_device
+
+from sb3_walle import AsyncPPO
+from sb3_walle.experiments.environments import UsageError, check_environment
+from sb3_walle.experiments.plots import plot_learning_curve
+
+MODEL = "model.zip"
+PROGRESS = "progress.csv"
+LEARNING_CURVE = "learning_curve.png"
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """
+    What to train and where to put it.
+
+    :param env_id: Gymnasium id of the environment
+    :param total_timesteps: environment steps to train for, all environments together
+    :param policy: SB3's name of the policy
+    :param runs: the directory in which the run's own directory is made
+    :param algorithm: further arguments of :class:`~sb3_walle.AsyncPPO` by name
+    """
+
+    env_id: str
+    total_timesteps: int
+    policy: str = "MlpPolicy"
+    runs: Path = Path("runs")
+    algorithm: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """
+    How a run ended.
+
+    :param directory: the run's directory
+    :param timesteps: environment steps that the model was trained for
+    :param interrupted: whether Ctrl-C ended it
+    """
+
+    directory: Path
+    timesteps: int
+    interrupted: bool
+
+
+def create_run_directory(runs: Path, env_id: str) -> Path:
+    """
+    Make a new directory ``<env>-<time>``.
+
+    :param runs: the directory in which to make it
+    :param env_id: Gymnasium id of the environment
+    :return: the new directory
+    :raises UsageError: if it cannot be made there
+    """
+    name = f"{env_id.replace('/', '-').replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    directory = runs / name
+    # Two runs may start within the same second.
+    suffixes = count(2)
+    while True:
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError as error:
+            if not runs.is_dir():
+                raise UsageError(f"cannot make a run directory in '{runs}', which is not a directory") from error
+            directory = runs / f"{name}-{next(suffixes)}"
+        except OSError as error:
+            raise UsageError(f"cannot make a run directory in '{runs}': {error.strerror}") from error
+        else:
+            return directory
+
+
+def check_device(device: str) -> None:
+    """
+    Ask PyTorch whether it knows a device.
+
+    :param device: name of the device, as ``"cuda:1"``, or ``"auto"``
+    :raises UsageError: if it does not
+    """
+    try:
+        get_device(device)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{device}': {error}") from error
+
+
+def create_model(settings: TrainingSettings) -> AsyncPPO:
+    """
+    Build the algorithm, which starts its samplers sooner or later.
+
+    :param settings: what to train
+    :return: the algorithm
+    :raises UsageError: if it refuses its arguments, or does not support the environment's spaces
+    """
+    check_environment(settings.env_id)
+    check_device(settings.algorithm.get("device", "auto"))
+    try:
+        return AsyncPPO(settings.policy, settings.env_id, verbose=1, **settings.algorithm)
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        if not str(error):
+            raise
+        raise UsageError(str(error)) from error
+
+
+def save_run(model: AsyncPPO, directory: Path) -> None:
+    """
+    Write the model and the learning curve of what has been logged.
+
+    :param model: the trained model
+    :param directory: the run's directory
+    """
+    model.save(directory / MODEL)
+    plot_learning_curve(directory / PROGRESS, directory / LEARNING_CURVE)
+
+
+def train(settings: TrainingSettings) -> TrainingOutcome:
+    """
+    Train a model and leave its run directory. Ctrl-C ends the training early; what there is by then is saved.
+
+    :param settings: what to train and where to put it
+    :return: how it ended
+    :raises UsageError: if the settings make no sense
+    """
+    model = create_model(settings)
+    env = model.get_env()
+    assert env is not None
+    progress_bar = ProgressBarCallback()
+    interrupted = False
+    try:
+        directory = create_run_directory(settings.runs, settings.env_id)
+        (directory / SETTINGS).write_text(json.dumps(describe(settings, model), indent=2) + "\n")
+        print(summary(settings, model))
+        model.set_logger(configure(str(directory), ["stdout", "csv", "tensorboard"]))
+        try:
+            model.learn(settings.total_timesteps, callback=progress_bar)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            # learn() leaves the bar open when an exception ends it, and with it a terminal without a cursor.
+            if hasattr(progress_bar, "pbar"):
+                progress_bar.on_training_end()
+            # Whatever ended the training, hours of it may lie behind.
+            save_run(model, directory)
+            model.logger.close()
+    finally:
+        env.close()
+    return TrainingOutcome(directory, model.num_timesteps, interrupted)
+
+
+def describe(settings: TrainingSettings, model: AsyncPPO) -> dict[str, Any]:
+    """
+    The settings as a JSON object.
+
+    :param settings: what to train
+    :param model: the model that was made of them
+    :return: JSON-serialisable values by name
+    """
+    return {
+        "env_id": settings.env_id,
+        "total_timesteps": settings.total_timesteps,
+        "policy": settings.policy,
+        **settings.algorithm,
+        "n_envs": model.n_envs,
+    }
+
+
+def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
+    """
+    What is about to be trained, in a line or two.
+
+    :param settings: what to train
+    :param model: the model that was made of them
+    :return: the lines
+    """
+    rollout = model.n_steps * model.n_envs
+    envs_per_sampler = settings.algorithm.get("envs_per_sampler", 1)
+    lines = [
+        f"Training {type(model).__name__} on {settings.env_id} for {settings.total_timesteps:,} timesteps: "
+        f"{plural(model.n_envs // envs_per_sampler, 'sampler')} of {plural(envs_per_sampler, 'environment')}, "
+        f"{rollout:,} timesteps an iteration"
+    ]
+    if settings.total_timesteps < rollout:
+        lines.append(
+            f"One iteration is {model.n_steps:,} steps in each of {plural(model.n_envs, 'environment')}, more than was "
+            "asked for: training ends after it (--n-steps makes it shorter)"
+        )
+    return "\n".join(lines)
+
+
+def plural(number: int, noun: str) -> str:
+    """
+    A number of things in words.
+
+    :param number: how many
+    :param noun: what, in the singular
+    :return: both, with the noun in the right form
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,69 @@
+"""Filling SB3's rollout buffer."""
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.transport.chunk import row
+
+
+def add_rows(
+    buffer: RolloutBuffer,
+    rollout: Rollout,
+    rows: range,
+    rewards: np.ndarray,
+    episode_starts: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    """
+    Add steps of a rollout to a buffer.
+
+    :param buffer: the buffer
+    :param rollout: the rollout
+    :param rows: which rows of it, T
+    :param rewards: rewards to learn from, ``[T, n_envs]``
+    :param episode_starts: where advantage estimates must not look past, ``[T, n_envs]``
+    :param values: values of the observations, ``[T, n_envs]``
+    """
+    # A class of the user's own may do anything in add(). SB3's own copy row by row what can be copied at once.
+    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):
+        _add_at_once(buffer, rollout, rows, rewards, episode_starts, values)
+        return
+    for index, step in enumerate(rows):
+        buffer.add(
+            row(rollout.observations, step),  # type: ignore[arg-type]
+            rollout.actions[step].reshape(rollout.n_envs, -1),
+            rewards[index],
+            episode_starts[index],
+            th.from_numpy(values[index]).unsqueeze(-1),
+            th.from_numpy(rollout.log_probs[step]),
+        )
+
+
+def _add_at_once(
+    buffer: RolloutBuffer,
+    rollout: Rollout,
+    rows: range,
+    rewards: np.ndarray,
+    episode_starts: np.ndarray,
+    values: np.ndarray,
+) -> None:
+    source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
+    if isinstance(rollout.observations, dict):
+        for key, array in rollout.observations.items():
+            _copy(array[source], buffer.observations[key][target])  # type: ignore[call-overload]
+    else:
+        _copy(rollout.observations[source], buffer.observations[target])
+    _copy(rollout.actions[source], buffer.actions[target])
+    buffer.rewards[target] = rewards
+    buffer.episode_starts[target] = episode_starts
+    buffer.values[target] = values
+    buffer.log_probs[target] = rollout.log_probs[source]
+    buffer.pos += len(rows)
+    buffer.full = buffer.pos == buffer.buffer_size
+
+
+def _copy(source: np.ndarray, target: np.ndarray) -> None:
+    """The buffer keeps a scalar as an array of one element, and an action of any shape as a vector."""
+    target[...] = source.reshape(target.shape)

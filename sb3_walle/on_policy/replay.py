@@ -1,0 +1,90 @@
+"""Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.samplers.envs import TRUNCATED
+from sb3_walle.samplers.sampler import env_actions
+from sb3_walle.transport.chunk import row
+
+
+class StepReplay:
+    """
+    Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's ``collect_rollouts()``
+    and with the algorithm's own counters at what they would be there.
+
+    :param algorithm: the algorithm
+    :param env: its training environment
+    :param callback: its callback
+    :param rollout_buffer: its rollout buffer
+    :param n_rollout_steps: steps of each environment in a rollout
+    """
+
+    def __init__(
+        self,
+        algorithm: OnPolicyAlgorithm,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> None:
+        self.algorithm, self.callback = algorithm, callback
+        self._clip = env_actions(algorithm.action_space, algorithm.policy.squash_output)
+        self._constants = {
+            "self": algorithm,
+            "env": env,
+            "callback": callback,
+            "rollout_buffer": rollout_buffer,
+            "n_rollout_steps": n_rollout_steps,
+        }
+
+    def replay(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
+        """
+        :param rollout: the rollout
+        :param rows: which rows of it, T
+        :param values: values of their observations, ``[T, n_envs]``
+        :return: False as soon as the callback wants to stop
+        """
+        algorithm, callback = self.algorithm, self.callback
+        value_tensors = th.from_numpy(values).unsqueeze(-1).unbind()
+        log_prob_tensors = th.from_numpy(rollout.log_probs[rows.start : rows.stop]).unbind()
+        for index, step in enumerate(rows):
+            dones, infos = rollout.dones[step], self._infos(rollout, step)
+            new_obs, actions = row(rollout.next_observations, step), rollout.actions[step]
+            algorithm.num_timesteps += rollout.n_envs
+            callback.update_locals(
+                {
+                    **self._constants,
+                    "n_steps": step,
+                    "obs_tensor": obs_as_tensor(row(rollout.observations, step), algorithm.device),
+                    "actions": actions,
+                    "values": value_tensors[index],
+                    "log_probs": log_prob_tensors[index],
+                    "clipped_actions": self._clip(actions),
+                    "new_obs": new_obs,
+                    "rewards": rollout.rewards[step],
+                    "dones": dones,
+                    "infos": infos,
+                }
+            )
+            if not callback.on_step():
+                return False
+            algorithm._update_info_buffer(infos, dones)
+            algorithm._last_obs = new_obs  # type: ignore[assignment]
+            algorithm._last_episode_starts = dones
+        return True
+
+    @staticmethod
+    def _infos(rollout: Rollout, step: int) -> list[dict[str, Any]]:
+        infos: list[dict[str, Any]] = [{TRUNCATED: False} for _ in range(rollout.n_envs)]
+        for env, info in rollout.infos[step]:
+            infos[env] = info
+        return infos

@@ -1,0 +1,46 @@
+"""From an algorithm to the collector that feeds it."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_walle.collection.collector import CollectionTask, Collector
+from sb3_walle.collection.modes import make_collector
+from sb3_walle.samplers.actors.choice import actor_specs, choose_actor
+from sb3_walle.vec_env import SamplerVecEnv
+
+if TYPE_CHECKING:
+    from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
+
+
+def policy_weights(policy: ActorCriticPolicy, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """
+    :param policy: a policy, on any device
+    :param names: entries of its ``state_dict()``
+    :return: these entries as arrays, which share the policy's memory where it is on the CPU
+    """
+    state = policy.state_dict()
+    return {name: state[name].detach().cpu().numpy() for name in names}
+
+
+def set_up_collector(algorithm: "AsyncOnPolicyMixin", env: SamplerVecEnv, n_steps: int) -> Collector:
+    """
+    :param algorithm: the algorithm
+    :param env: its samplers
+    :param n_steps: steps of each environment in a rollout
+    :return: a collector that works in the algorithm's mode, with the samplers ready for it
+    """
+    policy = algorithm.policy
+    spec_for = actor_specs(
+        choose_actor(algorithm.actor, policy),
+        policy,
+        algorithm.seed,
+        algorithm.sde_sample_freq if algorithm.use_sde else None,
+        n_steps,
+    )
+    actors = [spec_for(sampler) for sampler in range(env.n_samplers)]
+    task = CollectionTask(env.observation_space, env.envs_per_sampler, n_steps, policy.squash_output)
+    weights = policy_weights(policy, actors[0].weight_names)
+    return make_collector(algorithm.mode, algorithm.max_policy_lag, env.samplers, task, actors, weights)

@@ -1,0 +1,143 @@
+"""What the learner has to know of a rollout besides what samplers record: values, and the rewards to learn from."""
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.samplers.envs import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.transport.chunk import Observations
+
+
+def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> np.ndarray:
+    """
+    :param policy: the learner's policy
+    :param rollout: the rollout
+    :param rows: some of its rows, T
+    :return: values of their observations, ``[T, n_envs]``: those that samplers recorded, or else the policy's
+    """
+    if rollout.values is not None:
+        return rollout.values[rows.start : rows.stop]
+    return predict(policy, _between(rollout.observations, rows), n_batch_axes=2)
+
+
+def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, gamma: float) -> np.ndarray:
+    """
+    The rewards to learn from. They are an array of their own: callbacks are shown the environments' rewards.
+
+    Where an episode was truncated, and where a stream ends before the last row, the discounted value of what would have
+    come next is added (Pardo et al., 2018, "Time Limits in Reinforcement Learning", eq. 6), as SB3 does for truncation.
+
+    :param policy: the learner's policy
+    :param rollout: the rollout
+    :param rows: some of its rows, T, which are the last ones or are continued by the next
+    :param gamma: discount factor
+    :return: rewards, ``[T, n_envs]``
+    """
+    rewards = rollout.rewards[rows.start : rows.stop].copy()
+    # float32 arithmetic throughout, as in SB3, so that the last bit agrees.
+    discount = np.float32(gamma)
+    if rollout.bootstrap_values is not None:
+        rewards += discount * rollout.bootstrap_values[rows.start : rows.stop]
+    else:
+        _add_truncation_values(policy, rollout, rows, discount, rewards)
+    _add_stream_end_values(policy, rollout, rows, discount, rewards)
+    return rewards
+
+
+def learner_episode_starts(rollout: Rollout, rows: range) -> np.ndarray:
+    """
+    Where an advantage estimate must not look past: an episode's first step, or a stream's.
+
+    :param rollout: the rollout
+    :param rows: some of its rows, T
+    :return: booleans, ``[T, n_envs]``
+    """
+    starts = rollout.episode_starts[rows.start : rows.stop].copy()
+    starts[1:] |= rollout.stream_ends[rows.start : rows.stop - 1]
+    return starts
+
+
+def last_values(policy: ActorCriticPolicy, rollout: Rollout) -> th.Tensor:
+    """
+    :param policy: the learner's policy
+    :param rollout: a complete rollout
+    :return: values of what the last row led to, ``[n_envs, 1]``
+    """
+    if rollout.stream_end_values is not None:
+        values = rollout.stream_end_values[-1]
+    else:
+        last = range(rollout.n_steps - 1, rollout.n_steps)
+        values = predict(policy, _between(rollout.next_observations, last), n_batch_axes=2)[0]
+    return th.from_numpy(values.copy()).unsqueeze(-1)
+
+
+def predict(policy: ActorCriticPolicy, observations: Observations, n_batch_axes: int) -> np.ndarray:
+    """
+    The policy's values of many observations, in one pass.
+
+    :param policy: the policy
+    :param observations: observations, or a dictionary of them
+    :param n_batch_axes: number of leading axes
+    :return: values, with these leading axes
+    """
+    if isinstance(observations, dict):
+        shape = next(iter(observations.values())).shape[:n_batch_axes]
+        batch: Observations = {
+            key: array.reshape(-1, *array.shape[n_batch_axes:]) for key, array in observations.items()
+        }
+    else:
+        shape = observations.shape[:n_batch_axes]
+        batch = observations.reshape(-1, *observations.shape[n_batch_axes:])
+    with th.no_grad():
+        values = policy.predict_values(obs_as_tensor(batch, policy.device))
+    return values.cpu().numpy().reshape(shape)
+
+
+def _add_truncation_values(
+    policy: ActorCriticPolicy, rollout: Rollout, rows: range, discount: np.float32, rewards: np.ndarray
+) -> None:
+    places, observations = [], []
+    for step in rows:
+        for env, info in rollout.infos[step]:
+            if info.get(TRUNCATED) and TERMINAL_OBSERVATION in info:
+                places.append((step - rows.start, env))
+                observations.append(info[TERMINAL_OBSERVATION])
+    if places:
+        values = predict(policy, _stack(observations), n_batch_axes=1)
+        rewards[tuple(np.transpose(places))] += discount * values
+
+
+def _add_stream_end_values(
+    policy: ActorCriticPolicy, rollout: Rollout, rows: range, discount: np.float32, rewards: np.ndarray
+) -> None:
+    # The last of the rows is continued by the next ones, or has its value in last_values().
+    before_last = slice(rows.start, rows.stop - 1)
+    steps, envs = np.nonzero(rollout.stream_ends[before_last] & ~rollout.dones[before_last])
+    if len(steps) == 0:
+        return
+    places = (steps + rows.start, envs)
+    if rollout.stream_end_values is not None:
+        values = rollout.stream_end_values[places]
+    else:
+        values = predict(policy, _pick(rollout.next_observations, places), n_batch_axes=1)
+    rewards[steps, envs] += discount * values
+
+
+def _between(observations: Observations, rows: range) -> Observations:
+    if isinstance(observations, dict):
+        return {key: array[rows.start : rows.stop] for key, array in observations.items()}
+    return observations[rows.start : rows.stop]
+
+
+def _pick(observations: Observations, places: tuple[np.ndarray, np.ndarray]) -> Observations:
+    if isinstance(observations, dict):
+        return {key: array[places] for key, array in observations.items()}
+    return observations[places]
+
+
+def _stack(observations: list[Observations]) -> Observations:
+    if isinstance(observations[0], dict):
+        return {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}  # type: ignore[call-overload]
+    return np.stack(observations)  # type: ignore[arg-type]

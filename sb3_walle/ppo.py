@@ -1,0 +1,57 @@
+"""PPO with asynchronous samplers."""
+
+from typing import Any, TypeVar
+
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.ppo import PPO
+
+from sb3_walle.on_policy import AsyncOnPolicyMixin
+
+SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
+
+
+class AsyncPPO(AsyncOnPolicyMixin, PPO):
+    """
+    Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) as in SB3, with experience from
+    N samplers (WALL-E, Xu et al., 2018).
+
+    Takes the arguments of SB3's ``PPO`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`.
+    Because the ratio in PPO's objective is to the policy that chose the action, the policy lag of the modes
+    ``"pipelined"`` and ``"free"`` is accounted for.
+
+    .. code-block:: python
+
+        model = AsyncPPO("MlpPolicy", "HalfCheetah-v4", n_samplers=10)
+        model.learn()
+        model.save("half_cheetah")
+    """
+
+    def learn(
+        self: SelfAsyncPPO,
+        total_timesteps: int = 1_000_000,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "AsyncPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfAsyncPPO:
+        """
+        Train the policy.
+
+        :param total_timesteps: number of environment steps, over all environments; the last rollout is completed
+        :param callback: callback or list of callbacks, called at every step of all environments
+        :param log_interval: iterations between two logs
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: whether to count from zero and begin new episodes, rather than to go on
+        :param progress_bar: whether to show a progress bar
+        :return: the trained model
+        """
+        arguments: dict[str, Any] = {
+            "total_timesteps": total_timesteps,
+            "callback": callback,
+            "log_interval": log_interval,
+            "tb_log_name": tb_log_name,
+            "reset_num_timesteps": reset_num_timesteps,
+            "progress_bar": progress_bar,
+        }
+        return super().learn(**arguments)

@@ -1,0 +1,71 @@
+"""Which actor runs a policy."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_walle.samplers.actors.numpy_export import export_numpy_actor, why_not_numpy
+from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.actors.torch_actor import TorchActorSpec, dump_policy
+
+ACTORS = ("auto", "torch", "numpy")
+
+SpecForSampler: TypeAlias = Callable[[int], ActorSpec]
+
+
+def choose_actor(actor: str, policy: ActorCriticPolicy) -> str:
+    """
+    :param actor: what the user asked for, one of ``ACTORS``
+    :param policy: the policy to run
+    :return: ``"numpy"`` or ``"torch"``; for ``"auto"``, NumPy exactly when it computes the same distribution
+    :raises ValueError: if NumPy was asked for and cannot run this policy
+    """
+    if actor == "torch":
+        return "torch"
+    reason = why_not_numpy(policy)
+    if actor == "numpy" and reason is not None:
+        raise ValueError(f"actor='numpy' cannot run this policy: {reason}. Use actor='auto' or actor='torch'.")
+    return "torch" if reason is not None else "numpy"
+
+
+def actor_specs(
+    actor: str,
+    policy: ActorCriticPolicy,
+    seed: int | None,
+    sde_sample_freq: int | None = None,
+    n_rollout_steps: int = 1,
+) -> SpecForSampler:
+    """
+    How to build each sampler's actor, every one with a random stream of its own.
+
+    :param actor: ``"numpy"`` or ``"torch"``
+    :param policy: the policy to run
+    :param seed: seed of the streams, ``None`` for fresh entropy
+    :param sde_sample_freq: the algorithm's, ``None`` without gSDE
+    :param n_rollout_steps: the algorithm's ``n_steps``
+    :return: a function from the number of a sampler to its actor's spec
+    """
+    entropy = np.random.SeedSequence(seed).entropy
+    streams = [int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))]
+    if actor == "numpy":
+        return lambda sampler: export_numpy_actor(policy, seed=(*streams, sampler))
+    pickled, weight_names = dump_policy(policy), tuple(policy.state_dict())
+    # SB3's one process goes on with the stream that initialised the policy. So does the first sampler.
+    first_state = th.get_rng_state()
+
+    def torch_spec(sampler: int) -> ActorSpec:
+        state = first_state if sampler == 0 else _rng_state((*streams, sampler))
+        return TorchActorSpec(
+            pickled, weight_names, policy.action_space, state.numpy().tobytes(), sde_sample_freq, n_rollout_steps
+        )
+
+    return torch_spec
+
+
+def _rng_state(seed: tuple[int, ...]) -> th.Tensor:
+    generator = th.Generator()
+    generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    return generator.get_state()

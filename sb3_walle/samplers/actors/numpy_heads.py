@@ -1,0 +1,277 @@
+"""
+From the last layer of a policy to actions and log-probabilities, as SB3's action distributions give them, in NumPy.
+
+What can be computed for all steps of a chunk together is: the noise is drawn at its start, and the log-probabilities
+are computed at its end. T is the number of steps that the chunk can hold, B the environments of its sampler.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log, pi, prod
+from typing import ClassVar
+
+import numpy as np
+
+from sb3_walle.samplers.actors.numpy_layers import Linear, LinearLayer
+from sb3_walle.transport.chunk import Chunk
+from sb3_walle.transport.layout import Field
+
+LOG_PROBS = "log_probs"
+LOG_STD = "log_std"
+# Logit of the categories that only fill up the shorter distributions of a MultiDiscrete space: out of the reach of any
+# logit and of its noise, but finite, so that nothing it meets becomes NaN.
+FILLER_LOGIT = -1e30
+
+
+class Head(ABC):
+    """
+    An action distribution: chooses the actions of a chunk and computes their log-probabilities.
+
+    :param n_outputs: number of outputs of the last layer
+    :param n_envs: environments of the sampler, B
+    :param random: where the noise comes from
+    """
+
+    def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
+        self._random = random
+        self._n_envs = n_envs
+        self._allocate((0, n_outputs, n_envs))
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        """
+        Draw the noise of a chunk.
+
+        :param chunk: the chunk that is about to be filled
+        """
+        if chunk.capacity != len(self.outputs):
+            self._allocate((chunk.capacity, *self.outputs.shape[1:]))
+        self._actions = chunk.actions.reshape(chunk.capacity, self._n_envs, -1)
+        self._log_probs = chunk.arrays[LOG_PROBS]
+        self._draw_noise()
+
+    def end_chunk(self, n_steps: int) -> None:
+        """
+        Record the log-probabilities of the actions.
+
+        :param n_steps: how many rows of the chunk were filled
+        """
+        self._log_probs[:n_steps] = self._compute_log_probs(self.outputs[:n_steps], self._actions[:n_steps])
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - most heads have no weights
+        """
+        :param weights: by their names in the policy's ``state_dict()``
+        """
+
+    @abstractmethod
+    def sample(self, step: int) -> None:
+        """
+        Record the actions that the outputs of one step and its noise give.
+
+        :param step: row of the chunk
+        """
+
+    def _allocate(self, shape: tuple[int, int, int]) -> None:
+        #: what the last layer gave at each step, ``[T, n_outputs, B]``; it is written by the layer
+        self.outputs = np.zeros(shape, dtype=np.float32)
+        self._noise = np.zeros(shape, dtype=np.float32)
+
+    @abstractmethod
+    def _draw_noise(self) -> None:
+        """Fill ``_noise``."""
+
+    @abstractmethod
+    def _compute_log_probs(self, outputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """
+        :param outputs: of the last layer, ``[n_steps, n_outputs, B]``
+        :param actions: ``[n_steps, B, action_dim]``
+        :return: log-probabilities, ``[n_steps, B]``
+        """
+
+
+class GaussianHead(Head):
+    """SB3's ``DiagGaussianDistribution``: the outputs are the means."""
+
+    def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
+        super().__init__(n_outputs, n_envs, random)
+        self._std = np.ones((n_outputs, 1), dtype=np.float32)
+        self._log_normalizer = 0.0
+        self._sampled = np.empty((n_outputs, n_envs), dtype=np.float32)
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        log_std = weights[LOG_STD]
+        np.exp(log_std[:, np.newaxis], out=self._std)
+        self._log_normalizer = float(log_std.sum(dtype=np.float64)) + 0.5 * len(log_std) * log(2.0 * pi)
+        self._scale_noise()
+
+    def sample(self, step: int) -> None:
+        if self._n_envs == 1:
+            np.add(self.outputs[step], self._noise[step], self._by_output[step])
+        else:
+            # Adding in one memory order and copying to the other is faster than adding into the other.
+            self._by_output[step] = np.add(self.outputs[step], self._noise[step], self._sampled)
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        super().begin_chunk(chunk)
+        #: the actions in the order of the outputs, ``[T, n_outputs, B]``
+        self._by_output = self._actions.transpose(0, 2, 1)
+
+    def _allocate(self, shape: tuple[int, int, int]) -> None:
+        super()._allocate(shape)
+        self._standard_noise = np.zeros(shape, dtype=np.float32)
+
+    def _draw_noise(self) -> None:
+        self._random.standard_normal(dtype=np.float32, out=self._standard_noise)
+        self._scale_noise()
+
+    def _scale_noise(self) -> None:
+        np.multiply(self._standard_noise, self._std, out=self._noise)
+
+    def _compute_log_probs(self, outputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        # Not from the noise: where the deviation is small, little of the noise is left in an action of float32.
+        standardized = (actions.transpose(0, 2, 1) - outputs) / self._std
+        return -0.5 * np.square(standardized).sum(axis=1) - self._log_normalizer
+
+
+class CategoricalHead(Head):
+    """
+    SB3's ``CategoricalDistribution`` and ``MultiCategoricalDistribution``: the outputs are logits, and every
+    distribution's are filled up to as many as the largest has, so that all are sampled at once.
+
+    :param n_distributions: number of independent distributions, K
+    :param n_categories: most categories that one of them has, N
+    :param n_envs: environments of the sampler, B
+    :param random: where the noise comes from
+    """
+
+    def __init__(self, n_distributions: int, n_categories: int, n_envs: int, random: np.random.Generator) -> None:
+        self._shape = (n_distributions, n_categories, n_envs)
+        super().__init__(n_distributions * n_categories, n_envs, random)
+        self._noisy = np.empty((n_distributions * n_categories, n_envs), dtype=np.float32)
+        self._noisy_by_env = self._noisy.reshape(self._shape).transpose(2, 0, 1)
+
+    def sample(self, step: int) -> None:
+        np.add(self.outputs[step], self._noise[step], self._noisy)
+        self._noisy_by_env.argmax(-1, self._actions[step])
+
+    def _draw_noise(self) -> None:
+        # The largest of logits with Gumbel noise is a sample of their distribution, and no probability is computed.
+        # In float64, for float32 would be too coarse near zero, and so take rare actions too often.
+        exponential = self._random.standard_exponential(self._noise.shape)
+        np.negative(np.log(exponential, out=exponential), out=self._noise, casting="same_kind")
+
+    def _compute_log_probs(self, outputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        logits = outputs.reshape(-1, *self._shape)
+        logits = logits - logits.max(axis=2, keepdims=True)
+        chosen = np.take_along_axis(logits, actions.transpose(0, 2, 1)[:, :, np.newaxis], axis=2)
+        normalizers = np.log(np.exp(logits).sum(axis=2, keepdims=True))
+        return (chosen - normalizers).sum(axis=(1, 2))
+
+
+class BernoulliHead(Head):
+    """SB3's ``BernoulliDistribution``: the outputs are logits."""
+
+    def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
+        super().__init__(n_outputs, n_envs, random)
+        self._chosen = np.empty((n_outputs, n_envs), dtype=np.bool_)
+
+    def sample(self, step: int) -> None:
+        np.greater(self.outputs[step], self._noise[step], self._chosen)
+        self._actions[step] = self._chosen.T
+
+    def _draw_noise(self) -> None:
+        # A logit is above logistic noise with the probability that it stands for.
+        self._noise[...] = self._random.logistic(size=self._noise.shape)
+
+    def _compute_log_probs(self, outputs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        logits_of_opposite = outputs * (1.0 - 2.0 * actions.transpose(0, 2, 1))
+        return -np.logaddexp(0.0, logits_of_opposite, dtype=np.float32).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class HeadSpec(ABC):
+    """
+    How to build a head.
+
+    :param action_shape: shape of the action of one environment
+    """
+
+    action_shape: tuple[int, ...]
+
+    #: data type of the actions
+    dtype: ClassVar[str] = "<f4"
+    #: which entries of the policy's ``state_dict()`` the head needs, those of the last layer apart
+    weight_names: ClassVar[tuple[str, ...]] = ()
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        """
+        :param n_steps: most steps that a chunk can hold, T
+        :param n_envs: environments of a sampler, B
+        :return: the arrays that the head records in a chunk
+        """
+        return (
+            Field("actions", (n_steps, n_envs, *self.action_shape), self.dtype),
+            Field(LOG_PROBS, (n_steps, n_envs), "<f4"),
+        )
+
+    def build_last_layer(self, linear: Linear) -> LinearLayer:
+        """
+        :param linear: the last layer of the policy
+        :return: the layer that gives the head's outputs
+        """
+        return LinearLayer(linear)
+
+    @abstractmethod
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        """
+        :param n_envs: environments of the sampler, B
+        :param random: where the noise comes from
+        :return: the head
+        """
+
+
+@dataclass(frozen=True)
+class GaussianSpec(HeadSpec):
+    """
+    How to build a :class:`GaussianHead`.
+
+    :param action_shape: shape of the action of one environment
+    """
+
+    weight_names = (LOG_STD,)
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        return GaussianHead(prod(self.action_shape), n_envs, random)
+
+
+@dataclass(frozen=True)
+class BernoulliSpec(HeadSpec):
+    """
+    How to build a :class:`BernoulliHead`.
+
+    :param action_shape: shape of the action of one environment
+    """
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        return BernoulliHead(prod(self.action_shape), n_envs, random)
+
+
+@dataclass(frozen=True)
+class CategoricalSpec(HeadSpec):
+    """
+    How to build a :class:`CategoricalHead`.
+
+    :param action_shape: shape of the action of one environment, ``()`` or ``(len(sizes),)``
+    :param sizes: number of categories of each distribution
+    """
+
+    sizes: tuple[int, ...]
+
+    dtype = "<i8"
+
+    def build_last_layer(self, linear: Linear) -> LinearLayer:
+        is_category = np.arange(max(self.sizes)) < np.array(self.sizes)[:, np.newaxis]
+        return LinearLayer(linear, np.flatnonzero(is_category), is_category.size, FILLER_LOGIT)
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        return CategoricalHead(len(self.sizes), max(self.sizes), n_envs, random)

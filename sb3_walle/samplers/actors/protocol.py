@@ -1,0 +1,81 @@
+"""What a sampler asks of the thing that chooses its actions."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from sb3_walle.transport.chunk import Chunk, Observations
+from sb3_walle.transport.layout import Field
+
+
+class Actor(Protocol):
+    """
+    The sampler's inference engine for a policy: observations in, actions and their behaviour log-probabilities out.
+
+    An actor records what it computes in the chunk that is being filled, so that nothing is kept twice.
+    B is the number of environments of the sampler.
+    """
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """
+        Take over a set of weights. The arrays are only valid during the call.
+
+        :param weights: the arrays that :attr:`ActorSpec.weight_names` names
+        """
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        """
+        Record into this chunk from now on.
+
+        :param chunk: the chunk that is about to be filled
+        """
+
+    def act(self, observations: Observations, step: int) -> np.ndarray:
+        """
+        Choose the actions of one step, and record them in row ``step`` of the chunk.
+
+        :param observations: ``[B, ...]``, or a dictionary of such arrays
+        :param step: row of the chunk
+        :return: the actions as the policy gives them, before clipping or rescaling, ``[B, ...]``
+        """
+
+    def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
+        """
+        An episode was cut off by a time limit: record whatever the learner needs to bootstrap from its last observation.
+
+        :param terminal_observation: the last observation of the episode, without a batch axis
+        :param step: row of the chunk
+        :param env: index of the environment within the sampler
+        """
+
+    def end_chunk(self, observations: Observations, n_steps: int) -> None:
+        """
+        The chunk is complete: record what is computed for all its steps together.
+
+        :param observations: what the last step led to, ``[B, ...]``, or a dictionary of such arrays
+        :param n_steps: how many rows were filled
+        """
+
+
+class ActorSpec(Protocol):
+    """How to build an actor. Made by the learner, pickled once, built in the sampler."""
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Which entries of the policy's ``state_dict()`` the actor needs."""
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        """
+        The arrays that the actor records in a chunk, ``actions`` among them.
+
+        :param n_steps: most steps that a chunk can hold, T
+        :param n_envs: environments of a sampler, B
+        :return: the fields
+        """
+
+    def build(self, n_envs: int) -> Actor:
+        """
+        :param n_envs: environments of the sampler, B
+        :return: the actor; its weights are undefined until they are loaded
+        """

@@ -1,0 +1,189 @@
+"""Runs the SB3 policy itself: any policy, at torch's cost per call."""
+
+import io
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+
+import cloudpickle
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_walle.transport.chunk import Chunk, Observations
+from sb3_walle.transport.layout import Field
+
+
+def dump_policy(policy: ActorCriticPolicy) -> bytes:
+    """
+    Pickle a policy as it is, without its optimizer.
+
+    The object itself travels rather than its constructor's arguments: it may have been changed since it was built.
+
+    :param policy: the learner's policy, on any device
+    :return: what :func:`load_policy` takes
+    """
+    without_optimizer = copy(policy)
+    without_optimizer.__dict__ = {name: value for name, value in vars(policy).items() if name != "optimizer"}
+    buffer = io.BytesIO()
+    # cloudpickle: the policy's class may have been defined in the user's main module.
+    th.save(without_optimizer, buffer, pickle_module=cloudpickle)
+    return buffer.getvalue()
+
+
+def load_policy(payload: bytes) -> ActorCriticPolicy:
+    """
+    :param payload: what :func:`dump_policy` returned
+    :return: the policy, on the CPU and in evaluation mode
+    """
+    policy = th.load(io.BytesIO(payload), map_location="cpu", weights_only=False)
+    policy.set_training_mode(False)
+    return policy
+
+
+@dataclass(frozen=True)
+class TorchActorSpec:
+    """
+    How to build a :class:`TorchActor`.
+
+    :param policy: the pickled policy
+    :param weight_names: entries of its ``state_dict()``
+    :param action_space: the policy's action space
+    :param rng_state: where torch's random stream begins, from ``torch.get_rng_state()``
+    :param sde_sample_freq: draw new gSDE noise every so many steps, -1 for once per rollout, ``None`` without gSDE
+    :param n_rollout_steps: steps of a rollout, after which gSDE noise is drawn anew
+    """
+
+    policy: bytes
+    weight_names: tuple[str, ...]
+    action_space: spaces.Space
+    rng_state: bytes
+    sde_sample_freq: int | None = None
+    n_rollout_steps: int = 1
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        """
+        :param n_steps: most steps that a chunk can hold, T
+        :param n_envs: environments of a sampler, B
+        :return: ``actions`` and ``log_probs``; ``values`` of the observations; ``bootstrap_values`` of the last observation
+            of each episode that was truncated, zero elsewhere; ``last_values`` of what the last step led to, ``[B]``
+        """
+        discrete = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
+        per_step = (n_steps, n_envs)
+        return (
+            Field("actions", (*per_step, *(self.action_space.shape or ())), "<i8" if discrete else "<f4"),
+            Field("log_probs", per_step, "<f4"),
+            Field("values", per_step, "<f4"),
+            Field("bootstrap_values", per_step, "<f4"),
+            Field("last_values", (n_envs,), "<f4"),
+        )
+
+    def build(self, n_envs: int) -> "TorchActor":
+        """
+        :param n_envs: environments of the sampler, B
+        :return: the actor
+        """
+        return TorchActor(self, n_envs)
+
+
+class TorchActor:
+    """
+    A copy of the learner's policy.
+
+    It makes the calls that SB3's ``collect_rollouts`` makes, with the same batch shapes, so that one sampler computes
+    what SB3 computes to the last bit. One forward pass gives actions, values and log-probabilities.
+
+    :param spec: the policy and where its random stream begins
+    :param n_envs: environments of the sampler, B
+    """
+
+    def __init__(self, spec: TorchActorSpec, n_envs: int) -> None:
+        self.policy = load_policy(spec.policy)
+        self.n_envs = n_envs
+        self._random_stream = _RandomStream(spec.rng_state)
+        self._sde_sample_freq = spec.sde_sample_freq
+        self._n_rollout_steps = spec.n_rollout_steps
+        self._rollout_step = 0
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """
+        :param weights: the policy's ``state_dict()`` as arrays
+        """
+        self.policy.load_state_dict({name: th.from_numpy(array) for name, array in weights.items()})
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        """
+        :param chunk: the chunk to record in
+        """
+        self._chunk = chunk
+        self._log_probs, self._values = chunk.arrays["log_probs"], chunk.arrays["values"]
+        self._bootstrap_values = chunk.arrays["bootstrap_values"]
+        self._bootstrap_values[...] = 0.0
+
+    def act(self, observations: Observations, step: int) -> np.ndarray:
+        """
+        :param observations: ``[B, ...]``, or a dictionary of such arrays
+        :param step: row of the chunk
+        :return: the actions, ``[B, ...]``
+        """
+        with th.no_grad(), self._random_stream:
+            self._resample_noise()
+            actions, values, log_probs = self.policy(obs_as_tensor(observations, self.policy.device))
+        self._rollout_step = (self._rollout_step + 1) % self._n_rollout_steps
+        self._values[step] = values.numpy().reshape(-1)
+        self._log_probs[step] = log_probs.numpy()
+        recorded = self._chunk.actions[step]
+        recorded[...] = actions.numpy()
+        return recorded
+
+    def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
+        """
+        :param terminal_observation: the last observation of a truncated episode
+        :param step: row of the chunk
+        :param env: index of the environment within the sampler
+        """
+        with th.no_grad():
+            tensor, _ = self.policy.obs_to_tensor(terminal_observation)
+            self._bootstrap_values[step, env] = self.policy.predict_values(tensor)[0].item()
+
+    def end_chunk(self, observations: Observations, n_steps: int) -> None:
+        """
+        :param observations: what the last step led to, ``[B, ...]``
+        :param n_steps: how many rows were filled
+        """
+        with th.no_grad():
+            values = self.policy.predict_values(obs_as_tensor(observations, self.policy.device))
+        self._chunk.arrays["last_values"][...] = values.numpy().reshape(-1)
+
+    def _resample_noise(self) -> None:
+        """gSDE's noise, as often as SB3's ``collect_rollouts`` draws it: at the start, then every few steps."""
+        if self._sde_sample_freq is None:
+            return
+        if self._rollout_step == 0:
+            self.policy.reset_noise(self.n_envs)
+        if self._sde_sample_freq > 0 and self._rollout_step % self._sde_sample_freq == 0:
+            self.policy.reset_noise(self.n_envs)
+
+
+class _RandomStream:
+    """
+    A random stream of an actor's own.
+
+    torch's distributions draw from the one global generator. Where several samplers, or a sampler and the learner,
+    live in one process, each would otherwise see the draws of the others.
+
+    :param state: where the stream begins, from ``torch.get_rng_state()``
+    """
+
+    def __init__(self, state: bytes) -> None:
+        self._state = th.frombuffer(bytearray(state), dtype=th.uint8)
+
+    def __enter__(self) -> None:
+        self._others = th.get_rng_state()
+        th.set_rng_state(self._state)
+
+    def __exit__(self, *exception: object) -> None:
+        self._state = th.get_rng_state()
+        th.set_rng_state(self._others)

@@ -1,0 +1,214 @@
+"""The environments of one sampler, stepped one after the other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.monitor import is_wrapped, monitored
+from sb3_walle.transport.chunk import Observations
+
+TERMINAL_OBSERVATION = "terminal_observation"
+TRUNCATED = "TimeLimit.truncated"
+
+
+@dataclass(frozen=True)
+class EnvDescription:
+    """
+    What the learner has to know of the environments.
+
+    :param observation_space: what they observe
+    :param action_space: what they can be told to do
+    :param render_mode: how they render
+    :param metadata: Gymnasium's metadata
+    """
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    render_mode: str | None
+    metadata: dict[str, Any]
+
+
+class SamplerEnvs:
+    """
+    B environments that reset themselves at the end of an episode, with the semantics of SB3's ``DummyVecEnv``.
+
+    Unlike it, they write observations straight to where they are needed and do not deep-copy every info.
+
+    :param factories: builds one environment each
+    :raises TypeError: if a factory returns something else than a Gymnasium environment
+    :raises ValueError: if two factories return the same environment, or their spaces differ
+    """
+
+    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+        self.envs = [monitored(_checked(factory())) for factory in factories]
+        if len({id(env.unwrapped) for env in self.envs}) != len(self.envs):
+            raise ValueError(
+                "Two factories returned the same environment. Every call must build a new one: "
+                "pass `lambda: gym.make(...)` rather than `lambda: env`."
+            )
+        first = self.envs[0]
+        self.observation_space, self.action_space = first.observation_space, first.action_space
+        for env in self.envs[1:]:
+            if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
+                raise ValueError(
+                    "All environments must have the same spaces, got "
+                    f"{(self.observation_space, self.action_space)} and {(env.observation_space, env.action_space)}"
+                )
+        self._step_functions = [env.step for env in self.envs]
+        #: what the environments show at present, ``[B, ...]``
+        self.observations = self._empty_observations()
+        #: whether that is the first observation of an episode, ``[B]``
+        self.episode_starts = np.ones(len(self.envs), dtype=bool)
+        #: what the last reset of each environment returned besides the observation
+        self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
+        self.needs_reset = True
+
+    @property
+    def n_envs(self) -> int:
+        """Number of environments, B."""
+        return len(self.envs)
+
+    def describe(self) -> EnvDescription:
+        """:return: what the learner has to know"""
+        first = self.envs[0]
+        # An unregistered wrapper or an old environment may not define these.
+        render_mode = getattr(first, "render_mode", None)
+        return EnvDescription(self.observation_space, self.action_space, render_mode, getattr(first, "metadata", {}))
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+        """
+        Start a new episode in every environment.
+
+        :param seeds: one seed for each environment, ``None`` to let its random stream go on
+        :param options: Gymnasium's reset options for each environment
+        """
+        for index, env in enumerate(self.envs):
+            keywords = {"options": options[index]} if options[index] else {}
+            observation, self.reset_infos[index] = env.reset(seed=seeds[index], **keywords)
+            store(self.observations, index, observation)
+        self.episode_starts[:] = True
+        self.needs_reset = False
+
+    def step(
+        self,
+        actions: Sequence[Any] | np.ndarray,
+        observations: Observations,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        on_info: Callable[[int, dict[str, Any], bool], None],
+    ) -> None:
+        """
+        Step every environment once. Those whose episode ends are reset.
+
+        :param actions: one action for each environment
+        :param observations: receives what the environments show afterwards, ``[B, ...]``
+        :param rewards: receives the rewards, ``[B]``
+        :param dones: receives whether the step ended an episode, ``[B]``
+        :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
+            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``
+        """
+        for index, step in enumerate(self._step_functions):
+            observation, rewards[index], terminated, truncated, info = step(actions[index])
+            done = terminated or truncated
+            dones[index] = done
+            info[TRUNCATED] = truncated and not terminated
+            if done:
+                info[TERMINAL_OBSERVATION] = observation
+                on_info(index, info, True)
+                observation, self.reset_infos[index] = self.envs[index].reset()
+            else:
+                on_info(index, info, False)
+            store(observations, index, observation)
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
+
+    def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """
+        :param name: name of an attribute, of an environment or of any wrapper around it
+        :param indices: which environments
+        :return: its value in each of them
+        """
+        return [self.envs[index].get_wrapper_attr(name) for index in indices]
+
+    def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """
+        Set an attribute of the outermost wrapper, as SB3 does.
+
+        :param name: name of the attribute
+        :param value: its new value
+        :param indices: which environments
+        """
+        for index in indices:
+            setattr(self.envs[index], name, value)
+
+    def env_method(self, name: str, args: tuple, kwargs: dict[str, Any], indices: Sequence[int]) -> list[Any]:
+        """
+        :param name: name of a method, of an environment or of any wrapper around it
+        :param args: its positional arguments
+        :param kwargs: its keyword arguments
+        :param indices: which environments
+        :return: what it returns in each of them
+        """
+        return [self.envs[index].get_wrapper_attr(name)(*args, **kwargs) for index in indices]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Sequence[int]) -> list[bool]:
+        """
+        :param wrapper_class: a wrapper class
+        :param indices: which environments
+        :return: whether each of them is wrapped in it
+        """
+        return [is_wrapped(self.envs[index], wrapper_class) for index in indices]
+
+    def _empty_observations(self) -> Observations:
+        if isinstance(self.observation_space, spaces.Dict):
+            return {key: self._empty(space) for key, space in self.observation_space.spaces.items()}
+        return self._empty(self.observation_space)
+
+    def _empty(self, space: spaces.Space) -> np.ndarray:
+        if space.shape is None:
+            raise NotImplementedError(f"{space} observation space is not supported")
+        return np.zeros((self.n_envs, *space.shape), dtype=space.dtype)
+
+
+def store(observations: Observations, index: int, observation: Any) -> None:
+    """
+    Copy one environment's observation into a batch.
+
+    :param observations: the batch, ``[B, ...]``, or a dictionary of such arrays
+    :param index: index of the environment
+    :param observation: its observation
+    """
+    if isinstance(observations, dict):
+        for key, array in observations.items():
+            array[index] = observation[key]
+    else:
+        observations[index] = observation
+
+
+def copy_observations(source: Observations, target: Observations) -> None:
+    """
+    :param source: a batch of observations
+    :param target: a batch of the same kind, overwritten
+    """
+    if isinstance(target, dict):
+        for key, array in target.items():
+            array[...] = source[key]  # type: ignore[call-overload]
+    else:
+        target[...] = source  # type: ignore[assignment]
+
+
+def _checked(env: Any) -> gym.Env:
+    if not isinstance(env, gym.Env):
+        raise TypeError(
+            f"An environment factory must return a gymnasium.Env, got {type(env)}. "
+            "Wrap an environment of the old Gym API in shimmy's compatibility wrapper."
+        )
+    return env

@@ -1,0 +1,115 @@
+"""How an environment travels to a sampler: as something picklable that builds it there."""
+
+import pickle
+import pickletools
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cloudpickle
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, _find_spec
+
+EnvFactory: TypeAlias = Callable[[], gym.Env]
+
+
+@dataclass(frozen=True)
+class SpecFactory:
+    """
+    Builds an environment from its Gymnasium spec, as SB3 builds one from an id.
+
+    The spec itself travels, not the id: a sampler has not run the user's ``gymnasium.register``.
+
+    :param spec: the spec, with the wrappers that it records
+    :param default_render_mode: asked for if the environment takes it, as SB3 does so that a video can be recorded
+    """
+
+    spec: EnvSpec
+    default_render_mode: str | None = None
+
+    def __call__(self) -> gym.Env:
+        if self.default_render_mode is None:
+            return gym.make(self.spec)
+        try:
+            return gym.make(self.spec, render_mode=self.default_render_mode)
+        except TypeError:
+            return gym.make(self.spec)
+
+    def modules(self) -> set[str]:
+        """Names of the modules that hold the environment's class and its wrappers."""
+        entry_points = [self.spec.entry_point, *(wrapper.entry_point for wrapper in self.spec.additional_wrappers)]
+        return {entry_point.partition(":")[0] for entry_point in entry_points if isinstance(entry_point, str)}
+
+
+@dataclass(frozen=True)
+class PickledEnv:
+    """
+    Brings an environment back that was pickled as it is.
+
+    :param payload: the pickled environment
+    """
+
+    payload: bytes
+
+    def __call__(self) -> gym.Env:
+        return pickle.loads(self.payload)
+
+
+def factory_from_id(env_id: str) -> SpecFactory:
+    """
+    :param env_id: id of a registered environment, ``"HalfCheetah-v4"`` or ``"module:Env-v0"``
+    :return: a factory for it
+    :raises gymnasium.error.Error: if there is no such environment, in Gymnasium's own words
+    """
+    # What gym.make() does with an id: import the module in front of it, choose the version, warn of an outdated one.
+    return SpecFactory(_find_spec(env_id), default_render_mode="rgb_array")
+
+
+def factory_from_env(env: gym.Env) -> EnvFactory:
+    """
+    :param env: an environment that was built in this process
+    :return: a factory that rebuilds it from its spec, or from a pickled copy where it has no spec or some wrapper around
+        it does not record how it was made
+    :raises TypeError: if it can travel neither way
+    """
+    spec = env.spec
+    if spec is not None and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
+        return SpecFactory(spec)
+    try:
+        return PickledEnv(cloudpickle.dumps(env))
+    except Exception as error:
+        raise TypeError(
+            f"{env} was built in this process and cannot be moved to a sampler: it has no complete Gymnasium spec, and "
+            f"pickling it failed ({type(error).__name__}: {error}). Pass a function that builds it instead, "
+            f"e.g. AsyncPPO(policy, lambda: make_my_env())."
+        ) from error
+
+
+def named_modules(payload: bytes) -> set[str]:
+    """
+    Modules that unpickling needs, as far as this process has them.
+
+    Every string in the pickle that is the name of an imported module counts. That may be a few too many, never harmful:
+    the answer only says what is worth importing before processes are forked.
+
+    :param payload: a pickle
+    :return: names of modules
+    """
+    strings = (argument for _, argument, _ in pickletools.genops(payload) if isinstance(argument, str))
+    # Old-style references name the module and the attribute in one argument, separated by a space.
+    words = {word for string in strings for word in (string, string.partition(" ")[0])}
+    return {word for word in words if word in sys.modules and word != "__main__"}
+
+
+def modules_for(factories: Iterable[EnvFactory]) -> set[str]:
+    """
+    What the samplers are going to import to build these environments.
+
+    :param factories: the environments' factories
+    :return: names of modules
+    """
+    modules: set[str] = set()
+    for factory in factories:
+        modules |= factory.modules() if isinstance(factory, SpecFactory) else named_modules(cloudpickle.dumps(factory))
+    return modules

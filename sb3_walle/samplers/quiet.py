@@ -1,0 +1,46 @@
+"""Keeping N samplers from giving the same warning N times."""
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+import gymnasium as gym
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """
+    Hold back what this process prints or warns of, also from native libraries such as MuJoCo.
+
+    If an exception is raised inside, what was held back is printed after all: it may explain it.
+    """
+    _flush()
+    with open(os.memfd_create("output") if hasattr(os, "memfd_create") else os.devnull, "w+b") as held_back:
+        saved = [(stream, os.dup(stream)) for stream in (1, 2)]
+        level = gym.logger.min_level
+        try:
+            for stream, _ in saved:
+                os.dup2(held_back.fileno(), stream)
+            gym.logger.min_level = gym.logger.ERROR
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except BaseException:
+            _flush()
+            held_back.seek(0)
+            os.write(saved[1][1], held_back.read())
+            raise
+        finally:
+            _flush()
+            gym.logger.min_level = level
+            for stream, original in saved:
+                os.dup2(original, stream)
+                os.close(original)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

@@ -1,0 +1,251 @@
+"""
+What the learner can ask of a sampler. Every request gets exactly one reply, in the order in which they were sent.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_walle.samplers.envs import EnvDescription
+from sb3_walle.samplers.errors import Failure
+from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.quiet import quiet
+from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
+from sb3_walle.transport.chunk import Observations
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    A request was carried out.
+
+    :param value: what it returned
+    """
+
+    value: Any
+
+
+Reply: TypeAlias = Result | Failure
+
+
+class Request(Protocol):
+    """Something that a sampler can be asked to do."""
+
+    @property
+    def summary(self) -> str:
+        """What the sampler is doing, as in "Sampler 3 failed while ..."."""
+
+    def run(self, sampler: Sampler) -> Any:
+        """
+        :param sampler: who does it
+        :return: the value of the reply
+        """
+
+
+def answer(sampler: Sampler, request: Request) -> Reply:
+    """
+    Carry out a request.
+
+    :param sampler: who does it
+    :param request: what to do
+    :return: its result, or the exception that it raised
+    """
+    try:
+        return Result(request.run(sampler))
+    except Exception as error:
+        return Failure.of(error, request.summary)
+
+
+@dataclass(frozen=True)
+class BuildEnvs:
+    """
+    Build the environments.
+
+    :param factories: builds one environment each
+    :param show_warnings: whether this sampler is the one whose warnings are shown; all of them would say the same
+    """
+
+    factories: Sequence[EnvFactory]
+    show_warnings: bool
+    summary: str = "building its environments"
+
+    def run(self, sampler: Sampler) -> EnvDescription:
+        with _warnings_shown(self.show_warnings):
+            return sampler.build_envs(self.factories)
+
+
+@dataclass(frozen=True)
+class Configure:
+    """
+    Get ready to collect chunks.
+
+    :param settings: the actor and both queues
+    """
+
+    settings: CollectionSettings
+    summary: str = "preparing to collect"
+
+    def run(self, sampler: Sampler) -> None:
+        sampler.configure(self.settings)
+
+
+@dataclass(frozen=True)
+class Collect:
+    """
+    Collect one chunk.
+
+    :param ticket: what to collect
+    """
+
+    ticket: Ticket
+    summary: str = "collecting experience"
+
+    def run(self, sampler: Sampler) -> ChunkReport:
+        return sampler.collect(self.ticket)
+
+
+@dataclass(frozen=True)
+class ResetResult:
+    """
+    :param observations: first observations of the new episodes, ``[B, ...]``
+    :param reset_infos: what the environments said besides
+    """
+
+    observations: Observations
+    reset_infos: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reset:
+    """
+    Start new episodes.
+
+    :param seeds: one seed for each environment, or ``None``
+    :param options: reset options for each environment
+    """
+
+    seeds: Sequence[int | None]
+    options: Sequence[dict[str, Any]]
+    summary: str = "resetting its environments"
+
+    def run(self, sampler: Sampler) -> ResetResult:
+        envs = sampler.envs
+        envs.reset(self.seeds, self.options)
+        return ResetResult(deepcopy(envs.observations), deepcopy(envs.reset_infos))
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """
+    :param observations: what the environments show after the step, ``[B, ...]``
+    :param rewards: rewards, ``[B]``
+    :param dones: whether the step ended an episode, ``[B]``
+    :param infos: one info for each environment
+    :param reset_infos: what the last reset of each environment said
+    """
+
+    observations: Observations
+    rewards: np.ndarray
+    dones: np.ndarray
+    infos: list[dict[str, Any]]
+    reset_infos: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    Step every environment once.
+
+    :param actions: one action for each environment
+    """
+
+    actions: np.ndarray
+    summary: str = "stepping its environments"
+
+    def run(self, sampler: Sampler) -> StepResult:
+        envs = sampler.envs
+        rewards = np.zeros(envs.n_envs, dtype=np.float32)
+        infos: list[dict[str, Any]] = [{} for _ in range(envs.n_envs)]
+
+        def keep(env: int, info: dict[str, Any], done: bool) -> None:
+            infos[env] = deepcopy(info)
+
+        envs.step(self.actions, envs.observations, rewards, envs.episode_starts, keep)
+        return StepResult(
+            deepcopy(envs.observations), rewards, envs.episode_starts.copy(), infos, deepcopy(envs.reset_infos)
+        )
+
+
+@dataclass(frozen=True)
+class GetAttr:
+    """Read an attribute, see :meth:`SamplerEnvs.get_attr`."""
+
+    name: str
+    indices: Sequence[int]
+    summary: str = "reading an attribute of its environments"
+
+    def run(self, sampler: Sampler) -> list[Any]:
+        return sampler.envs.get_attr(self.name, self.indices)
+
+
+@dataclass(frozen=True)
+class SetAttr:
+    """Set an attribute, see :meth:`SamplerEnvs.set_attr`."""
+
+    name: str
+    value: Any
+    indices: Sequence[int]
+    summary: str = "setting an attribute of its environments"
+
+    def run(self, sampler: Sampler) -> None:
+        sampler.envs.set_attr(self.name, self.value, self.indices)
+
+
+@dataclass(frozen=True)
+class EnvMethod:
+    """Call a method, see :meth:`SamplerEnvs.env_method`."""
+
+    name: str
+    args: tuple
+    kwargs: dict[str, Any]
+    indices: Sequence[int]
+    summary: str = "calling a method of its environments"
+
+    def run(self, sampler: Sampler) -> list[Any]:
+        return sampler.envs.env_method(self.name, self.args, self.kwargs, self.indices)
+
+
+@dataclass(frozen=True)
+class EnvIsWrapped:
+    """Look for a wrapper, see :meth:`SamplerEnvs.env_is_wrapped`."""
+
+    wrapper_class: type[gym.Wrapper]
+    indices: Sequence[int]
+    summary: str = "looking for a wrapper around its environments"
+
+    def run(self, sampler: Sampler) -> list[bool]:
+        return sampler.envs.env_is_wrapped(self.wrapper_class, self.indices)
+
+
+@dataclass(frozen=True)
+class CloseEnvs:
+    """Close the environments; the last request that a sampler gets."""
+
+    summary: str = "closing its environments"
+
+    def run(self, sampler: Sampler) -> None:
+        sampler.close()
+
+
+@contextlib.contextmanager
+def _warnings_shown(shown: bool) -> Iterator[None]:
+    if shown:
+        yield
+    else:
+        with quiet():
+            yield

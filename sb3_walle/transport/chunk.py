@@ -1,0 +1,112 @@
+"""What one sampler collected with one policy version: the arrays of an experience queue's slot."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.transport.layout import Field, Layout
+
+Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
+
+OBSERVATIONS = "observations"
+
+
+def observation_fields(space: spaces.Space, leading: tuple[int, ...]) -> tuple[Field, ...]:
+    """
+    The arrays that hold observations of a space, in the space's own data types.
+
+    :param space: an observation space that SB3 supports; a ``Dict`` gives one array a key
+    :param leading: leading axes of every array
+    :return: the fields
+    :raises NotImplementedError: if the space has no fixed shape, or is nested
+    """
+    if isinstance(space, spaces.Dict):
+        named = {f"{OBSERVATIONS}/{key}": subspace for key, subspace in space.spaces.items()}
+    else:
+        named = {OBSERVATIONS: space}
+    fields = []
+    for name, subspace in named.items():
+        if subspace.shape is None or subspace.dtype is None or isinstance(subspace, spaces.Dict | spaces.Tuple):
+            raise NotImplementedError(
+                f"{space} observation space is not supported: '{name}' has no fixed shape and dtype"
+            )
+        fields.append(Field(name, (*leading, *subspace.shape), np.dtype(subspace.dtype).str))
+    return tuple(fields)
+
+
+def chunk_layout(n_steps: int, n_envs: int, observation_space: spaces.Space, actor_fields: tuple[Field, ...]) -> Layout:
+    """
+    The layout of a chunk.
+
+    :param n_steps: most steps that a chunk can hold, T
+    :param n_envs: environments of a sampler, B
+    :param observation_space: what the environments observe
+    :param actor_fields: what the actor records besides (actions, log-probabilities, ...)
+    :return: the layout
+    """
+    return Layout(
+        (
+            *observation_fields(observation_space, (n_steps + 1, n_envs)),
+            Field("rewards", (n_steps, n_envs), "<f4"),
+            Field("episode_starts", (n_steps + 1, n_envs), "|b1"),
+            *actor_fields,
+        )
+    )
+
+
+@dataclass
+class Chunk:
+    """
+    The arrays of a chunk. T is the number of steps that it can hold, B the environments of its sampler.
+
+    Row ``t + 1`` of ``observations`` and ``episode_starts`` is what step ``t`` led to; where an episode ended, that is
+    the first observation of the next one. The last observation of the ended episode is in its episode record.
+
+    :param arrays: all arrays by name, including those that the actor records
+    """
+
+    arrays: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        prefix = OBSERVATIONS + "/"
+        nested = {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+        #: what the environments showed, ``[T + 1, B, ...]``; a dictionary of such arrays for a ``Dict`` space
+        self.observations: Observations = nested or self.arrays[OBSERVATIONS]
+        #: the environments' own rewards, ``[T, B]``
+        self.rewards = self.arrays["rewards"]
+        #: whether the observation of the same row is the first of an episode, ``[T + 1, B]``
+        self.episode_starts = self.arrays["episode_starts"]
+        #: the actions as the policy gave them, before clipping or rescaling, ``[T, B, ...]``
+        self.actions = self.arrays["actions"]
+        #: how many of the steps were filled; the rows after that are undefined
+        self.n_steps = self.capacity
+
+    @property
+    def capacity(self) -> int:
+        """The number of steps that the chunk can hold, T."""
+        return len(self.rewards)
+
+    @property
+    def n_envs(self) -> int:
+        """The number of environments of its sampler, B."""
+        return self.rewards.shape[1]
+
+    @property
+    def dones(self) -> np.ndarray:
+        """Whether each step ended an episode, ``[T, B]``."""
+        return self.episode_starts[1:]
+
+
+def row(observations: Observations, step: int) -> Observations:
+    """
+    The observations of one step.
+
+    :param observations: ``[T, B, ...]``, or a dictionary of such arrays
+    :param step: index of the step
+    :return: ``[B, ...]``, or a dictionary of such arrays; a view, not a copy
+    """
+    if isinstance(observations, dict):
+        return {key: array[step] for key, array in observations.items()}
+    return observations[step]

@@ -1,0 +1,183 @@
+"""
+Where samplers put chunks and the learner takes them.
+
+Every sampler has slots of its own, so no two processes ever write to the same memory. The learner reserves a slot
+before it asks for a chunk and releases it when it has copied the chunk out: the number of slots bounds both memory and
+how far samplers can run ahead. Only the index of a slot travels as a message.
+"""
+
+from dataclasses import dataclass
+
+from sb3_walle.transport.chunk import Chunk
+from sb3_walle.transport.errors import TransportError
+from sb3_walle.transport.layout import Field, Layout, align
+from sb3_walle.transport.memory import SharedMemory
+
+_SEAL = Layout((Field("seal", (4,), "<i8"),))
+
+
+@dataclass(frozen=True)
+class Seal:
+    """
+    What a sampler writes in front of a finished chunk.
+
+    :param ticket: number of the ticket that the chunk answers
+    :param version: policy version that chose the actions
+    :param n_steps: how many steps were filled
+    """
+
+    ticket: int
+    version: int
+    n_steps: int
+
+    def words(self) -> tuple[int, int, int, int]:
+        """The seal as it lies in memory; the last word makes zeroed memory an invalid seal."""
+        return self.ticket, self.version, self.n_steps, ~(self.ticket ^ self.version ^ self.n_steps)
+
+
+@dataclass(frozen=True)
+class ExperienceGeometry:
+    """
+    Where every slot of the queue lies.
+
+    :param layout: layout of one chunk
+    :param n_samplers: number of samplers
+    :param n_slots: slots of each sampler
+    """
+
+    layout: Layout
+    n_samplers: int
+    n_slots: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the queue's memory in bytes."""
+        return self.n_samplers * self.n_slots * self.stride
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one slot to the next."""
+        return align(_SEAL.nbytes + self.layout.nbytes)
+
+    def slot(self, memory: memoryview, sampler: int, slot: int) -> memoryview:
+        """
+        :param memory: memory of the whole queue
+        :param sampler: index of the sampler
+        :param slot: index among the slots of that sampler
+        :return: memory of the slot
+        :raises IndexError: if there is no such slot
+        """
+        if not (0 <= sampler < self.n_samplers and 0 <= slot < self.n_slots):
+            raise IndexError(f"No slot {slot} of sampler {sampler} in {self.n_samplers} x {self.n_slots} slots")
+        start = (sampler * self.n_slots + slot) * self.stride
+        return memory[start : start + self.stride]
+
+
+class _SlotView:
+    """A slot's seal and chunk, as arrays over its memory."""
+
+    def __init__(self, memory: memoryview, layout: Layout) -> None:
+        self.seal = _SEAL.views(memory)["seal"]
+        self.chunk = Chunk(layout.views(memory[_SEAL.nbytes :]))
+
+
+class ExperienceQueue:
+    """
+    The learner's end.
+
+    :param layout: layout of one chunk
+    :param n_samplers: number of samplers
+    :param n_slots: slots of each sampler
+    """
+
+    def __init__(self, layout: Layout, n_samplers: int, n_slots: int) -> None:
+        self.geometry = ExperienceGeometry(layout, n_samplers, n_slots)
+        self.memory = SharedMemory(self.geometry.nbytes)
+        self._slots = [
+            [_SlotView(self.geometry.slot(self.memory.view, sampler, slot), layout) for slot in range(n_slots)]
+            for sampler in range(n_samplers)
+        ]
+        self._free = [set(range(n_slots)) for _ in range(n_samplers)]
+
+    def reserve(self, sampler: int) -> int | None:
+        """
+        Set a slot aside for the next chunk of a sampler.
+
+        :param sampler: index of the sampler
+        :return: index of the slot; ``None`` if all of them are taken
+        """
+        return self._free[sampler].pop() if self._free[sampler] else None
+
+    def release(self, sampler: int, slot: int) -> None:
+        """
+        Give a slot back. Its chunk must not be used any more.
+
+        :param sampler: index of the sampler
+        :param slot: index of the slot
+        """
+        self._free[sampler].add(slot)
+
+    def chunk(self, sampler: int, slot: int, announced: Seal) -> Chunk:
+        """
+        The chunk in a slot, which stays there until it is released.
+
+        :param sampler: index of the sampler
+        :param slot: index of the slot
+        :param announced: what the sampler said of the chunk
+        :return: the chunk's arrays, over the queue's memory
+        :raises TransportError: if the slot holds something else than what was announced
+        """
+        view = self._slots[sampler][slot]
+        found = tuple(int(word) for word in view.seal)
+        if found != announced.words() or not 0 <= announced.n_steps <= view.chunk.capacity:
+            raise TransportError(f"Sampler {sampler} announced {announced} in slot {slot}, which holds {found}")
+        view.chunk.n_steps = announced.n_steps
+        return view.chunk
+
+    def release_all(self) -> None:
+        """Give all slots back: those who were asked to fill them do not do so any more."""
+        for free in self._free:
+            free.update(range(self.geometry.n_slots))
+
+    @property
+    def fill(self) -> float:
+        """Share of the slots that are set aside, between 0 and 1."""
+        n_free = sum(len(free) for free in self._free)
+        return 1.0 - n_free / (self.geometry.n_samplers * self.geometry.n_slots)
+
+
+class ExperienceWriter:
+    """
+    A sampler's end.
+
+    :param geometry: where the slots lie
+    :param memory: the memory of the learner's end
+    :param sampler: index of this sampler
+    :raises TransportError: if the memory does not have the size that the geometry asks for
+    """
+
+    def __init__(self, geometry: ExperienceGeometry, memory: SharedMemory, sampler: int) -> None:
+        if memory.nbytes != geometry.nbytes:
+            raise TransportError(
+                f"The experience queue has {memory.nbytes} bytes, but its layout needs {geometry.nbytes}"
+            )
+        self._slots = [
+            _SlotView(geometry.slot(memory.view, sampler, slot), geometry.layout) for slot in range(geometry.n_slots)
+        ]
+
+    def open(self, slot: int) -> Chunk:
+        """
+        :param slot: index of a slot that the learner has set aside
+        :return: the chunk's arrays, to be filled; their old contents are undefined
+        """
+        self._slots[slot].seal[...] = 0
+        return self._slots[slot].chunk
+
+    def seal(self, slot: int, seal: Seal) -> None:
+        """
+        Mark a chunk as finished.
+
+        :param slot: index of the slot
+        :param seal: what it holds
+        """
+        self._slots[slot].seal[...] = seal.words()

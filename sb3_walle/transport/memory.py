@@ -1,0 +1,64 @@
+"""Anonymous memory that processes share by handing on a file descriptor."""
+
+import fcntl
+import mmap
+import os
+import tempfile
+
+
+class SharedMemory:
+    """
+    A block of memory without a name: it lives as long as somebody maps it or holds its file descriptor.
+
+    Because it has no name there is nothing to unlink, nobody else can open it, and even a ``kill -9`` of every process
+    that uses it leaves nothing behind.
+
+    :param nbytes: size in bytes
+    :param fd: file descriptor of an existing block to map; owned by this object from now on.
+        By default a new, zeroed block is made.
+    :raises MemoryError: if the machine does not have that much memory left
+    """
+
+    def __init__(self, nbytes: int, fd: int | None = None) -> None:
+        self.nbytes = nbytes
+        self.fd = _allocate(nbytes) if fd is None else fd
+        # The mapping goes away with the last array over it, so that no array can ever point to unmapped memory.
+        self.view = memoryview(mmap.mmap(self.fd, nbytes))
+
+    def close(self) -> None:
+        """Close the file descriptor. Arrays over the memory stay valid."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.close()
+
+
+def _allocate(nbytes: int) -> int:
+    fd = _create()
+    try:
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, nbytes)
+        if hasattr(os, "posix_fallocate"):
+            # Without this, memory that runs out later is a SIGBUS in whoever touches the page first.
+            os.posix_fallocate(fd, 0, nbytes)
+        if hasattr(fcntl, "F_ADD_SEALS") and hasattr(os, "memfd_create"):
+            # Nobody who is handed the descriptor can cut the memory off under the others.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError as error:
+        os.close(fd)
+        raise MemoryError(
+            f"Could not reserve {nbytes / 2**20:.1f} MiB of shared memory ({error.strerror}). "
+            "Use a smaller n_steps, fewer samplers, or a machine with more memory."
+        ) from error
+    return fd
+
+
+def _create() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("sb3_walle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd, path = tempfile.mkstemp(prefix="sb3_walle-")
+    os.unlink(path)
+    return fd

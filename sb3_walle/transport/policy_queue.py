@@ -1,0 +1,167 @@
+"""
+Where the learner publishes weights and samplers pull them: one writer, many readers, latest wins.
+
+The queue keeps the last two publications in two slots. The writer always overwrites the older one, so a reader that
+is copying the newest is not disturbed. There is no lock: a slot carries a serial number, which is zero while the slot
+is being written, and a checksum; a reader copies the slot, then looks again, and starts over if either does not match.
+Publishing therefore costs the same for one reader as for a hundred, and a reader that dies at any instruction cannot
+hold up anybody.
+"""
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from sb3_walle.transport.errors import TransportError
+from sb3_walle.transport.layout import Field, Layout, align
+from sb3_walle.transport.memory import SharedMemory
+
+N_SLOTS = 2
+# Nobody can publish often enough to spoil this many copies in a row; reaching it means that the memory is damaged.
+MAX_ATTEMPTS = 10_000
+
+_HEADER = Layout((Field("latest_serial", (), "<i8"), Field("latest_version", (), "<i8"), Field("run", (), "<i8")))
+_SLOT_HEADER = Layout((Field("serial", (), "<i8"), Field("version", (), "<i8"), Field("checksum", (), "<i8")))
+
+
+def policy_queue_nbytes(layout: Layout) -> int:
+    """
+    :param layout: layout of one set of weights
+    :return: size of the queue's memory in bytes
+    """
+    return _HEADER.nbytes + N_SLOTS * _stride(layout)
+
+
+def _stride(layout: Layout) -> int:
+    return align(_SLOT_HEADER.nbytes + layout.nbytes)
+
+
+class _Slot:
+    """One publication's place in memory."""
+
+    def __init__(self, memory: memoryview, layout: Layout) -> None:
+        header = _SLOT_HEADER.views(memory)
+        self.serial, self.version, self.checksum = header["serial"], header["version"], header["checksum"]
+        self.payload = memory[_SLOT_HEADER.nbytes : _SLOT_HEADER.nbytes + layout.nbytes]
+
+
+def _slots(memory: memoryview, layout: Layout) -> list[_Slot]:
+    stride = _stride(layout)
+    starts = [_HEADER.nbytes + index * stride for index in range(N_SLOTS)]
+    return [_Slot(memory[start : start + stride], layout) for start in starts]
+
+
+class PolicyQueue:
+    """
+    The learner's end.
+
+    :param layout: layout of one set of weights
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.memory = SharedMemory(policy_queue_nbytes(layout))
+        self._header = _HEADER.views(self.memory.view)
+        self._header["latest_version"][...] = -1
+        self._slots = _slots(self.memory.view, layout)
+        self._arrays = [layout.views(slot.payload) for slot in self._slots]
+        self._serial = 0
+
+    def publish(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
+        """
+        Make a set of weights the newest one. Never waits for a reader.
+
+        :param version: policy version, the number of completed ``train()`` calls
+        :param weights: the arrays by name, as in the layout
+        """
+        self._serial += 1
+        slot, arrays = self._slots[self._serial % N_SLOTS], self._arrays[self._serial % N_SLOTS]
+        slot.serial[...] = 0
+        for name, array in arrays.items():
+            np.copyto(array, weights[name], casting="no")
+        slot.version[...] = version
+        slot.checksum[...] = zlib.crc32(slot.payload)
+        slot.serial[...] = self._serial
+        self._header["latest_version"][...] = version
+        self._header["latest_serial"][...] = self._serial
+
+    @property
+    def run(self) -> int:
+        """Number of the current collection run. Samplers abandon chunks that belong to another one."""
+        return int(self._header["run"])
+
+    def start_new_run(self) -> int:
+        """
+        Make samplers abandon, at their next step, whatever they are collecting.
+
+        :return: number of the new run
+        """
+        self._header["run"][...] = self.run + 1
+        return self.run
+
+
+class PolicyReader:
+    """
+    A sampler's end.
+
+    :param layout: layout of one set of weights
+    :param memory: the memory of the learner's end
+    :raises TransportError: if the memory does not have the size that the layout asks for
+    """
+
+    def __init__(self, layout: Layout, memory: SharedMemory) -> None:
+        if memory.nbytes != policy_queue_nbytes(layout):
+            raise TransportError(
+                f"The policy queue has {memory.nbytes} bytes, but its layout needs {policy_queue_nbytes(layout)}"
+            )
+        header = _HEADER.views(memory.view)
+        self._latest_serial = header["latest_serial"]
+        # Plain memoryviews: reading one is several times faster than reading a NumPy scalar, and samplers do it every step.
+        self._latest_version = memoryview(header["latest_version"].reshape(1))
+        self._run = memoryview(header["run"].reshape(1))
+        self._slots = _slots(memory.view, layout)
+        self._copy = bytearray(layout.nbytes)
+        self._weights = layout.views(memoryview(self._copy))
+        #: serial number and policy version of the weights that were pulled last
+        self.serial, self.version = 0, -1
+
+    @property
+    def latest_version(self) -> int:
+        """Policy version of the newest publication, -1 before the first."""
+        return self._latest_version[0]
+
+    @property
+    def run(self) -> int:
+        """Number of the current collection run."""
+        return self._run[0]
+
+    def pull(self, version: int | None = None) -> dict[str, np.ndarray] | None:
+        """
+        Copy a set of weights, if it is not the one that was pulled last.
+
+        :param version: the policy version to copy; by default the newest one
+        :return: the arrays by name, valid until the next call; ``None`` if nothing changed
+        :raises TransportError: if that version was never published or is no longer kept, or if the memory is damaged
+        """
+        for _ in range(MAX_ATTEMPTS):
+            slot = self._find(version)
+            if slot is None:
+                continue
+            serial = int(slot.serial)
+            if serial and serial == self.serial:
+                return None
+            found = int(slot.version)
+            self._copy[:] = slot.payload
+            if serial and serial == int(slot.serial) and zlib.crc32(self._copy) == int(slot.checksum):
+                self.serial, self.version = serial, found
+                return self._weights
+        kept = sorted(int(slot.version) for slot in self._slots if int(slot.serial))
+        raise TransportError(f"Policy version {version} cannot be read from the policy queue, which holds {kept}")
+
+    def _find(self, version: int | None) -> _Slot | None:
+        """The newest slot of that version; None if there is none, or none that is not being written."""
+        if version is None:
+            return self._slots[int(self._latest_serial) % N_SLOTS]
+        matching = [slot for slot in self._slots if int(slot.serial) and int(slot.version) == version]
+        return max(matching, key=lambda slot: int(slot.serial), default=None)

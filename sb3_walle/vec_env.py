@@ -1,0 +1,233 @@
+"""The samplers as a VecEnv."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from sb3_walle.backends import BACKENDS, make_backend
+from sb3_walle.backends.client import SamplerClient
+from sb3_walle.collection.collector import Collector
+from sb3_walle.samplers.envs import EnvDescription
+from sb3_walle.samplers.errors import SamplerError
+from sb3_walle.samplers.factories import EnvFactory, modules_for
+from sb3_walle.samplers.requests import (
+    BuildEnvs,
+    EnvIsWrapped,
+    EnvMethod,
+    GetAttr,
+    Request,
+    Reset,
+    ResetResult,
+    SetAttr,
+    Step,
+    StepResult,
+)
+from sb3_walle.transport.chunk import Observations
+
+
+class SamplerVecEnv(VecEnv):
+    """
+    Environments that live in samplers.
+
+    During ``learn()`` of an asynchronous algorithm the samplers collect experience on their own. At any other time this
+    is an ordinary ``VecEnv``: ``reset()`` and ``step()`` drive the same environments in lockstep. Environment ``i``
+    lives in sampler ``i // envs_per_sampler``.
+
+    The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with the
+    interpreter, whichever comes first.
+
+    :param env_fns: one function for each environment that builds it
+    :param envs_per_sampler: environments of each sampler, which steps them one after the other
+    :param backend: where samplers live, ``"process"`` or ``"inline"`` (this process, for debugging)
+    :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer to;
+        only matters for start-up time and memory
+    :raises ValueError: if ``env_fns`` cannot be divided among samplers, or the backend is unknown
+    :raises SamplerError: if an environment cannot be built
+    """
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], gym.Env]],
+        envs_per_sampler: int = 1,
+        backend: str = "process",
+        preload: Sequence[str] = (),
+    ) -> None:
+        _check(env_fns, envs_per_sampler, backend)
+        self.envs_per_sampler = envs_per_sampler
+        self.n_samplers = len(env_fns) // envs_per_sampler
+        #: who collects from these samplers at present
+        self.collector: Collector | None = None
+        self._closed = False
+        self._stepping: np.ndarray | None = None
+        modules = {*modules_for(env_fns), *preload} if backend == "process" else set()
+        self.samplers = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules)))
+        try:
+            description = self._build(env_fns)
+            super().__init__(len(env_fns), description.observation_space, description.action_space)
+        except BaseException:
+            self.close()
+            raise
+        self.metadata = description.metadata
+
+    def reset(self) -> VecEnvObs:
+        """
+        :return: first observations of new episodes, ``[n_envs, ...]``
+        """
+        results: list[ResetResult] = self._ask(lambda envs: Reset(self._seeds[envs], self._options[envs]))
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = [info for result in results for info in result.reset_infos]
+        return stack([result.observations for result in results])
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        :param actions: one action for each environment
+        """
+        self._stepping = np.asarray(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        :return: observations, rewards, dones and infos
+        """
+        actions, self._stepping = self._stepping, None
+        if actions is None:
+            raise RuntimeError("step_wait() was called without step_async()")
+        results: list[StepResult] = self._ask(lambda envs: Step(actions[envs]))
+        self.reset_infos = [info for result in results for info in result.reset_infos]
+        return (
+            stack([result.observations for result in results]),
+            np.concatenate([result.rewards for result in results]),
+            np.concatenate([result.dones for result in results]),
+            [info for result in results for info in result.infos],
+        )
+
+    def close(self) -> None:
+        """Close the environments and end the samplers. May be called more than once."""
+        if not self._closed:
+            self._closed = True
+            if self.collector is not None:
+                self.collector.interrupt()
+            self.samplers.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """
+        :param attr_name: name of the attribute
+        :param indices: which environments, by default all
+        :return: its value in each of them
+        :raises AttributeError: if they do not have it
+        """
+        return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """
+        Samplers that are collecting see the new value from the next chunk on.
+
+        :param attr_name: name of the attribute
+        :param value: its new value
+        :param indices: which environments, by default all
+        """
+        self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """
+        Samplers that are collecting make the call between two chunks.
+
+        :param method_name: name of the method
+        :param method_args: its positional arguments
+        :param indices: which environments, by default all
+        :param method_kwargs: its keyword arguments
+        :return: what it returns in each of them
+        """
+        return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """
+        :param wrapper_class: a wrapper class
+        :param indices: which environments, by default all
+        :return: whether each of them is wrapped in it
+        """
+        return self._ask_some(lambda envs: EnvIsWrapped(wrapper_class, envs), indices)
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """
+        :return: one RGB image of each environment
+        """
+        if self.render_mode != "rgb_array":
+            return [None] * self.num_envs
+        return self.env_method("render")
+
+    def __enter__(self) -> "SamplerVecEnv":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _build(self, env_fns: Sequence[EnvFactory]) -> EnvDescription:
+        size = self.envs_per_sampler
+        descriptions: dict[int, EnvDescription] = self.samplers.call(
+            {
+                sampler: BuildEnvs(env_fns[sampler * size : (sampler + 1) * size], show_warnings=sampler == 0)
+                for sampler in range(self.n_samplers)
+            }
+        )
+        first = descriptions[0]
+        for sampler, other in descriptions.items():
+            if (other.observation_space, other.action_space) != (first.observation_space, first.action_space):
+                raise ValueError(
+                    "All environments must have the same spaces. Sampler 0 has "
+                    f"{(first.observation_space, first.action_space)}, sampler {sampler} has "
+                    f"{(other.observation_space, other.action_space)}"
+                )
+        return first
+
+    def _ask(self, request_for: Callable[[slice], Request]) -> list[Any]:
+        """Ask every sampler, each for its own environments."""
+        size = self.envs_per_sampler
+        requests = {
+            sampler: request_for(slice(sampler * size, (sampler + 1) * size)) for sampler in range(self.n_samplers)
+        }
+        return list(self.samplers.call(requests).values())
+
+    def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
+        """Ask the samplers that some environments belong to; their answers are lists with one value an environment."""
+        chosen = [index % self.num_envs for index in self._get_indices(indices)]
+        by_sampler: dict[int, list[int]] = {}
+        for index in chosen:
+            by_sampler.setdefault(index // self.envs_per_sampler, []).append(index % self.envs_per_sampler)
+        try:
+            answers = self.samplers.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
+        except SamplerError as error:
+            if isinstance(error.__cause__, AttributeError):
+                # What DummyVecEnv raises, and what has_attr() and SB3's own code look for.
+                raise AttributeError(str(error.__cause__)) from error
+            raise
+        values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}
+        return [next(values[index // self.envs_per_sampler]) for index in chosen]
+
+
+def stack(observations: Sequence[Observations]) -> Observations:
+    """
+    :param observations: batches of observations, one of each sampler
+    :return: one batch of all
+    """
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: np.concatenate([batch[key] for batch in observations]) for key in first}  # type: ignore[call-overload]
+    return np.concatenate(observations)  # type: ignore[arg-type]
+
+
+def _check(env_fns: Sequence[Callable[[], gym.Env]], envs_per_sampler: int, backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    if not env_fns or not all(callable(env_fn) for env_fn in env_fns):
+        raise ValueError(f"env_fns must be a list of functions that build one environment each, got {env_fns!r}")
+    if envs_per_sampler < 1 or len(env_fns) % envs_per_sampler:
+        raise ValueError(
+            f"{len(env_fns)} environments cannot be divided into samplers of envs_per_sampler={envs_per_sampler}: "
+            "it must be at least 1 and divide the number of environments"
+        )
