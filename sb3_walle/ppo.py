@@ -12,8 +12,8 @@ SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
 
 class AsyncPPO(AsyncOnPolicyMixin, PPO):
     """
-    Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) as in SB3, with experience from
-    N samplers (WALL-E, Xu et al., 2018).
+    Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) as in SB3, with experience
+    from N samplers (WALL-E, Xu et al., 2018).
 
     Takes the arguments of SB3's ``PPO`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`.
     Because the ratio in PPO's objective is to the policy that chose the action, the policy lag of the modes

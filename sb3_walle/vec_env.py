@@ -36,14 +36,14 @@ class SamplerVecEnv(VecEnv):
     is an ordinary ``VecEnv``: ``reset()`` and ``step()`` drive the same environments in lockstep. Environment ``i``
     lives in sampler ``i // envs_per_sampler``.
 
-    The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with the
-    interpreter, whichever comes first.
+    The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with
+    the interpreter, whichever comes first.
 
     :param env_fns: one function for each environment that builds it
     :param envs_per_sampler: environments of each sampler, which steps them one after the other
     :param backend: where samplers live, ``"process"`` or ``"inline"`` (this process, for debugging)
-    :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer to;
-        only matters for start-up time and memory
+    :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer
+        to; only matters for start-up time and memory
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, or the backend is unknown
     :raises SamplerError: if an environment cannot be built
     """
@@ -217,7 +217,7 @@ def stack(observations: Sequence[Observations]) -> Observations:
     """
     first = observations[0]
     if isinstance(first, dict):
-        return {key: np.concatenate([batch[key] for batch in observations]) for key in first}  # type: ignore[call-overload]
+        return {key: np.concatenate([batch[key] for batch in observations]) for key in first}
     return np.concatenate(observations)  # type: ignore[arg-type]
 
 

@@ -75,7 +75,7 @@ class Channel:
         :raises ChannelClosedError: if the other end is closed and all that it sent was received
         """
         try:
-            packet, descriptors, flags, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
+            packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
         except ConnectionError as error:
             raise ChannelClosedError("The other end of the channel is closed") from error
         if not packet:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
-from sb3_walle.backends.fork_server import Exited, Fork, Preload
+from sb3_walle.backends.fork_server import Fork, Preload
 from sb3_walle.backends.protocol import Delivery
 from sb3_walle.samplers.errors import SamplerError
 from sb3_walle.samplers.requests import CloseEnvs, Request
@@ -209,7 +209,7 @@ _pools: "weakref.WeakSet[_Pool]" = weakref.WeakSet()
 
 
 def _hang_up_in_child() -> None:
-    """A forked copy of the learner must not keep the samplers' channels open: their end is how samplers see its death."""
+    """A forked copy of the learner must not keep the channels open: by their end, samplers see the learner's death."""
     for pool in list(_pools):
         pool.close_descriptors()
 

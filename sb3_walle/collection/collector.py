@@ -20,8 +20,8 @@ from sb3_walle.transport.experience_queue import ExperienceQueue, Seal
 from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.policy_queue import PolicyQueue
 
-# Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk costs
-# besides its steps (two messages, a look at the policy queue) is a small fraction of it.
+# Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
+# costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
 MAX_CHUNK_STEPS = 128
 
 

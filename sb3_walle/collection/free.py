@@ -57,9 +57,9 @@ class FreeCollector(Collector):
     A rollout is made of whatever arrives first, so that a slow sampler never holds anyone up. A sampler's steps go to
     columns of their own while there is room, and then to those that slower samplers have left empty.
 
-    A chunk is learned from only while the learner is at most ``max_policy_lag`` versions ahead of it. Three things see to
-    that: the experience queue holds no more than that many rollouts; samplers end a chunk early when its policy gets too
-    old; and what is too old all the same, from an environment whose single step outlasts the learner's updates, is
+    A chunk is learned from only while the learner is at most ``max_policy_lag`` versions ahead of it. Three things see
+    to that: the experience queue holds no more than that many rollouts; samplers end a chunk early when its policy gets
+    too old; and what is too old all the same, from an environment whose single step outlasts the learner's updates, is
     dropped and counted.
 
     :param max_policy_lag: how many versions the policy may be behind, at least 1

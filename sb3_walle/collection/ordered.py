@@ -16,7 +16,8 @@ class OrderedCollector(Collector):
     Rollout ``r`` is collected with the version that the learner has at rollout ``r - policy_lag``, by each sampler the
     same number of steps. So what is learned from is a function of the seed alone, whatever the timing.
 
-    With lag 0 samplers wait for each update. With lag 1 they collect a rollout while the learner trains on the one before.
+    With lag 0 samplers wait for each update. With lag 1 they collect a rollout while the learner trains on the one
+    before.
 
     :param policy_lag: how many versions the policy is behind
     :param samplers: see :class:`Collector`, as for the others

@@ -106,6 +106,6 @@ class Rollout:
 def _copy(source: Observations, rows: slice, target: Observations, place: tuple[slice, slice]) -> None:
     if isinstance(source, dict):
         for key, array in source.items():
-            target[key][place] = array[rows]  # type: ignore[call-overload]
+            target[key][place] = array[rows]
     else:
         target[place] = source[rows]  # type: ignore[index]

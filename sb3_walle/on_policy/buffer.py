@@ -52,7 +52,7 @@ def _add_at_once(
     source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
     if isinstance(rollout.observations, dict):
         for key, array in rollout.observations.items():
-            _copy(array[source], buffer.observations[key][target])  # type: ignore[call-overload]
+            _copy(array[source], buffer.observations[key][target])
     else:
         _copy(rollout.observations[source], buffer.observations[target])
     _copy(rollout.actions[source], buffer.actions[target])

@@ -4,11 +4,10 @@ import math
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any
 
-import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -24,16 +23,19 @@ from sb3_walle.on_policy.values import last_values, learner_episode_starts, lear
 from sb3_walle.samplers.actors.choice import ACTORS, choose_actor
 from sb3_walle.vec_env import SamplerVecEnv
 
-# At run time the mixin comes before an algorithm of SB3; a type checker sees it as one.
-_Base = OnPolicyAlgorithm if TYPE_CHECKING else object
+# The mixin stands in front of an algorithm of SB3. Type checkers are told that it is one.
+if TYPE_CHECKING:
+    _Base = OnPolicyAlgorithm
+else:
+    _Base = object
 
 
 class AsyncOnPolicyMixin(_Base):
     """
     Put before an on-policy algorithm of SB3, makes it collect experience with samplers.
 
-    Samplers pull the policy, step their environments and send chunks of experience; the algorithm takes the chunks, fills
-    its rollout buffer with them and trains as ever. All arguments of the algorithm keep their meaning and order;
+    Samplers pull the policy, step their environments and send chunks of experience; the algorithm takes the chunks,
+    fills its rollout buffer with them and trains as ever. All arguments of the algorithm keep their meaning and order;
     ``n_envs`` is ``n_samplers * envs_per_sampler``.
 
     :param policy: as in SB3
@@ -57,7 +59,7 @@ class AsyncOnPolicyMixin(_Base):
 
     def __init__(
         self,
-        policy: str | type[BasePolicy],
+        policy: str | type[ActorCriticPolicy],
         env: GymEnv | str | None,
         *args: Any,
         n_samplers: int | None = None,
@@ -82,7 +84,7 @@ class AsyncOnPolicyMixin(_Base):
         preload = () if numpy_is_likely else ("torch", "stable_baselines3")
         samplers = to_samplers(env, n_samplers, envs_per_sampler, backend, preload)
         try:
-            super().__init__(policy, samplers, *args, **kwargs)
+            super().__init__(policy, samplers, *args, **kwargs)  # type: ignore[arg-type]
         except BaseException:
             if samplers is not None and samplers is not env:
                 samplers.close()

@@ -18,8 +18,8 @@ from sb3_walle.transport.chunk import row
 
 class StepReplay:
     """
-    Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's ``collect_rollouts()``
-    and with the algorithm's own counters at what they would be there.
+    Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's
+    ``collect_rollouts()`` and with the algorithm's own counters at what they would be there.
 
     :param algorithm: the algorithm
     :param env: its training environment
@@ -78,7 +78,7 @@ class StepReplay:
             if not callback.on_step():
                 return False
             algorithm._update_info_buffer(infos, dones)
-            algorithm._last_obs = new_obs  # type: ignore[assignment]
+            algorithm._last_obs = new_obs
             algorithm._last_episode_starts = dones
         return True
 

@@ -139,5 +139,5 @@ def _pick(observations: Observations, places: tuple[np.ndarray, np.ndarray]) -> 
 
 def _stack(observations: list[Observations]) -> Observations:
     if isinstance(observations[0], dict):
-        return {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}  # type: ignore[call-overload]
+        return {key: np.stack([observation[key] for observation in observations]) for key in observations[0]}
     return np.stack(observations)  # type: ignore[arg-type]

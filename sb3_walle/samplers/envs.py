@@ -200,9 +200,9 @@ def copy_observations(source: Observations, target: Observations) -> None:
     """
     if isinstance(target, dict):
         for key, array in target.items():
-            array[...] = source[key]  # type: ignore[call-overload]
+            array[...] = source[key]
     else:
-        target[...] = source  # type: ignore[assignment]
+        target[...] = source
 
 
 def _checked(env: Any) -> gym.Env:

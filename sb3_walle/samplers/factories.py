@@ -69,8 +69,8 @@ def factory_from_id(env_id: str) -> SpecFactory:
 def factory_from_env(env: gym.Env) -> EnvFactory:
     """
     :param env: an environment that was built in this process
-    :return: a factory that rebuilds it from its spec, or from a pickled copy where it has no spec or some wrapper around
-        it does not record how it was made
+    :return: a factory that rebuilds it from its spec, or from a pickled copy where it has no spec or some wrapper
+        around it does not record how it was made
     :raises TypeError: if it can travel neither way
     """
     spec = env.spec

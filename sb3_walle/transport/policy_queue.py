@@ -37,6 +37,13 @@ def _stride(layout: Layout) -> int:
     return align(_SLOT_HEADER.nbytes + layout.nbytes)
 
 
+def _number_at(memory: memoryview, name: str) -> memoryview:
+    """A view of one number of the header."""
+    index = [field.name for field in _HEADER.fields].index(name)
+    offset = _HEADER.offsets[index]
+    return memory[offset : offset + 8].cast("q")
+
+
 class _Slot:
     """One publication's place in memory."""
 
@@ -117,9 +124,9 @@ class PolicyReader:
             )
         header = _HEADER.views(memory.view)
         self._latest_serial = header["latest_serial"]
-        # Plain memoryviews: reading one is several times faster than reading a NumPy scalar, and samplers do it every step.
-        self._latest_version = memoryview(header["latest_version"].reshape(1))
-        self._run = memoryview(header["run"].reshape(1))
+        # Samplers look at these at every step, and NumPy takes several times as long to read a number as this does.
+        self._latest_version = _number_at(memory.view, "latest_version")
+        self._run = _number_at(memory.view, "run")
         self._slots = _slots(memory.view, layout)
         self._copy = bytearray(layout.nbytes)
         self._weights = layout.views(memoryview(self._copy))

@@ -42,7 +42,7 @@ class Actor(Protocol):
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
         """
-        An episode was cut off by a time limit: record whatever the learner needs to bootstrap from its last observation.
+        An episode was cut off by a time limit: record what the learner needs to bootstrap from its last observation.
 
         :param terminal_observation: the last observation of the episode, without a batch axis
         :param step: row of the chunk

@@ -67,8 +67,9 @@ class TorchActorSpec:
         """
         :param n_steps: most steps that a chunk can hold, T
         :param n_envs: environments of a sampler, B
-        :return: ``actions`` and ``log_probs``; ``values`` of the observations; ``bootstrap_values`` of the last observation
-            of each episode that was truncated, zero elsewhere; ``last_values`` of what the last step led to, ``[B]``
+        :return: ``actions`` and ``log_probs``; ``values`` of the observations; ``bootstrap_values`` of the last
+            observation of each episode that was truncated, zero elsewhere; ``last_values`` of what the last step led
+            to, ``[B]``
         """
         discrete = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
         per_step = (n_steps, n_envs)
