@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sb3-walle {arguments.command}: error: {message}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        print(f"sb3-walle {arguments.command}: interrupted before there was anything to save", file=sys.stderr)
+        print(f"sb3-walle {arguments.command}: interrupted, nothing was saved", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -8,6 +8,7 @@ import gymnasium as gym
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_walle.backends import BACKENDS
 from sb3_walle.samplers.factories import EnvFactory, factory_from_env, factory_from_id
 from sb3_walle.vec_env import SamplerVecEnv
 
@@ -44,6 +45,8 @@ def to_samplers(
     :raises ValueError: if the numbers do not fit
     :raises TypeError: if an environment cannot be moved to a sampler
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if n_samplers is not None and n_samplers < 1:
         raise ValueError(f"n_samplers must be at least 1, got {n_samplers}")
     if envs_per_sampler < 1:

@@ -36,18 +36,18 @@ def results() -> BenchmarkResults:
 def test_every_contender_is_measured(results: BenchmarkResults) -> None:
     assert results.async_contenders[0] == "AsyncPPO, 2 x 1"
     assert results.vec_env_contenders[:2] == ("PPO, DummyVecEnv(2)", "PPO, SubprocVecEnv(2)")
-    for quantity in (benchmark.COLLECTION, benchmark.END_TO_END, benchmark.START_UP):
+    for quantity in (benchmark.COLLECTION, benchmark.END_TO_END):
         for name in results.async_contenders + results.vec_env_contenders:
-            value = results.median(quantity, name)
-            assert value is not None and value > 0, f"{quantity} of {name}"
-    assert all(each.value > 0 for each in results.measurements if each.quantity != benchmark.MEMORY)
+            assert results.median(quantity, name) is not None, f"{quantity} of {name}"
+    for name in (*results.async_contenders, "PPO, SubprocVecEnv(2)"):
+        assert results.median(benchmark.START_UP, name) is not None, name
+    assert all(each.value > 0 for each in results.measurements)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
 def test_processes_take_memory(results: BenchmarkResults) -> None:
     for name in (*results.async_contenders, "PPO, SubprocVecEnv(2)"):
         assert results.median(benchmark.MEMORY, name) > 1
-    assert results.median(benchmark.MEMORY, "PPO, DummyVecEnv(2)") == 0
 
 
 def test_report_names_every_contender(results: BenchmarkResults) -> None:

@@ -68,6 +68,8 @@ class Collector(ABC):
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types
     :param n_rollouts_queued: how many rollouts fit into the experience queue
+    :param min_chunks: the least number of chunks that each sampler's share of a rollout is divided into, if it is that
+        many steps
     """
 
     def __init__(
@@ -77,18 +79,20 @@ class Collector(ABC):
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
         n_rollouts_queued: int,
+        min_chunks: int = 1,
     ) -> None:
         self.samplers = samplers
         self.task = task
         self.statistics = CollectionStatistics(samplers.n_samplers)
-        self.chunk_steps = [
-            min(MAX_CHUNK_STEPS, task.n_steps - start) for start in range(0, task.n_steps, MAX_CHUNK_STEPS)
-        ]
+        longest = min(MAX_CHUNK_STEPS, -(-task.n_steps // min_chunks))
+        #: lengths of the chunks that make up a sampler's share of a rollout
+        self.chunk_steps = [min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest)]
         fields = actors[0].fields(self.chunk_steps[0], task.envs_per_sampler)
         layout = chunk_layout(self.chunk_steps[0], task.envs_per_sampler, task.observation_space, fields)
         self.policy_queue = PolicyQueue(Layout.of(weights))
         self.experience_queue = ExperienceQueue(layout, samplers.n_samplers, n_rollouts_queued * len(self.chunk_steps))
         self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
+        self._n_taken = 0
         self._all_infos = False
         self._configure(actors)
 
@@ -106,6 +110,7 @@ class Collector(ABC):
         """Begin anew: whatever was asked for before is abandoned."""
         self.interrupt()
         self.experience_queue.release_all()
+        self._n_taken = 0
         self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
 
     def interrupt(self) -> None:
@@ -126,7 +131,8 @@ class Collector(ABC):
         :return: the rollout, again and again, with the rows that have been completed since the last time
         :raises SamplerError: if a sampler failed or died
         """
-        self.statistics.begin_rollout(version, self.experience_queue.fill)
+        self.samplers.receive_waiting_reports()
+        self.statistics.begin_rollout(version, self._queue_fill())
         self._all_infos = all_infos
         self.policy_queue.publish(version, weights)
         yield from self._collect(version, n_rollouts_left)
@@ -170,6 +176,7 @@ class Collector(ABC):
             sampler, report = self.samplers.next_report()
             self.statistics.add_wait(perf_counter() - started)
             if report.seal is not None:
+                self._n_taken += 1
                 return ReadyChunk(sampler, report, report.seal)
 
     def _arrays(self, ready: ReadyChunk) -> Chunk:
@@ -177,3 +184,9 @@ class Collector(ABC):
 
     def _done_with(self, ready: ReadyChunk) -> None:
         self.experience_queue.release(ready.sampler, ready.report.slot)
+        self._n_taken -= 1
+
+    def _queue_fill(self) -> float:
+        """Share of the experience queue that holds finished chunks, between 0 and 1."""
+        n_finished = self.samplers.n_reports_waiting + self._n_taken
+        return n_finished / (self.samplers.n_samplers * self.experience_queue.geometry.n_slots)

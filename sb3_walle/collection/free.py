@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.actors.protocol import ActorSpec
+
+# What a sampler has not delivered when its policy gets too old may be lost: about one chunk out of these.
+MIN_CHUNKS = 8
 
 
 @dataclass
@@ -59,8 +63,8 @@ class FreeCollector(Collector):
 
     A chunk is learned from only while the learner is at most ``max_policy_lag`` versions ahead of it. Three things see
     to that: the experience queue holds no more than that many rollouts; samplers end a chunk early when its policy gets
-    too old; and what is too old all the same, from an environment whose single step outlasts the learner's updates, is
-    dropped and counted.
+    too old; and what is too old all the same is dropped and counted. So that a slow sampler has little to lose, its
+    chunks are as short as it takes to deliver several of them in every iteration.
 
     :param max_policy_lag: how many versions the policy may be behind, at least 1
     :param samplers: see :class:`Collector`, as for the others
@@ -74,7 +78,7 @@ class FreeCollector(Collector):
         weights: Mapping[str, np.ndarray],
         max_policy_lag: int,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, n_rollouts_queued=max_policy_lag)
+        super().__init__(samplers, task, actors, weights, n_rollouts_queued=max_policy_lag, min_chunks=MIN_CHUNKS)
         self.max_policy_lag = max_policy_lag
         self._forget()
 
@@ -86,8 +90,10 @@ class FreeCollector(Collector):
     def _forget(self) -> None:
         #: chunks of which the last rollout needed a part, or nothing, and the first row that is left
         self._left_over: deque[tuple[ReadyChunk, int]] = deque()
+        self._began_at: float | None = None
 
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
+        self._limit_chunks()
         self._ask()
         rollout = None
         lanes = [Lane() for _ in range(self.samplers.n_samplers)]
@@ -100,6 +106,13 @@ class FreeCollector(Collector):
             self._place(ready, row, rollout, lanes)
         if rollout is not None:
             yield rollout, range(self.task.n_steps)
+
+    def _limit_chunks(self) -> None:
+        """Have a chunk take no longer than an iteration divided by the chunks of a rollout."""
+        now = perf_counter()
+        iteration_seconds = 0.0 if self._began_at is None else now - self._began_at
+        self.policy_queue.limit_chunks(iteration_seconds / len(self.chunk_steps))
+        self._began_at = now
 
     def _ask(self) -> None:
         """Use every slot that is free."""

@@ -284,6 +284,8 @@ def run_benchmark(settings: BenchmarkSettings) -> BenchmarkResults:
     check_settings(settings)
     asynchronous, vec_envs = async_contenders(settings), vec_env_contenders(settings)
     contenders: tuple[Contender, ...] = (*asynchronous, *vec_envs)
+    # DummyVecEnv starts no processes.
+    starters = [contender for contender in contenders if "DummyVecEnv" not in contender.name]
     measurements: list[Measurement] = []
     limit = ""
 
@@ -304,7 +306,7 @@ def run_benchmark(settings: BenchmarkSettings) -> BenchmarkResults:
             record(repeat, UPDATE_WHILE_COLLECTING, contender.name, measure_update(contender, settings, "pipelined"))
         for contender in contenders:
             record(repeat, END_TO_END, contender.name, measure_end_to_end(contender, settings))
-        for contender in contenders:
+        for contender in starters:
             start_up = measure_start_up(contender, settings)
             record(repeat, START_UP, contender.name, start_up.seconds)
             if start_up.memory_bytes is not None:

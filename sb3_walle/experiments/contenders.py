@@ -1,6 +1,7 @@
 """Who takes part in the benchmark: AsyncPPO in several configurations and SB3's PPO with its VecEnvs."""
 
 import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,7 +186,10 @@ def running(contender: Contender, env_id: str, mode: Mode = "sync", **ppo: Any) 
     """
     # A contender that changes the number of PyTorch's threads must not change it for those after it.
     n_threads = th.get_num_threads()
-    model = contender.create(env_id, mode, device="cpu", **ppo)
+    with warnings.catch_warnings():
+        # The last minibatch of an epoch may be a smaller one: it is for all contenders.
+        warnings.filterwarnings("ignore", "You have specified a mini-batch size")
+        model = contender.create(env_id, mode, device="cpu", **ppo)
     env = model.get_env()
     assert env is not None
     try:

@@ -177,7 +177,7 @@ def describe(settings: TrainingSettings, model: AsyncPPO) -> dict[str, Any]:
 
 def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
     """
-    What is about to be trained, in a line or two.
+    What is about to be trained, in a few lines.
 
     :param settings: what to train
     :param model: the model that was made of them
@@ -186,15 +186,12 @@ def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
     rollout = model.n_steps * model.n_envs
     envs_per_sampler = settings.algorithm.get("envs_per_sampler", 1)
     lines = [
-        f"Training {type(model).__name__} on {settings.env_id} for {settings.total_timesteps:,} timesteps: "
-        f"{plural(model.n_envs // envs_per_sampler, 'sampler')} of {plural(envs_per_sampler, 'environment')}, "
-        f"{rollout:,} timesteps an iteration"
+        f"Training {type(model).__name__} on {settings.env_id} for {settings.total_timesteps:,} timesteps",
+        f"{plural(model.n_envs // envs_per_sampler, 'sampler')} of {plural(envs_per_sampler, 'environment')}; "
+        f"{rollout:,} timesteps an iteration",
     ]
     if settings.total_timesteps < rollout:
-        lines.append(
-            f"One iteration is {model.n_steps:,} steps in each of {plural(model.n_envs, 'environment')}, more than was "
-            "asked for: training ends after it (--n-steps makes it shorter)"
-        )
+        lines.append("One iteration is more than that: training ends after it (a lower --n-steps makes it shorter)")
     return "\n".join(lines)
 
 

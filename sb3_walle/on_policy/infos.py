@@ -1,26 +1,26 @@
 """Which infos callbacks need."""
 
 from stable_baselines3.common import callbacks
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 # None of SB3's own callbacks looks at an info that does not end an episode.
 _STOCK = {value for value in vars(callbacks).values() if isinstance(value, type) and issubclass(value, BaseCallback)}
 
 
-def wants_all_infos(callback: BaseCallback | None) -> bool:
+def wants_all_infos(callback: BaseCallback) -> bool:
     """
     :param callback: a callback, with those that it calls
     :return: whether the infos of all steps should be passed on, because one of them may look at them
     """
-    if callback is None:
-        return False
     if type(callback) not in _STOCK:
         return True
     if isinstance(callback, ConvertCallback):
         return callback.callback is not None
+    return any(wants_all_infos(inner) for inner in _called_by(callback))
+
+
+def _called_by(callback: BaseCallback) -> list[BaseCallback]:
+    """The callbacks that a stock callback calls, whatever it calls its attributes."""
     if isinstance(callback, CallbackList):
-        return any(wants_all_infos(inner) for inner in callback.callbacks)
-    if isinstance(callback, EventCallback):
-        after_eval = getattr(callback, "callback_after_eval", None) or getattr(callback, "callback", None)
-        return wants_all_infos(callback.callback) or wants_all_infos(after_eval)
-    return False
+        return callback.callbacks
+    return [value for name, value in vars(callback).items() if isinstance(value, BaseCallback) and name != "parent"]

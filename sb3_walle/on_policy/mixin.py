@@ -1,6 +1,9 @@
 """The mixin: SB3's algorithm, fed from the experience queue."""
 
+import io
 import math
+import pathlib
+import warnings
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +92,40 @@ class AsyncOnPolicyMixin(_Base):
             if samplers is not None and samplers is not env:
                 samplers.close()
             raise
+        _warn_of_wrapper(self.env)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
+        *args: Any,
+        n_samplers: int | None = None,
+        envs_per_sampler: int = 1,
+        backend: str = "process",
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Load a model that was saved by this algorithm, or by SB3's own.
+
+        :param path: where it was saved
+        :param env: environments to go on training with, as for the constructor
+        :param args: SB3's other arguments
+        :param n_samplers: as for the constructor
+        :param envs_per_sampler: as for the constructor
+        :param backend: as for the constructor
+        :param kwargs: SB3's other arguments; whatever is left replaces what was saved, e.g. ``mode="sync"``
+        :return: the model
+        """
+        samplers = to_samplers(env, n_samplers, envs_per_sampler, backend)
+        try:
+            model = super().load(path, samplers, *args, **kwargs)
+            check_mode(model.mode, model.max_policy_lag)
+            return model
+        except BaseException:
+            if samplers is not None and samplers is not env:
+                samplers.close()
+            raise
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -107,7 +144,11 @@ class AsyncOnPolicyMixin(_Base):
         self._collector_key = None
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        initialised = super()._init_callback(callback, progress_bar)
+        with warnings.catch_warnings():
+            # EvalCallback warns of any difference in type. Where the environments live is none that matters.
+            same = "Training and eval env are not of the same type.*SamplerVecEnv.* != .*(DummyVecEnv|SubprocVecEnv)"
+            warnings.filterwarnings("ignore", message=same)
+            initialised = super()._init_callback(callback, progress_bar)
         self._all_infos = wants_all_infos(initialised)
         return initialised
 
@@ -215,3 +256,12 @@ class AsyncOnPolicyMixin(_Base):
             env.collector = self._collector
             self._collector.start_run()
         return self._collector
+
+
+def _warn_of_wrapper(env: VecEnv | None) -> None:
+    if env is not None and not isinstance(env, SamplerVecEnv) and isinstance(env.unwrapped, SamplerVecEnv):
+        warnings.warn(
+            f"The samplers are wrapped in a {type(env).__name__}, which steps them in lockstep: training goes on as in "
+            "SB3, without asynchronous collection. Wrap the environments inside the functions that build them instead.",
+            stacklevel=3,
+        )

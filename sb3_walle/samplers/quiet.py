@@ -1,6 +1,7 @@
 """Keeping N samplers from giving the same warning N times."""
 
 import contextlib
+import ctypes
 import os
 import sys
 import warnings
@@ -44,3 +45,5 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    # What native libraries print waits in C's own buffers.
+    ctypes.CDLL(None).fflush(None)

@@ -31,7 +31,8 @@ class Ticket:
     :param slot: slot of the experience queue to fill
     :param n_steps: number of steps to collect
     :param version: policy version to collect with, ``None`` for the newest at that moment
-    :param max_policy_lag: end the chunk early once the learner is this many versions ahead, ``None`` for never
+    :param max_policy_lag: end the chunk early once the learner is this many versions ahead, or once the chunk has taken
+        as long as it should; ``None`` for never
     :param all_infos: whether the infos of all steps are passed on, or only those that end an episode
     """
 
@@ -181,7 +182,7 @@ class _Collection:
         envs.needs_reset = True
         actor.begin_chunk(chunk)
         observations, step = row(chunk.observations, 0), 0
-        stale_at = policy.version + ticket.max_policy_lag if ticket.max_policy_lag is not None else None
+        is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
 
         def on_info(env: int, info: dict[str, Any], done: bool) -> None:
             if done:
@@ -192,7 +193,7 @@ class _Collection:
                 infos.append((step, env, deepcopy(info)))
 
         while step < ticket.n_steps and ticket.run == policy.run:
-            if stale_at is not None and step > 0 and policy.latest_version >= stale_at:
+            if is_due is not None and step > 0 and is_due():
                 break
             actions = self.to_env_actions(actor.act(observations, step))
             observations = row(chunk.observations, step + 1)
@@ -202,6 +203,23 @@ class _Collection:
         envs.episode_starts[:] = chunk.episode_starts[step]
         envs.needs_reset = False
         return step
+
+
+class _Due:
+    """
+    Says when a chunk should be delivered although it is not full.
+
+    :param policy: the policy queue, from which the chunk's weights were pulled
+    :param max_policy_lag: how many versions the learner may get ahead
+    """
+
+    def __init__(self, policy: PolicyReader, max_policy_lag: int) -> None:
+        self._policy = policy
+        self._stale_version = policy.version + max_policy_lag
+        self._deadline = time.perf_counter() + policy.chunk_seconds
+
+    def __call__(self) -> bool:
+        return self._policy.latest_version >= self._stale_version or time.perf_counter() >= self._deadline
 
 
 def env_actions(action_space: spaces.Space, squash_output: bool) -> Callable[[np.ndarray], np.ndarray]:

@@ -139,12 +139,6 @@ class ExperienceQueue:
         for free in self._free:
             free.update(range(self.geometry.n_slots))
 
-    @property
-    def fill(self) -> float:
-        """Share of the slots that are set aside, between 0 and 1."""
-        n_free = sum(len(free) for free in self._free)
-        return 1.0 - n_free / (self.geometry.n_samplers * self.geometry.n_slots)
-
 
 class ExperienceWriter:
     """

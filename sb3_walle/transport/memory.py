@@ -37,6 +37,9 @@ class SharedMemory:
 
 
 def _allocate(nbytes: int) -> int:
+    if nbytes > _available():
+        # The kernel would not refuse. It would give out page after page, and then kill whoever is the largest.
+        raise _cannot_reserve(nbytes, "Not that much is left")
     fd = _create()
     try:
         os.fchmod(fd, 0o600)
@@ -49,11 +52,25 @@ def _allocate(nbytes: int) -> int:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError as error:
         os.close(fd)
-        raise MemoryError(
-            f"Could not reserve {nbytes / 2**20:.1f} MiB of shared memory ({error.strerror}). "
-            "Use a smaller n_steps, fewer samplers, or a machine with more memory."
-        ) from error
+        raise _cannot_reserve(nbytes, str(error.strerror)) from error
     return fd
+
+
+def _cannot_reserve(nbytes: int, reason: str) -> MemoryError:
+    return MemoryError(
+        f"Could not reserve {nbytes / 2**20:.1f} MiB of shared memory ({reason}). "
+        "Use a smaller n_steps, fewer samplers, or a machine with more memory."
+    )
+
+
+def _available() -> float:
+    """Bytes of memory that can be used without taking any away from a process, where the kernel tells."""
+    try:
+        with open("/proc/meminfo") as file:
+            values = dict(line.split(":") for line in file)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return float("inf")
 
 
 def _create() -> int:

@@ -8,6 +8,7 @@ Publishing therefore costs the same for one reader as for a hundred, and a reade
 hold up anybody.
 """
 
+import math
 import zlib
 from collections.abc import Mapping
 
@@ -21,7 +22,14 @@ N_SLOTS = 2
 # Nobody can publish often enough to spoil this many copies in a row; reaching it means that the memory is damaged.
 MAX_ATTEMPTS = 10_000
 
-_HEADER = Layout((Field("latest_serial", (), "<i8"), Field("latest_version", (), "<i8"), Field("run", (), "<i8")))
+_HEADER = Layout(
+    (
+        Field("latest_serial", (), "<i8"),
+        Field("latest_version", (), "<i8"),
+        Field("run", (), "<i8"),
+        Field("chunk_nanoseconds", (), "<i8"),
+    )
+)
 _SLOT_HEADER = Layout((Field("serial", (), "<i8"), Field("version", (), "<i8"), Field("checksum", (), "<i8")))
 
 
@@ -59,6 +67,10 @@ def _slots(memory: memoryview, layout: Layout) -> list[_Slot]:
     return [_Slot(memory[start : start + stride], layout) for start in starts]
 
 
+def _checksum(version: int, payload: bytearray | memoryview) -> int:
+    return zlib.crc32(payload, version)
+
+
 class PolicyQueue:
     """
     The learner's end.
@@ -88,7 +100,7 @@ class PolicyQueue:
         for name, array in arrays.items():
             np.copyto(array, weights[name], casting="no")
         slot.version[...] = version
-        slot.checksum[...] = zlib.crc32(slot.payload)
+        slot.checksum[...] = _checksum(version, slot.payload)
         slot.serial[...] = self._serial
         self._header["latest_version"][...] = version
         self._header["latest_serial"][...] = self._serial
@@ -106,6 +118,14 @@ class PolicyQueue:
         """
         self._header["run"][...] = self.run + 1
         return self.run
+
+    def limit_chunks(self, seconds: float) -> None:
+        """
+        Tell samplers how long the chunks of mode "free" should take at most.
+
+        :param seconds: the time, 0 for no limit
+        """
+        self._header["chunk_nanoseconds"][...] = round(seconds * 1e9)
 
 
 class PolicyReader:
@@ -127,6 +147,7 @@ class PolicyReader:
         # Samplers look at these at every step, and NumPy takes several times as long to read a number as this does.
         self._latest_version = _number_at(memory.view, "latest_version")
         self._run = _number_at(memory.view, "run")
+        self._chunk_nanoseconds = _number_at(memory.view, "chunk_nanoseconds")
         self._slots = _slots(memory.view, layout)
         self._copy = bytearray(layout.nbytes)
         self._weights = layout.views(memoryview(self._copy))
@@ -143,6 +164,11 @@ class PolicyReader:
         """Number of the current collection run."""
         return self._run[0]
 
+    @property
+    def chunk_seconds(self) -> float:
+        """How long a chunk of mode "free" should take at most; infinite if there is no limit."""
+        return self._chunk_nanoseconds[0] / 1e9 or math.inf
+
     def pull(self, version: int | None = None) -> dict[str, np.ndarray] | None:
         """
         Copy a set of weights, if it is not the one that was pulled last.
@@ -155,12 +181,14 @@ class PolicyReader:
             slot = self._find(version)
             if slot is None:
                 continue
-            serial = int(slot.serial)
-            if serial and serial == self.serial:
+            serial, found = int(slot.serial), int(slot.version)
+            # It can even be older: the newest one is announced a moment after it can be read.
+            if serial == self.serial > 0 or (version is None and 0 < serial < self.serial):
                 return None
-            found = int(slot.version)
             self._copy[:] = slot.payload
-            if serial and serial == int(slot.serial) and zlib.crc32(self._copy) == int(slot.checksum):
+            intact = serial and serial == int(slot.serial) and _checksum(found, self._copy) == int(slot.checksum)
+            # In the time since it was found, the slot may have got another version.
+            if intact and version in (None, found):
                 self.serial, self.version = serial, found
                 return self._weights
         kept = sorted(int(slot.version) for slot in self._slots if int(slot.serial))

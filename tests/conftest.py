@@ -1,0 +1,40 @@
+"""What holds for every test: one thread for torch, and no process is left behind."""
+
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch as th
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _single_threaded() -> None:
+    """The networks of tests are so small that a second thread only gets in the way of the samplers."""
+    th.set_num_threads(1)
+
+
+def child_processes() -> set[int]:
+    """Numbers of this process's children, zombies included, but not of those that the standard library keeps."""
+    children = {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    return {int(pid) for pid in children if "multiprocessing" not in command_line(pid)}
+
+
+def command_line(pid: str) -> str:
+    """What a process was started with; nothing for a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_process_behind() -> Iterator[None]:
+    before = child_processes()
+    yield
+    deadline = time.monotonic() + 10
+    gc.collect()
+    while child_processes() - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not child_processes() - before, "the test has left processes behind"

@@ -1,0 +1,268 @@
+"""Environments on their way to a sampler: what is built there is what was meant here."""
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_walle.samplers.factories import (
+    EnvFactory,
+    PickledEnv,
+    SpecFactory,
+    factory_from_env,
+    factory_from_id,
+    modules_for,
+    named_modules,
+)
+
+ELSEWHERE = """
+import json, pickle, sys
+from gymnasium import Wrapper
+factory = pickle.load(sys.stdin.buffer)
+one, env = factory(), factory()
+assert one.unwrapped is not env.unwrapped
+observations = [env.reset(seed=3)[0]]
+env.action_space.seed(4)
+for _ in range(30):
+    observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+    observations.append(observation)
+    if terminated or truncated:
+        break
+print(json.dumps({"env": str(env), "mode": env.render_mode, "life": [list(map(float, row)) for row in observations]}))
+"""
+
+
+def life_elsewhere(factory: EnvFactory) -> dict[str, Any]:
+    """What becomes of an environment that is built in another process, which has registered nothing."""
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], input=cloudpickle.dumps(factory), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def life_here(env: gym.Env) -> list[list[float]]:
+    observations = [env.reset(seed=3)[0]]
+    env.action_space.seed(4)
+    for _ in range(30):
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        observations.append(observation)
+        if terminated or truncated:
+            break
+    return [list(map(float, observation)) for observation in observations]
+
+
+class Plain(gym.Env):
+    """An environment without a spec. It has no render mode to ask for."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, offset: float = 0.0) -> None:
+        self.offset = offset
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.np_random.normal(size=2) + self.offset, {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.np_random.normal(size=2) + self.offset + action, 0.0, False, False, {}
+
+
+@pytest.fixture(autouse=True)
+def _classes_travel_whole() -> Iterator[None]:
+    """Treats this file as cloudpickle treats a user's program, which other processes do not import."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def registered() -> Iterator[Callable[..., str]]:
+    """Registers environments, and forgets them afterwards."""
+    before = dict(gym.registry)
+
+    def register(entry_point: Any, **kwargs: Any) -> str:
+        gym.register("OnlyHere-v0", entry_point=entry_point, **kwargs)
+        return "OnlyHere-v0"
+
+    yield register
+    gym.registry.clear()
+    gym.registry.update(before)
+
+
+def local_class() -> type[Plain]:
+    class Local(Plain):
+        """No other process can import this."""
+
+    return Local
+
+
+# By spec
+
+
+def test_id_is_rebuilt_in_another_process() -> None:
+    life = life_elsewhere(factory_from_id("CartPole-v1"))
+    assert life["life"] == life_here(gym.make("CartPole-v1"))
+    assert life["mode"] == "rgb_array"
+
+
+def test_id_that_is_registered_only_here_is_rebuilt_elsewhere(registered: Callable[..., str]) -> None:
+    env_id = registered(local_class(), kwargs={"offset": 4.0}, max_episode_steps=12)
+    life = life_elsewhere(factory_from_id(env_id))
+    assert life["life"] == life_here(gym.make(env_id))
+    assert len(life["life"]) == 13
+    assert "TimeLimit" in life["env"]
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'")
+def test_environment_that_cannot_render_is_built_all_the_same(registered: Callable[..., str]) -> None:
+    assert factory_from_id(registered(Plain))().render_mode is None
+
+
+def test_module_in_front_of_an_id_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: Callable[..., str]
+) -> None:
+    (tmp_path / "module_with_an_env.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('InModule-v0', entry_point='gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert factory_from_id("module_with_an_env:InModule-v0")().spec.id == "InModule-v0"
+
+
+def test_id_that_does_not_exist_is_gymnasium_s_own_error() -> None:
+    with pytest.raises(gym.error.NameNotFound, match="NoSuchThing"):
+        factory_from_id("NoSuchThing-v0")
+
+
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array'")
+def test_error_of_a_constructor_is_the_environment_s_own(registered: Callable[..., str]) -> None:
+    with pytest.raises(TypeError, match="'colour'"):
+        factory_from_id(registered(Plain, kwargs={"colour": "red"}))()
+
+
+def test_recorded_wrappers_are_rebuilt_in_their_order() -> None:
+    def build() -> gym.Env:
+        env = gym.make("Pendulum-v1", max_episode_steps=17, g=9.0)
+        env = gym.wrappers.RescaleAction(env, np.float32(-0.5), np.float32(0.5))
+        return gym.wrappers.FlattenObservation(gym.wrappers.ClipAction(env))
+
+    factory = factory_from_env(build())
+    assert isinstance(factory, SpecFactory)
+    life = life_elsewhere(factory)
+    assert life["env"] == str(build())
+    assert life["life"] == life_here(build())
+    assert len(life["life"]) == 18
+
+
+def test_environment_keeps_its_render_mode() -> None:
+    factory = factory_from_env(gym.make("CartPole-v1"))
+    assert factory().render_mode is None
+    factory = factory_from_env(gym.make("CartPole-v1", render_mode="rgb_array"))
+    assert factory().render_mode == "rgb_array"
+
+
+# By pickle
+
+
+class Unrecorded(gym.ObservationWrapper):
+    """A wrapper that does not record how it was made."""
+
+    def __init__(self, env: gym.Env, factor: float) -> None:
+        super().__init__(env)
+        self.factor = factor
+
+    def observation(self, observation: Any) -> Any:
+        return observation * self.factor
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(Plain, offset=2.0),
+        lambda: local_class()(offset=3.0),
+        lambda: Unrecorded(gym.make("CartPole-v1"), 2.0),
+        lambda: Monitor(gym.make("CartPole-v1")),
+        lambda: gym.wrappers.TimeLimit(Unrecorded(gym.make("CartPole-v1"), 2.0), 3),
+    ],
+    ids=["no spec", "local class", "unrecorded wrapper", "Monitor", "unrecorded wrapper inside"],
+)
+def test_environment_without_a_complete_spec_travels_as_it_is(build: Callable[[], gym.Env]) -> None:
+    env = build()
+    factory = factory_from_env(env)
+    assert isinstance(factory, PickledEnv)
+    life = life_elsewhere(factory)
+    assert life["env"] == str(env)
+    assert life["life"] == life_here(build())
+
+
+def test_environments_of_one_pickle_are_independent() -> None:
+    env = Plain(offset=1.0)
+    factory = factory_from_env(env)
+    one, other = factory(), factory()
+    one.offset = 5.0
+    assert (env.offset, other.offset) == (1.0, 1.0)
+
+
+def test_environment_that_cannot_travel_is_an_error_that_says_what_to_do() -> None:
+    env = Plain()
+    env.lock = threading.Lock()
+    with pytest.raises(
+        TypeError, match=r"cannot be moved to a sampler: .*lock.* Pass a function that builds it"
+    ) as error:
+        factory_from_env(env)
+    assert error.value.__cause__ is not None
+
+
+def test_lock_does_not_matter_if_there_is_a_spec(registered: Callable[..., str]) -> None:
+    env = gym.make(registered(Plain))
+    env.unwrapped.lock = threading.Lock()
+    assert not hasattr(factory_from_env(env)().unwrapped, "lock")
+
+
+# Modules to import before processes are forked
+
+
+def test_modules_of_a_spec_are_those_of_the_environment_and_its_wrappers() -> None:
+    env = gym.wrappers.ClipAction(gym.make("Pendulum-v1"))
+    modules = modules_for([factory_from_env(env)])
+    assert modules == {type(env.unwrapped).__module__, type(env).__module__}
+
+
+def test_spec_of_a_class_names_no_module(registered: Callable[..., str]) -> None:
+    assert modules_for([factory_from_id(registered(local_class()))]) == set()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_modules_that_a_pickle_refers_to_are_found(protocol: int) -> None:
+    payload = pickle.dumps([json.dumps, np.random.default_rng, Path], protocol)
+    assert {"json", "numpy.random"} <= named_modules(payload)
+
+
+def test_modules_of_a_function_are_those_that_it_uses() -> None:
+    def build() -> gym.Env:
+        return Monitor(gym.make("CartPole-v1"))
+
+    assert {"gymnasium", "stable_baselines3.common.monitor"} <= modules_for([build])
+
+
+def test_main_module_and_strings_that_are_no_modules_are_not_named() -> None:
+    assert named_modules(pickle.dumps(["__main__", "no such module", "json", "sys os"])) == {"json", "sys"}
+
+
+def test_modules_of_all_factories_are_put_together() -> None:
+    both = modules_for([partial(json.dumps, 1), partial(np.random.default_rng, 1)])
+    assert {"json", "numpy.random"} <= both

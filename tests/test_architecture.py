@@ -1,0 +1,69 @@
+"""Who may know whom: imports never run upwards."""
+
+import ast
+from pathlib import Path
+
+import sb3_walle
+
+ROOT = Path(sb3_walle.__file__).parent
+# From the bottom to the top. A room may import from itself and from those below.
+ROOMS = (
+    "transport",
+    "samplers",
+    "backends",
+    "collection",
+    "vec_env",
+    "env_sources",
+    "on_policy",
+    "ppo",
+    "experiments",
+    "cli",
+)
+
+
+def imports(path: Path) -> set[str]:
+    """Names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_every_file_is_in_a_room() -> None:
+    assert {room_of(path) for path in ROOT.rglob("*.py")} - {"__init__"} == set(ROOMS)
+
+
+def test_imports_never_run_upwards() -> None:
+    for path in ROOT.rglob("*.py"):
+        room = room_of(path)
+        if room == "__init__":
+            continue
+        for name in imports(path):
+            if name.startswith("sb3_walle."):
+                imported = name.split(".")[1]
+                assert ROOMS.index(imported) <= ROOMS.index(room), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_samplers_and_transport_know_nothing_of_processes() -> None:
+    for room in ("samplers", "transport"):
+        for path in (ROOT / room).rglob("*.py"):
+            found = {name.split(".")[0] for name in imports(path)}
+            assert not found & {"multiprocessing", "subprocess", "socket", "signal"}, path
+
+
+def test_only_torch_actors_and_the_choice_of_an_actor_know_torch() -> None:
+    knowing = {
+        str(path.relative_to(ROOT))
+        for room in ("transport", "samplers", "backends")
+        for path in (ROOT / room).rglob("*.py")
+        if {name.split(".")[0] for name in imports(path)} & {"torch", "stable_baselines3"}
+    }
+    actors = {f"samplers/actors/{name}.py" for name in ("torch_actor", "choice", "numpy_export")}
+    assert knowing == actors | {"backends/sampler_process.py"}

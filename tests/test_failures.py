@@ -1,0 +1,310 @@
+"""Failures reach the user, nothing hangs, and nothing is left behind."""
+
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import child_processes
+from stable_baselines3.common.callbacks import BaseCallback
+from toy_envs import FailingEnv, StampedEnv
+
+from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+
+SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_epochs": 1, "device": "cpu"}
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize("mode", ["sync", "pipelined", "free"])
+def test_an_exception_in_step_ends_learn_with_its_traceback(mode: str, backend: str) -> None:
+    env = SamplerVecEnv([StampedEnv, lambda: FailingEnv(fails_at=100)], backend=backend)
+    model = AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS)
+    with pytest.raises(SamplerError, match=r"Sampler 1 failed while collecting experience") as caught:
+        model.learn(10_000)
+    assert "the simulation diverged in step 100" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ArithmeticError)
+    # The environment has its bad step behind it, and begins anew.
+    model.learn(256)
+    assert model.num_timesteps == 256
+
+
+class Kill(BaseCallback):
+    """Kills a sampler in the middle of training."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls == 100:
+            os.kill(self.training_env.env_method("pid", indices=1)[0], signal.SIGKILL)
+        return True
+
+
+class Identifiable(StampedEnv):
+    """Knows its process."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_a_killed_sampler_ends_learn_with_the_signals_name() -> None:
+    model = AsyncPPO("MlpPolicy", Identifiable, n_samplers=3, **SETTINGS)
+    with pytest.raises(SamplerError, match=r"Sampler 1 was killed by signal 9 \(SIGKILL\)"):
+        model.learn(100_000, callback=Kill())
+    assert model.predict(model.observation_space.sample())[0] in (0, 1)
+
+
+class Exit(StampedEnv):
+    """Ends its process."""
+
+    def step(self, action: int) -> Any:
+        os._exit(3)
+
+
+def test_a_sampler_that_exits_ends_learn_with_its_exit_code() -> None:
+    model = AsyncPPO("MlpPolicy", Exit, n_samplers=1, **SETTINGS)
+    with pytest.raises(SamplerError, match="Sampler 0 exited with code 3"):
+        model.learn(100)
+
+
+class Interrupt(BaseCallback):
+    """Raises in the middle of training."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self.error = error
+
+    def _on_step(self) -> bool:
+        if self.n_calls == 100:
+            raise self.error("enough")
+        return True
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("mode", ["sync", "pipelined", "free"])
+def test_after_an_exception_in_a_callback_the_model_goes_on(
+    mode: str, error: type[BaseException], tmp_path: Path
+) -> None:
+    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, mode=mode, **SETTINGS)
+    with pytest.raises(error, match="enough"):
+        model.learn(10_000, callback=Interrupt(error))
+    model.save(tmp_path / "model")
+    model.learn(256)
+    assert model.num_timesteps == 256
+
+
+def run(program: str, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess:
+    """Run a program as a script's text, without a main guard."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=textwrap.dedent(program),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **kwargs,
+    )
+
+
+PROGRAM = """
+import gymnasium as gym
+print("main module runs")
+class Mine(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (3,))
+    action_space = gym.spaces.Discrete(2)
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, self.np_random.random() < 0.1, False, {}
+
+from sb3_walle import AsyncPPO
+model = AsyncPPO("MlpPolicy", lambda: Mine(), n_samplers=2, n_steps=64)
+model.learn(256)
+print("trained", model.num_timesteps)
+"""
+
+
+def check_trained_once(process: subprocess.CompletedProcess) -> None:
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("main module runs") == 1
+    assert "trained 256" in process.stdout
+
+
+def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PROGRAM)
+    check_trained_once(run("", str(script)))
+
+
+def test_python_c_works() -> None:
+    check_trained_once(run("", "-c", PROGRAM))
+
+
+def test_a_program_typed_into_the_interpreter_works() -> None:
+    check_trained_once(run(PROGRAM, "-"))
+
+
+def test_nothing_is_printed_by_samplers_when_the_interpreter_ends() -> None:
+    process = run("", "-c", PROGRAM)
+    assert process.stderr == ""
+
+
+def test_warnings_of_environments_appear_once() -> None:
+    program = """
+    import warnings
+    import gymnasium as gym
+    class Loud(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (3,))
+        action_space = gym.spaces.Discrete(2)
+        def __init__(self):
+            import os
+            warnings.warn("this simulator is old")
+            os.write(2, b"native warning\\n")
+    from sb3_walle import SamplerVecEnv
+    SamplerVecEnv([Loud] * 5)
+    """
+    process = run("", "-c", textwrap.dedent(program))
+    assert process.stderr.count("this simulator is old") == 1
+    assert process.stderr.count("native warning") == 1
+
+
+LONG_TRAINING = """
+import gymnasium as gym, time, sys
+class Slow(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (3,))
+    action_space = gym.spaces.Discrete(2)
+    def reset(self, seed=None, options=None):
+        return self.observation_space.sample(), {}
+    def step(self, action):
+        time.sleep(0.02)
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+from sb3_walle import AsyncPPO
+model = AsyncPPO("MlpPolicy", Slow, n_samplers=3, n_steps=2000, batch_size=100)
+print("learning", flush=True)
+try:
+    model.learn(1_000_000)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+model.save(sys.argv[1])
+print("saved", flush=True)
+"""
+
+
+def start_long_training(tmp_path: Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_TRAINING, str(tmp_path / "model")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "learning\n"
+    time.sleep(0.5)
+    return process
+
+
+def members_of_session(session: int) -> list[int]:
+    """Processes of a session that are still alive."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def wait_until_gone(session: int) -> None:
+    deadline = time.monotonic() + 20
+    while members_of_session(session) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert members_of_session(session) == []
+
+
+def test_control_c_leaves_a_model_that_can_be_saved(tmp_path: Path) -> None:
+    process = start_long_training(tmp_path)
+    assert len(members_of_session(process.pid)) == 5
+    # As a terminal does: to every process of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert output == "interrupted\nsaved\n"
+    assert errors == ""
+    assert (tmp_path / "model.zip").exists()
+    wait_until_gone(process.pid)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_samplers_do_not_outlive_a_killed_learner(by: signal.Signals, tmp_path: Path) -> None:
+    process = start_long_training(tmp_path)
+    process.send_signal(by)
+    process.communicate(timeout=60)
+    wait_until_gone(process.pid)
+
+
+def open_descriptors() -> set[str]:
+    """What this process's file descriptors refer to, numbers of sockets and pipes left out."""
+    targets = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            targets.append(re.sub(r"\d+", "N", os.readlink(descriptor)))
+        except FileNotFoundError:
+            continue
+    return {f"{target} x {targets.count(target)}" for target in targets}
+
+
+def test_no_descriptor_and_no_shared_memory_is_left() -> None:
+    def train() -> None:
+        model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, **SETTINGS)
+        model.learn(256)
+        model.get_env().close()
+
+    train()
+    gc.collect()
+    before, segments = open_descriptors(), set(os.listdir("/dev/shm"))
+    for _ in range(3):
+        train()
+    gc.collect()
+    assert open_descriptors() == before
+    assert set(os.listdir("/dev/shm")) == segments
+    assert child_processes() == set()
+
+
+def test_a_forked_copy_of_the_learner_does_not_keep_samplers_alive() -> None:
+    program = """
+    import os, signal, sys, time
+    import gymnasium as gym
+    from sb3_walle import SamplerVecEnv, SamplerError
+    env = SamplerVecEnv([lambda: gym.make("CartPole-v1")] * 2)
+    child = os.fork()
+    if child == 0:
+        try:
+            env.reset()
+        except SamplerError as error:
+            os.write(1, f"in the child: {error}\\n".encode())
+        time.sleep(60)
+    env.reset()
+    os.write(1, f"the child is {child}\\n".encode())
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    lines = sorted(process.stdout.readline() for _ in range(2))
+    process.wait(timeout=60)
+    assert "belong to the process that this one was forked from" in lines[0]
+    child = int(lines[1].removeprefix("the child is "))
+    deadline = time.monotonic() + 20
+    while members_of_session(process.pid) != [child] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert members_of_session(process.pid) == [child]
+    os.kill(child, signal.SIGKILL)
+    process.stdout.close()

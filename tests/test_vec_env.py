@@ -1,0 +1,190 @@
+"""SamplerVecEnv is a VecEnv like SB3's own."""
+
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from toy_envs import DictEnv, FailingEnv, RandomWalk, StampedEnv
+
+from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+
+BACKENDS = ["inline", "process"]
+
+
+def compare(found: Any, expected: Any) -> None:
+    """Recursively, apart from the wall-clock time of an episode, which differs between any two runs."""
+    if isinstance(expected, dict):
+        assert isinstance(found, dict) and found.keys() == expected.keys()
+        for key in expected.keys() - {"t"}:
+            compare(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            compare(one, other)
+    elif isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", RandomWalk, DictEnv])
+def test_lockstep_equals_dummy_vec_env(env: Any, backend: str) -> None:
+    settings = {"envs_per_sampler": 2, "backend": backend}
+    ours = make_vec_env(env, 4, seed=5, vec_env_cls=SamplerVecEnv, vec_env_kwargs=settings)
+    oracle = make_vec_env(env, 4, seed=5)
+    rng = np.random.default_rng(0)
+    assert ours.num_envs == 4
+    assert (ours.observation_space, ours.action_space) == (oracle.observation_space, oracle.action_space)
+    assert ours.render_mode == oracle.render_mode
+    compare(ours.reset(), oracle.reset())
+    for _ in range(230):
+        oracle.action_space.seed(int(rng.integers(1000)))
+        actions = np.stack([oracle.action_space.sample() for _ in range(4)])
+        compare(ours.step(actions), oracle.step(actions))
+    compare(ours.reset_infos, oracle.reset_infos)
+    ours.set_options({"wind": 3})
+    oracle.set_options({"wind": 3})
+    compare(ours.reset(), oracle.reset())
+    compare(ours.reset_infos, oracle.reset_infos)
+    ours.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attributes_and_methods_reach_the_environments(backend: str) -> None:
+    with SamplerVecEnv([lambda i=i: StampedEnv(i) for i in range(6)], envs_per_sampler=2, backend=backend) as env:
+        assert env.get_attr("identity") == list(range(6))
+        assert env.get_attr("identity", indices=[4, 1, 5]) == [4, 1, 5]
+        assert env.get_attr("identity", indices=-1) == [5]
+        assert env.env_method("set_difficulty", 3, indices=[0, 3]) == [0, 0]
+        assert env.get_attr("difficulty") == [3, 0, 0, 3, 0, 0]
+        assert env.env_method("set_difficulty", difficulty=1) == [3, 0, 0, 3, 0, 0]
+        env.set_attr("colour", "red", indices=2)
+        assert env.get_attr("colour", indices=2) == ["red"]
+        assert env.has_attr("identity") and not env.has_attr("colour")
+        with pytest.raises(AttributeError, match="no_such_thing"):
+            env.get_attr("no_such_thing")
+        assert env.env_is_wrapped(Monitor) == [True] * 6
+        assert env.env_is_wrapped(gym.wrappers.TimeLimit, indices=[0, 1]) == [False] * 2
+        env.reset()
+        assert env.step(np.zeros(6, dtype=int))[0].shape == (6, 3)
+
+
+class Painting(StampedEnv):
+    """Shows its identity as a colour."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def render(self) -> np.ndarray:
+        return np.full((2, 2, 3), self.identity, dtype=np.uint8)
+
+
+def test_images_of_all_environments_are_tiled() -> None:
+    with SamplerVecEnv([lambda i=i: Painting(i) for i in range(4)], backend="inline") as env:
+        image = env.render("rgb_array")
+        assert image is not None and image.shape == (4, 4, 3) and set(image.ravel()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_exception_arrives_with_the_samplers_number_and_traceback(backend: str) -> None:
+    with SamplerVecEnv([StampedEnv, StampedEnv, lambda: FailingEnv(fails_at=2)], backend=backend) as env:
+        env.reset()
+        env.step(np.zeros(3, dtype=int))
+        with pytest.raises(SamplerError, match=r"Sampler 2 failed while stepping") as caught:
+            env.step(np.zeros(3, dtype=int))
+        assert "in step\n    raise ArithmeticError" in str(caught.value)
+        assert isinstance(caught.value.__cause__, ArithmeticError)
+        # The samplers are still there.
+        assert env.reset().shape == (3, 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_factory_that_raises_fails_the_constructor_with_its_own_traceback(backend: str) -> None:
+    def no_such_robot() -> gym.Env:
+        raise FileNotFoundError("robot.xml")
+
+    with pytest.raises(SamplerError, match=r"Sampler 1 failed while building") as caught:
+        SamplerVecEnv([StampedEnv, no_such_robot], backend=backend)
+    assert "in no_such_robot" in str(caught.value)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+class Locked(StampedEnv):
+    """Has an attribute that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_what_cannot_be_pickled_is_an_error_and_not_the_end() -> None:
+    with SamplerVecEnv([Locked]) as env:
+        with pytest.raises(SamplerError, match="sending its answer"):
+            env.get_attr("lock")
+        assert env.get_attr("identity") == [0]
+
+
+@pytest.mark.parametrize(
+    ("env_fns", "kwargs", "message"),
+    [
+        ([], {}, "env_fns must be"),
+        (["CartPole-v1"], {}, "env_fns must be"),
+        ([StampedEnv] * 3, {"envs_per_sampler": 2}, "cannot be divided"),
+        ([StampedEnv], {"envs_per_sampler": 0}, "cannot be divided"),
+        ([StampedEnv], {"backend": "cloud"}, "backend must be one of"),
+    ],
+)
+def test_wrong_arguments_fail_at_once(env_fns: list, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplerVecEnv(env_fns, **kwargs)
+
+
+def test_spaces_must_agree() -> None:
+    with pytest.raises(ValueError, match="same spaces"):
+        SamplerVecEnv([StampedEnv, RandomWalk], backend="inline")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_closed_environment_says_so(backend: str) -> None:
+    env = SamplerVecEnv([StampedEnv], backend=backend)
+    env.close()
+    env.close()
+    with pytest.raises(SamplerError, match="closed"):
+        env.reset()
+
+
+def test_garbage_collection_ends_the_processes() -> None:
+    """The fixture in conftest.py looks for processes that are left."""
+    env: VecEnv | None = SamplerVecEnv([StampedEnv] * 2)
+    model: AsyncPPO | None = AsyncPPO("MlpPolicy", env, n_steps=64)
+    model.learn(128)
+    del env, model
+    gc.collect()
+
+
+def test_samplers_draw_different_random_numbers() -> None:
+    draw: Callable[[], StampedEnv] = lambda: StampedEnv(identity=int(np.random.randint(2**31)))  # noqa: E731
+    with SamplerVecEnv([draw] * 4) as env:
+        assert len(set(env.get_attr("identity"))) == 4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_trained_model_can_be_evaluated_on_its_own_environments(backend: str) -> None:
+    env = make_vec_env(RandomWalk, 2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"backend": backend})
+    model = AsyncPPO("MlpPolicy", env, n_steps=64)
+    model.learn(128)
+    rewards, lengths = evaluate_policy(model, model.get_env(), n_eval_episodes=4, return_episode_rewards=True)
+    assert len(rewards) == 4 and all(0 < length <= 20 for length in lengths)
+    model.learn(256)
+    assert model.num_timesteps == 256
+    env.close()
