@@ -118,8 +118,8 @@ def add_train_command(commands: Any) -> None:
     }
     text = "; ".join(f"{mode}: {meaning}" for mode, meaning in modes.items())
     option(samplers, "--mode", "pipelined", text, choices=modes, metavar="{" + ",".join(modes) + "}")
-    text = "updates that experience may be old by, with --mode free (default: AsyncPPO's own)"
-    option(samplers, "--max-policy-lag", None, text, type=integer(0), metavar="N")
+    text = "updates that experience may be old by, with --mode free (default: 1)"
+    option(samplers, "--max-policy-lag", None, text, type=integer(1), metavar="N")
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"
     option(samplers, "--actor", "auto", text, choices=("auto", "torch", "numpy"), metavar="{auto,torch,numpy}")
 

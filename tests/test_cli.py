@@ -99,6 +99,7 @@ def test_whole_numbers_may_be_written_shortly() -> None:
         (["--mode", "fast"], "--mode"),
         (["--policy", "LstmPolicy"], "--policy"),
         (["--device", "abacus"], "abacus"),
+        (["--mode", "sync", "--max-policy-lag", "3"], "max_policy_lag"),
     ],
 )
 def test_bad_value(options: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,9 +116,10 @@ def test_missing_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in fails_with_usage_error([], capsys)
 
 
-def test_policy_that_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--policy", "CnnPolicy", "--run-dir", str(tmp_path), *TINY]
-    assert "CnnPolicy" in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
+def test_policy_that_does_not_fit(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--policy", policy, "--run-dir", str(tmp_path), *TINY]
+    assert policy in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -32,6 +32,11 @@ class SamplerClient:
         """Number of samplers."""
         return self._backend.n_samplers
 
+    @property
+    def n_processes(self) -> int:
+        """Number of processes that the samplers have for themselves on this machine."""
+        return self._backend.n_processes
+
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:
         """
         Have samplers do something, and wait until they have done it. While a sampler is collecting, that is when it has

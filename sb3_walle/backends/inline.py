@@ -16,7 +16,7 @@ class InlineBackend:
     """
 
     def __init__(self, n_samplers: int) -> None:
-        self.n_samplers = n_samplers
+        self.n_samplers, self.n_processes = n_samplers, 0
         self._samplers = [Sampler(index) for index in range(n_samplers)]
         self._requests: deque[tuple[int, int, Request]] = deque()
         self._closed = False

@@ -28,6 +28,8 @@ class Backend(Protocol):
     """
 
     n_samplers: int
+    #: processes on this machine that the samplers have for themselves
+    n_processes: int
 
     def send(self, sampler: int, number: int, request: Request) -> None:
         """

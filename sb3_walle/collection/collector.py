@@ -106,6 +106,11 @@ class Collector(ABC):
         """Number of environments of all samplers."""
         return self.samplers.n_samplers * self.task.envs_per_sampler
 
+    @property
+    def n_samplers_at_work(self) -> int:
+        """How many samplers may be collecting at this moment, in processes of their own."""
+        return self.samplers.n_processes if self._is_under_way() else 0
+
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""
         self.interrupt()
@@ -136,6 +141,10 @@ class Collector(ABC):
         self._all_infos = all_infos
         self.policy_queue.publish(version, weights)
         yield from self._collect(version, n_rollouts_left)
+
+    @abstractmethod
+    def _is_under_way(self) -> bool:
+        """Whether more has been asked for than was collected."""
 
     @abstractmethod
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:

@@ -107,6 +107,10 @@ class FreeCollector(Collector):
         if rollout is not None:
             yield rollout, range(self.task.n_steps)
 
+    def _is_under_way(self) -> bool:
+        # There is a ticket for every slot at any time.
+        return True
+
     def _limit_chunks(self) -> None:
         """Have a chunk take no longer than an iteration divided by the chunks of a rollout."""
         now = perf_counter()

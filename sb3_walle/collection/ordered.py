@@ -57,6 +57,9 @@ class OrderedCollector(Collector):
                 self._n_collected += 1
             yield rollout, range(step - n_steps, step)
 
+    def _is_under_way(self) -> bool:
+        return self._n_asked > self._n_collected
+
     def _ask(self, version: int, n_rollouts_left: int) -> None:
         """Ask for as many rollouts ahead as the lag allows, but for none that nobody is going to need."""
         needed = self._n_collected + min(1 + self.policy_lag, max(n_rollouts_left, 1))

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import ProgressBarCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device
@@ -103,7 +104,9 @@ def create_model(settings: TrainingSettings) -> AsyncPPO:
     :return: the algorithm
     :raises UsageError: if it refuses its arguments, or does not support the environment's spaces
     """
-    check_environment(settings.env_id)
+    env = check_environment(settings.env_id)
+    if settings.policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
+        raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
     check_device(settings.algorithm.get("device", "auto"))
     try:
         return AsyncPPO(settings.policy, settings.env_id, verbose=1, **settings.algorithm)

@@ -22,6 +22,7 @@ from sb3_walle.on_policy.buffer import add_rows
 from sb3_walle.on_policy.infos import wants_all_infos
 from sb3_walle.on_policy.replay import StepReplay
 from sb3_walle.on_policy.setup import policy_weights, set_up_collector
+from sb3_walle.on_policy.threads import torch_threads_beside
 from sb3_walle.on_policy.values import last_values, learner_episode_starts, learner_rewards, rollout_values
 from sb3_walle.samplers.actors.choice import ACTORS, choose_actor
 from sb3_walle.vec_env import SamplerVecEnv
@@ -197,7 +198,8 @@ class AsyncOnPolicyMixin(_Base):
         weights = policy_weights(self.policy, collector.weight_names)
         rollout: Rollout | None = None
         for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left(), self._all_infos):
-            values = rollout_values(self.policy, rollout, rows)
+            with torch_threads_beside(collector.n_samplers_at_work):
+                values = rollout_values(self.policy, rollout, rows)
             if not replay.replay(rollout, rows, values):
                 return False
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
@@ -208,8 +210,10 @@ class AsyncOnPolicyMixin(_Base):
 
     def train(self) -> None:
         """Update the policy from the rollout buffer, as in SB3."""
+        n_samplers_at_work = 0 if self._collector is None else self._collector.n_samplers_at_work
         started = perf_counter()
-        super().train()
+        with torch_threads_beside(n_samplers_at_work):
+            super().train()
         self.policy_version += 1
         self._learn_seconds = perf_counter() - started
 

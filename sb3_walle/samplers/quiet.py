@@ -6,8 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-
-import gymnasium as gym
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -20,13 +19,12 @@ def quiet() -> Iterator[None]:
     _flush()
     with open(os.memfd_create("output") if hasattr(os, "memfd_create") else os.devnull, "w+b") as held_back:
         saved = [(stream, os.dup(stream)) for stream in (1, 2)]
-        level = gym.logger.min_level
         try:
             for stream, _ in saved:
                 os.dup2(held_back.fileno(), stream)
-            gym.logger.min_level = gym.logger.ERROR
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+                # Not to a notebook or a test that collects warnings, but to where they are held back.
+                warnings.showwarning = _print_warning
                 yield
         except BaseException:
             _flush()
@@ -35,10 +33,20 @@ def quiet() -> Iterator[None]:
             raise
         finally:
             _flush()
-            gym.logger.min_level = level
             for stream, original in saved:
                 os.dup2(original, stream)
                 os.close(original)
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
 
 
 def _flush() -> None:

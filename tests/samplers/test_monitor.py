@@ -32,17 +32,22 @@ def test_environment_is_monitored_without_importing_torch_or_the_rest_of_sb3() -
     assert imported == "['stable_baselines3.common.monitor']\n"
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "from stable_baselines3.common.monitor import Monitor",
-        "from stable_baselines3.common import monitor; Monitor = monitor.Monitor",
-        "import stable_baselines3.common.monitor as monitor; Monitor = monitor.Monitor",
-        "import pickle; Monitor = pickle.loads(b'cstable_baselines3.common.monitor\\nMonitor\\n.')",
-    ],
-)
-def test_whoever_imports_sb3_later_gets_the_same_class(how: str) -> None:
-    run(MONITORED + how + "\nassert type(env) is Monitor and is_wrapped(env, Monitor) and monitored(env) is env")
+WAYS_TO_IMPORT = """
+import pickle
+from stable_baselines3.common.monitor import Monitor
+assert type(env) is Monitor and is_wrapped(env, Monitor) and monitored(env) is env
+
+import stable_baselines3
+import stable_baselines3.common.monitor as alias
+from stable_baselines3 import PPO
+from stable_baselines3.common import env_util, monitor
+unpickled = pickle.loads(pickle.dumps(type(env)))
+assert alias.Monitor is monitor.Monitor is env_util.Monitor is unpickled is Monitor
+"""
+
+
+def test_whoever_imports_sb3_later_gets_the_same_class() -> None:
+    run(MONITORED + WAYS_TO_IMPORT)
 
 
 def test_class_of_an_sb3_that_was_imported_before_is_used() -> None:

@@ -233,7 +233,7 @@ def test_every_reader_knows_how_long_chunks_should_take(queue: PolicyQueue, read
 
 # Several processes
 
-N_PULLS = 300
+N_PULLS = 200
 ALL_GOOD = {"n_good": N_PULLS, "n_torn": 0, "n_backwards": 0, "n_wrong": 0}
 # Elements of all arrays equal the version, so that weights of two versions show in any mixture.
 STAMPED = Layout(
