@@ -72,7 +72,7 @@ def test_ratios_and_shares() -> None:
     measurements += [
         Measurement(benchmark.PHYSICAL_LIMIT, "limit", i, value) for i, value in enumerate((1, 8e3, 9e9), 1)
     ]
-    machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02")
+    machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02", 0.0)
     contenders = tuple(values)
     report = format_report(
         BenchmarkResults(TINY, machine, contenders[:1], contenders[1:], "limit", tuple(measurements))
@@ -95,7 +95,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     def measure(settings: BenchmarkSettings) -> BenchmarkResults:
         asked.append(settings)
-        machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02")
+        machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02", 0.0)
         measurement = Measurement(benchmark.COLLECTION, "PPO, DummyVecEnv(3)", 1, 123.0)
         return BenchmarkResults(settings, machine, (), ("PPO, DummyVecEnv(3)",), "limit", (measurement,))
 

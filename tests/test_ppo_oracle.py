@@ -86,7 +86,8 @@ def test_consecutive_learn_calls_go_on_where_sb3_goes_on() -> None:
 
 
 def test_reseeding_makes_samplers_begin_their_random_streams_anew() -> None:
-    model = AsyncPPO("MlpPolicy", "Pendulum-v1", n_samplers=2, mode="sync", backend="inline", **SETTINGS)
+    settings = {**SETTINGS, "seed": None}
+    model = AsyncPPO("MlpPolicy", "Pendulum-v1", n_samplers=2, mode="sync", backend="inline", **settings)
     initial = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
     initial_optimizer = model.policy.optimizer.state_dict()
     weights = []

@@ -29,7 +29,7 @@ class Channel:
     Shared memory and sockets inside a message travel as file descriptors.
 
     :param end: one end of a socket pair; owned by this object from now on
-    :param timeout: longest time in seconds that sending may block, ``None`` for ever
+    :param timeout: longest time in seconds that sending, or receiving, may block, ``None`` for ever
     """
 
     def __init__(self, end: socket.socket, timeout: float | None = None) -> None:
@@ -54,11 +54,14 @@ class Channel:
         :param message: anything that cloudpickle pickles
         :raises ChannelClosedError: if the other end is closed
         :raises TimeoutError: if the other end has not taken earlier messages for too long
+        :raises ValueError: if the message holds too much shared memory
         """
         body = io.BytesIO()
         pickler = _Pickler(body)
         pickler.dump(message)
         payload, descriptors = body.getbuffer(), pickler.descriptors
+        if len(descriptors) >= MAX_DESCRIPTORS:
+            raise ValueError(f"A message can carry {MAX_DESCRIPTORS - 1} file descriptors, not {len(descriptors)}")
         if len(payload) <= MAX_INLINE:
             self._send(_INLINE, payload, descriptors)
         else:
@@ -87,7 +90,11 @@ class Channel:
             memory = SharedMemory(int.from_bytes(payload, "little"), descriptors[0])
             payload, descriptors = memory.view, descriptors[1:]
             memory.close()
-        return _Unpickler(io.BytesIO(payload), descriptors).load()
+        unpickler = _Unpickler(io.BytesIO(payload), descriptors)
+        try:
+            return unpickler.load()
+        finally:
+            unpickler.close_unclaimed()
 
     def close(self) -> None:
         """Close this end."""
@@ -96,9 +103,7 @@ class Channel:
     def _send(self, kind: bytes, payload: bytes | memoryview, descriptors: list[int]) -> None:
         try:
             socket.send_fds(self._socket, [kind, payload], descriptors)
-        except TimeoutError:
-            raise
-        except OSError as error:
+        except ConnectionError as error:
             raise ChannelClosedError("The other end of the channel is closed") from error
 
 
@@ -124,10 +129,14 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, file: io.BytesIO, descriptors: list[int]) -> None:
         super().__init__(file)
-        self._descriptors = descriptors
+        self._descriptors = dict(enumerate(descriptors))
 
     def persistent_load(self, value: tuple[str, int, int]) -> SharedMemory | socket.socket:
         kind, index, nbytes = value
-        if kind == "memory":
-            return SharedMemory(nbytes, self._descriptors[index])
-        return socket.socket(fileno=self._descriptors[index])
+        descriptor = self._descriptors.pop(index)
+        return SharedMemory(nbytes, descriptor) if kind == "memory" else socket.socket(fileno=descriptor)
+
+    def close_unclaimed(self) -> None:
+        """Close the descriptors that no object has taken over, because unpickling failed before."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)

@@ -1,5 +1,6 @@
 """AsyncPPO against SB3's PPO: what is measured and in which order. How it reads is the report's business."""
 
+import os
 import platform
 import sys
 import time
@@ -68,6 +69,8 @@ class Machine:
     :param system: name of the operating system
     :param versions: versions of Python and of the packages, by name
     :param date: date of the measurements, as ISO 8601
+    :param load: processes that wanted to run before the benchmark began (load average of the last minute); more than a
+        few tenths of one mean that something else ran too, and that the numbers say little
     """
 
     processor: str
@@ -75,6 +78,7 @@ class Machine:
     system: str
     versions: dict[str, str]
     date: str
+    load: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def describe_machine() -> Machine:
         "Stable-Baselines3": stable_baselines3.__version__,
         "sb3_walle": sb3_walle.__version__,
     }
-    return Machine(processor, available_cpus(), platform.system(), versions, date.today().isoformat())
+    today = date.today().isoformat()
+    return Machine(processor, available_cpus(), platform.system(), versions, today, os.getloadavg()[0])
 
 
 class RolloutClock(BaseCallback):
@@ -282,6 +287,7 @@ def run_benchmark(settings: BenchmarkSettings) -> BenchmarkResults:
     :raises UsageError: if the settings make no sense
     """
     check_settings(settings)
+    machine = describe_machine()
     asynchronous, vec_envs = async_contenders(settings), vec_env_contenders(settings)
     contenders: tuple[Contender, ...] = (*asynchronous, *vec_envs)
     # DummyVecEnv starts no processes.
@@ -312,4 +318,4 @@ def run_benchmark(settings: BenchmarkSettings) -> BenchmarkResults:
             if start_up.memory_bytes is not None:
                 record(repeat, MEMORY, contender.name, 1e-6 * start_up.memory_bytes)
     async_names, vec_env_names = (tuple(each.name for each in group) for group in (asynchronous, vec_envs))
-    return BenchmarkResults(settings, describe_machine(), async_names, vec_env_names, limit, tuple(measurements))
+    return BenchmarkResults(settings, machine, async_names, vec_env_names, limit, tuple(measurements))

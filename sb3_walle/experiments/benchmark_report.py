@@ -152,12 +152,13 @@ def format_report(results: BenchmarkResults) -> str:
     settings, machine = results.settings, results.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     sections = [
-        f"{settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), {machine.system}, {machine.date}\n"
+        f"{settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), {machine.system}, {machine.date}, "
+        f"load {machine.load:.1f} before it began\n"
         f"{versions}\n\n"
         f"{settings.samples_per_iteration:,} samples an iteration, {settings.n_epochs} epoch(s) of minibatches of "
         f"{settings.batch_size}, MlpPolicy on the CPU\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns\n"
-        "'AsyncPPO, 10 x 1' has 10 samplers of 1 environment; 'best SB3' is the fastest of SB3's VecEnvs",
+        "'AsyncPPO, S x E' has S samplers of E environments; 'best SB3' is the fastest of SB3's VecEnvs",
         "Collection: collect_rollouts() without training; samplers overlap with nothing (mode 'sync')\n\n"
         + throughput_table(results, COLLECTION),
         "Training end to end: learn() without construction and first rollout (AsyncPPO in mode 'pipelined')\n\n"

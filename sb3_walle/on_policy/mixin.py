@@ -82,6 +82,7 @@ class AsyncOnPolicyMixin(_Base):
         self.policy_version = 0
         self._collector: Collector | None = None
         self._collector_key: tuple | None = None
+        self._samplers_seed: int | None = None
         self._all_infos = False
         self._learn_seconds: float | None = None
         numpy_is_likely = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
@@ -142,6 +143,7 @@ class AsyncOnPolicyMixin(_Base):
         :param seed: the seed
         """
         super().set_random_seed(seed)
+        self._samplers_seed = seed
         self._collector_key = None
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
@@ -255,7 +257,7 @@ class AsyncOnPolicyMixin(_Base):
             return None
         key = (env, self.policy, n_steps, self.mode, self.max_policy_lag, self.actor)
         if self._collector is None or self._collector_key != key or env.collector is not self._collector:
-            self._collector = set_up_collector(self, env, n_steps)
+            self._collector = set_up_collector(self, env, n_steps, self._samplers_seed)
             self._collector_key = key
             env.collector = self._collector
             self._collector.start_run()

@@ -37,7 +37,7 @@ class StepReplay:
         n_rollout_steps: int,
     ) -> None:
         self.algorithm, self.callback = algorithm, callback
-        self._clip = env_actions(algorithm.action_space, algorithm.policy.squash_output)
+        self._clip = env_actions(algorithm.action_space, algorithm.policy.squash_output, env.num_envs)
         self._constants = {
             "self": algorithm,
             "env": env,

@@ -25,21 +25,23 @@ def policy_weights(policy: ActorCriticPolicy, names: Iterable[str]) -> dict[str,
     return {name: state[name].detach().cpu().numpy() for name in names}
 
 
-def set_up_collector(algorithm: "AsyncOnPolicyMixin", env: SamplerVecEnv, n_steps: int) -> Collector:
+def set_up_collector(algorithm: "AsyncOnPolicyMixin", env: SamplerVecEnv, n_steps: int, seed: int | None) -> Collector:
     """
     :param algorithm: the algorithm
     :param env: its samplers
     :param n_steps: steps of each environment in a rollout
+    :param seed: seed of the samplers' random streams, ``None`` for fresh entropy
     :return: a collector that works in the algorithm's mode, with the samplers ready for it
     """
     policy = algorithm.policy
-    spec_for = actor_specs(
-        choose_actor(algorithm.actor, policy),
-        policy,
-        algorithm.seed,
-        algorithm.sde_sample_freq if algorithm.use_sde else None,
-        n_steps,
-    )
+    actor = choose_actor(algorithm.actor, policy)
+    if algorithm.verbose >= 1:
+        print(
+            f"Collecting with {env.n_samplers} samplers of {env.envs_per_sampler} environments in mode "
+            f"'{algorithm.mode}', with {actor} actors"
+        )
+    sde_sample_freq = algorithm.sde_sample_freq if algorithm.use_sde else None
+    spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps)
     actors = [spec_for(sampler) for sampler in range(env.n_samplers)]
     task = CollectionTask(env.observation_space, env.envs_per_sampler, n_steps, policy.squash_output)
     weights = policy_weights(policy, actors[0].weight_names)

@@ -1,6 +1,7 @@
 """The environments of one sampler, stepped one after the other."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ class SamplerEnvs:
         self.episode_starts = np.ones(len(self.envs), dtype=bool)
         #: what the last reset of each environment returned besides the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
+        #: whether a step or a reset has failed, or there was none yet, so that nobody knows what the environments show
         self.needs_reset = True
 
     @property
@@ -80,6 +82,13 @@ class SamplerEnvs:
         render_mode = getattr(first, "render_mode", None)
         return EnvDescription(self.observation_space, self.action_space, render_mode, getattr(first, "metadata", {}))
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around whatever steps or resets environments: an exception leaves them in the middle of it."""
+        self.needs_reset = True
+        yield
+        self.needs_reset = False
+
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         """
         Start a new episode in every environment.
@@ -87,12 +96,12 @@ class SamplerEnvs:
         :param seeds: one seed for each environment, ``None`` to let its random stream go on
         :param options: Gymnasium's reset options for each environment
         """
-        for index, env in enumerate(self.envs):
-            keywords = {"options": options[index]} if options[index] else {}
-            observation, self.reset_infos[index] = env.reset(seed=seeds[index], **keywords)
-            store(self.observations, index, observation)
-        self.episode_starts[:] = True
-        self.needs_reset = False
+        with self.changing():
+            for index, env in enumerate(self.envs):
+                keywords = {"options": options[index]} if options[index] else {}
+                observation, self.reset_infos[index] = env.reset(seed=seeds[index], **keywords)
+                store(self.observations, index, observation)
+            self.episode_starts[:] = True
 
     def step(
         self,
@@ -110,7 +119,8 @@ class SamplerEnvs:
         :param rewards: receives the rewards, ``[B]``
         :param dones: receives whether the step ended an episode, ``[B]``
         :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
-            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``
+            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
+            keeps any of it must copy it: environments may use their observations and infos again
         """
         for index, step in enumerate(self._step_functions):
             observation, rewards[index], terminated, truncated, info = step(actions[index])

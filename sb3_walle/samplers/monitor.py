@@ -18,7 +18,8 @@ def _monitor_module() -> ModuleType:
 
     Importing it the usual way runs the ``__init__`` of the packages around it, which import torch: seconds of start-up
     and a hundred megabytes in every sampler. It is registered under its own name, so that whoever imports SB3 later
-    in this process gets this very module and there is never a second ``Monitor`` class.
+    in this process gets this very module and there is never a second ``Monitor`` class. (Only as an attribute of its
+    package, ``stable_baselines3.common.monitor`` without an import, it cannot be had.)
     """
     if _MONITOR in sys.modules:
         return sys.modules[_MONITOR]

@@ -175,7 +175,8 @@ class Step:
         def keep(env: int, info: dict[str, Any], done: bool) -> None:
             infos[env] = deepcopy(info)
 
-        envs.step(self.actions, envs.observations, rewards, envs.episode_starts, keep)
+        with envs.changing():
+            envs.step(self.actions, envs.observations, rewards, envs.episode_starts, keep)
         return StepResult(
             deepcopy(envs.observations), rewards, envs.episode_starts.copy(), infos, deepcopy(envs.reset_infos)
         )

@@ -95,7 +95,7 @@ class Sampler:
     def __init__(self, index: int) -> None:
         self.index = index
         self._envs: SamplerEnvs | None = None
-        self._collection: _Collection | None = None
+        self._filler: _ChunkFiller | None = None
 
     @property
     def envs(self) -> SamplerEnvs:
@@ -120,7 +120,7 @@ class Sampler:
 
         :param settings: the actor and both queues
         """
-        self._collection = _Collection(self.index, self.envs, settings)
+        self._filler = _ChunkFiller(self.index, self.envs, settings)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         """
@@ -130,18 +130,18 @@ class Sampler:
         :return: what was collected
         :raises RuntimeError: if :meth:`configure` was not called before
         """
-        if self._collection is None:
+        if self._filler is None:
             raise RuntimeError("The sampler was asked for a chunk before it was told how to collect one")
-        return self._collection.collect(ticket)
+        return self._filler.collect(ticket)
 
     def close(self) -> None:
         """Close the environments."""
         if self._envs is not None:
             self._envs.close()
-        self._envs = self._collection = None
+        self._envs = self._filler = None
 
 
-class _Collection:
+class _ChunkFiller:
     """A sampler's environments and actor at work between the two queues."""
 
     def __init__(self, index: int, envs: SamplerEnvs, settings: CollectionSettings) -> None:
@@ -149,7 +149,7 @@ class _Collection:
         self.actor: Actor = settings.actor.build(envs.n_envs)
         self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)
         self.experience = ExperienceWriter(settings.geometry, settings.experience_memory, index)
-        self.to_env_actions = env_actions(envs.action_space, settings.squash_output)
+        self.to_env_actions = env_actions(envs.action_space, settings.squash_output, envs.n_envs)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         started = time.perf_counter()
@@ -172,36 +172,38 @@ class _Collection:
             self.actor.load_weights(weights)
 
     def _fill(self, chunk: Chunk, ticket: Ticket, infos: list[InfoRecord]) -> int:
-        """The step loop. Returns the number of steps made."""
-        envs, actor, policy = self.envs, self.actor, self.policy
+        """Fill the chunk, going on from where the environments are. Returns the number of steps made."""
+        envs = self.envs
         if envs.needs_reset:
             envs.reset([None] * envs.n_envs, [{}] * envs.n_envs)
         copy_observations(envs.observations, row(chunk.observations, 0))
         chunk.episode_starts[0] = envs.episode_starts
-        # An exception leaves an environment in the middle of a step: then the next chunk begins with a reset.
-        envs.needs_reset = True
-        actor.begin_chunk(chunk)
-        observations, step = row(chunk.observations, 0), 0
+        self.actor.begin_chunk(chunk)
+        with envs.changing():
+            n_steps = self._step(chunk, ticket, infos)
+        copy_observations(row(chunk.observations, n_steps), envs.observations)
+        envs.episode_starts[:] = chunk.episode_starts[n_steps]
+        return n_steps
+
+    def _step(self, chunk: Chunk, ticket: Ticket, infos: list[InfoRecord]) -> int:
+        """The step loop. Returns the number of steps made."""
+        envs, actor, policy, to_env_actions = self.envs, self.actor, self.policy, self.to_env_actions
         is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
+        step = 0
 
         def on_info(env: int, info: dict[str, Any], done: bool) -> None:
-            if done:
-                if info[TRUNCATED]:
-                    actor.bootstrap(info[TERMINAL_OBSERVATION], step, env)
-                infos.append((step, env, deepcopy(info)))
-            elif ticket.all_infos:
+            if done and info[TRUNCATED]:
+                actor.bootstrap(info[TERMINAL_OBSERVATION], step, env)
+            if done or ticket.all_infos:
                 infos.append((step, env, deepcopy(info)))
 
         while step < ticket.n_steps and ticket.run == policy.run:
             if is_due is not None and step > 0 and is_due():
                 break
-            actions = self.to_env_actions(actor.act(observations, step))
-            observations = row(chunk.observations, step + 1)
-            envs.step(actions, observations, chunk.rewards[step], chunk.episode_starts[step + 1], on_info)
+            actions = to_env_actions(actor.act(row(chunk.observations, step), step))
+            after = row(chunk.observations, step + 1)
+            envs.step(actions, after, chunk.rewards[step], chunk.episode_starts[step + 1], on_info)
             step += 1
-        copy_observations(observations, envs.observations)
-        envs.episode_starts[:] = chunk.episode_starts[step]
-        envs.needs_reset = False
         return step
 
 
@@ -222,18 +224,20 @@ class _Due:
         return self._policy.latest_version >= self._stale_version or time.perf_counter() >= self._deadline
 
 
-def env_actions(action_space: spaces.Space, squash_output: bool) -> Callable[[np.ndarray], np.ndarray]:
+def env_actions(action_space: spaces.Space, squash_output: bool, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
     """
     How SB3 turns a policy's actions into what the environments are given.
 
     :param action_space: the environments' action space
     :param squash_output: whether the policy gives actions in [-1, 1]
-    :return: a function of a batch of actions, whose result the environments may keep
+    :param n_envs: number of environments
+    :return: a function of one action for each environment, ``[n_envs, ...]``, whose result the environments may keep
     """
     if not isinstance(action_space, spaces.Box):
         return np.copy
     low, high = action_space.low, action_space.high
     if squash_output:
         return lambda actions: low + (0.5 * (actions + 1.0) * (high - low))
-    # The two ufuncs give what np.clip gives, at a third of its overhead.
-    return lambda actions: np.minimum(np.maximum(actions, low), high)
+    # The two ufuncs, on bounds that need no broadcasting, give what np.clip gives in a third of its time.
+    lowest, highest = np.stack([low] * n_envs), np.stack([high] * n_envs)
+    return lambda actions: np.minimum(np.maximum(actions, lowest), highest)

@@ -73,7 +73,7 @@ class ExperienceGeometry:
         return memory[start : start + self.stride]
 
 
-class _SlotView:
+class _ExperienceSlot:
     """A slot's seal and chunk, as arrays over its memory."""
 
     def __init__(self, memory: memoryview, layout: Layout) -> None:
@@ -94,7 +94,7 @@ class ExperienceQueue:
         self.geometry = ExperienceGeometry(layout, n_samplers, n_slots)
         self.memory = SharedMemory(self.geometry.nbytes)
         self._slots = [
-            [_SlotView(self.geometry.slot(self.memory.view, sampler, slot), layout) for slot in range(n_slots)]
+            [_ExperienceSlot(self.geometry.slot(self.memory.view, sampler, slot), layout) for slot in range(n_slots)]
             for sampler in range(n_samplers)
         ]
         self._free = [set(range(n_slots)) for _ in range(n_samplers)]
@@ -114,7 +114,10 @@ class ExperienceQueue:
 
         :param sampler: index of the sampler
         :param slot: index of the slot
+        :raises IndexError: if there is no such slot
         """
+        if not 0 <= slot < self.geometry.n_slots:
+            raise IndexError(f"No slot {slot} in {self.geometry.n_slots} slots")
         self._free[sampler].add(slot)
 
     def chunk(self, sampler: int, slot: int, announced: Seal) -> Chunk:
@@ -156,7 +159,8 @@ class ExperienceWriter:
                 f"The experience queue has {memory.nbytes} bytes, but its layout needs {geometry.nbytes}"
             )
         self._slots = [
-            _SlotView(geometry.slot(memory.view, sampler, slot), geometry.layout) for slot in range(geometry.n_slots)
+            _ExperienceSlot(geometry.slot(memory.view, sampler, slot), geometry.layout)
+            for slot in range(geometry.n_slots)
         ]
 
     def open(self, slot: int) -> Chunk:

@@ -52,7 +52,7 @@ def _number_at(memory: memoryview, name: str) -> memoryview:
     return memory[offset : offset + 8].cast("q")
 
 
-class _Slot:
+class _Publication:
     """One publication's place in memory."""
 
     def __init__(self, memory: memoryview, layout: Layout) -> None:
@@ -61,10 +61,10 @@ class _Slot:
         self.payload = memory[_SLOT_HEADER.nbytes : _SLOT_HEADER.nbytes + layout.nbytes]
 
 
-def _slots(memory: memoryview, layout: Layout) -> list[_Slot]:
+def _slots(memory: memoryview, layout: Layout) -> list[_Publication]:
     stride = _stride(layout)
     starts = [_HEADER.nbytes + index * stride for index in range(N_SLOTS)]
-    return [_Slot(memory[start : start + stride], layout) for start in starts]
+    return [_Publication(memory[start : start + stride], layout) for start in starts]
 
 
 def _checksum(version: int, payload: bytearray | memoryview) -> int:
@@ -93,12 +93,17 @@ class PolicyQueue:
 
         :param version: policy version, the number of completed ``train()`` calls
         :param weights: the arrays by name, as in the layout
+        :raises TransportError: if an array has another shape or type than in the layout
         """
+        for field in self.layout.fields:
+            array = weights[field.name]
+            if array.shape != field.shape or array.dtype != np.dtype(field.dtype):
+                raise TransportError(f"'{field.name}' is {array.dtype}{list(array.shape)}, but {field} was laid out")
         self._serial += 1
         slot, arrays = self._slots[self._serial % N_SLOTS], self._arrays[self._serial % N_SLOTS]
         slot.serial[...] = 0
         for name, array in arrays.items():
-            np.copyto(array, weights[name], casting="no")
+            np.copyto(array, weights[name])
         slot.version[...] = version
         slot.checksum[...] = _checksum(version, slot.payload)
         slot.serial[...] = self._serial
@@ -194,8 +199,8 @@ class PolicyReader:
         kept = sorted(int(slot.version) for slot in self._slots if int(slot.serial))
         raise TransportError(f"Policy version {version} cannot be read from the policy queue, which holds {kept}")
 
-    def _find(self, version: int | None) -> _Slot | None:
-        """The newest slot of that version; None if there is none, or none that is not being written."""
+    def _find(self, version: int | None) -> _Publication | None:
+        """Where to look for that version. None if it is in neither slot, which may be because it is being written."""
         if version is None:
             return self._slots[int(self._latest_serial) % N_SLOTS]
         matching = [slot for slot in self._slots if int(slot.serial) and int(slot.version) == version]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from sb3_walle.samplers.requests import Reset, Step
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
 from sb3_walle.transport.chunk import Chunk, Observations, chunk_layout
 from sb3_walle.transport.errors import TransportError
@@ -443,6 +444,47 @@ def test_environment_that_fails_makes_the_next_chunk_begin_with_a_reset() -> Non
     assert [env.n_steps for env in bench.envs] == [3, 2]
     chunk = bench.collect_chunk()
     assert clocks(chunk)[0].tolist() == [[0, 1, 0], [1, 1, 0]]
+    assert_rows_line_up(chunk, [5, 5])
+
+
+def test_environment_that_fails_in_lockstep_makes_the_next_chunk_begin_with_a_reset() -> None:
+    def fail(n_steps: int) -> None:
+        if n_steps == 3 and not failed:
+            failed.append(True)
+            raise ZeroDivisionError("no wheel")
+
+    failed: list[bool] = []
+    bench = Bench([Clockwork(0), Clockwork(1, on_step=fail)])
+    Reset([None] * 2, [{}] * 2).run(bench.sampler)
+    step = Step(np.zeros((2, 2), np.float32))
+    for _ in range(3):
+        step.run(bench.sampler)
+    assert clocks(bench.collect_chunk(n_steps=0))[0].tolist() == [[0, 0, 3], [1, 0, 3]]
+    with pytest.raises(ZeroDivisionError):
+        step.run(bench.sampler)
+    chunk = bench.collect_chunk()
+    assert clocks(chunk)[0].tolist() == [[0, 1, 0], [1, 1, 0]]
+    assert_rows_line_up(chunk, [5, 5])
+
+
+def test_environment_that_fails_to_reset_is_reset_again_by_the_next_chunk() -> None:
+    class Stuck(Clockwork):
+        is_stuck = False
+
+        def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+            if self.is_stuck:
+                raise ZeroDivisionError("no wheel")
+            return super().reset(**kwargs)
+
+    stuck = Stuck(1)
+    bench = Bench([Clockwork(0), stuck])
+    bench.collect(n_steps=3)
+    stuck.is_stuck = True
+    with pytest.raises(ZeroDivisionError):
+        Reset([None] * 2, [{}] * 2).run(bench.sampler)
+    stuck.is_stuck = False
+    chunk = bench.collect_chunk()
+    assert clocks(chunk)[0].tolist() == [[0, 2, 0], [1, 1, 0]]
     assert_rows_line_up(chunk, [5, 5])
 
 
