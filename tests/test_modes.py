@@ -117,10 +117,11 @@ def test_free_never_exceeds_its_policy_lag(max_policy_lag: int, delays: list[flo
 
 def test_a_slow_sampler_does_not_hold_up_the_others() -> None:
     """While the slow sampler makes a few steps, the others make up for what it leaves."""
-    slow, fast = [stamped(0, max_delay=0.1)], [stamped(identity) for identity in (1, 2, 3)]
-    _, recorder = train(SamplerVecEnv(slow + fast), 5, mode="free", n_steps=300, batch_size=300)
+    slow, fast = [stamped(0, max_delay=0.03)], [stamped(identity) for identity in (1, 2, 3)]
+    env = SamplerVecEnv(slow + fast)
+    _, recorder = train(env, 10, mode="free", max_policy_lag=4, n_steps=300, batch_size=300)
     steps_of = np.bincount(np.concatenate(recorder.observations)[:, :, 0].astype(int).ravel(), minlength=4)
-    assert steps_of.sum() == 5 * 4 * 300
+    assert steps_of.sum() == 10 * 4 * 300
     assert 0 < steps_of[0] < 0.2 * steps_of[1:].min()
 
 
