@@ -254,6 +254,7 @@ class AsyncOnPolicyMixin(_Base):
         """The collector, made anew if something that it depends on has changed; None if there are no samplers."""
         env = self.env
         if not isinstance(env, SamplerVecEnv):
+            self._collector = None
             return None
         key = (env, self.policy, n_steps, self.mode, self.max_policy_lag, self.actor)
         if self._collector is None or self._collector_key != key or env.collector is not self._collector:
