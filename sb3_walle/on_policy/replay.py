@@ -1,5 +1,6 @@
 """Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.envs import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
-from sb3_walle.transport.chunk import row
+from sb3_walle.transport.chunk import between, row
 
 
 class StepReplay:
@@ -54,21 +55,24 @@ class StepReplay:
         :return: False as soon as the callback wants to stop
         """
         algorithm, callback = self.algorithm, self.callback
+        # Computed for all rows at once, and handed out row by row.
+        clipped_actions = self._clip(rollout.actions[rows.start : rows.stop])
+        obs_tensors = self._obs_tensors(rollout, rows)
         value_tensors = th.from_numpy(values).unsqueeze(-1).unbind()
         log_prob_tensors = th.from_numpy(rollout.log_probs[rows.start : rows.stop]).unbind()
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], self._infos(rollout, step)
-            new_obs, actions = row(rollout.next_observations, step), rollout.actions[step]
+            new_obs = row(rollout.next_observations, step)
             algorithm.num_timesteps += rollout.n_envs
             callback.update_locals(
                 {
                     **self._constants,
                     "n_steps": step,
-                    "obs_tensor": obs_as_tensor(row(rollout.observations, step), algorithm.device),
-                    "actions": actions,
+                    "obs_tensor": obs_tensors[index],
+                    "actions": rollout.actions[step],
                     "values": value_tensors[index],
                     "log_probs": log_prob_tensors[index],
-                    "clipped_actions": self._clip(actions),
+                    "clipped_actions": clipped_actions[index],
                     "new_obs": new_obs,
                     "rewards": rollout.rewards[step],
                     "dones": dones,
@@ -81,6 +85,13 @@ class StepReplay:
             algorithm._last_obs = new_obs
             algorithm._last_episode_starts = dones
         return True
+
+    def _obs_tensors(self, rollout: Rollout, rows: range) -> Sequence[th.Tensor | dict[str, th.Tensor]]:
+        tensors = obs_as_tensor(between(rollout.observations, rows), self.algorithm.device)
+        if isinstance(tensors, dict):
+            columns = [tensor.unbind() for tensor in tensors.values()]
+            return [dict(zip(tensors, step, strict=True)) for step in zip(*columns, strict=True)]
+        return tensors.unbind()
 
     @staticmethod
     def _infos(rollout: Rollout, step: int) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.envs import TERMINAL_OBSERVATION, TRUNCATED
-from sb3_walle.transport.chunk import Observations
+from sb3_walle.transport.chunk import Observations, between
 
 
 def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> np.ndarray:
@@ -19,7 +19,7 @@ def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> 
     """
     if rollout.values is not None:
         return rollout.values[rows.start : rows.stop]
-    return predict(policy, _between(rollout.observations, rows), n_batch_axes=2)
+    return predict(policy, between(rollout.observations, rows), n_batch_axes=2)
 
 
 def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, gamma: float) -> np.ndarray:
@@ -69,7 +69,7 @@ def last_values(policy: ActorCriticPolicy, rollout: Rollout) -> th.Tensor:
         values = rollout.stream_end_values[-1]
     else:
         last = range(rollout.n_steps - 1, rollout.n_steps)
-        values = predict(policy, _between(rollout.next_observations, last), n_batch_axes=2)[0]
+        values = predict(policy, between(rollout.next_observations, last), n_batch_axes=2)[0]
     return th.from_numpy(values.copy()).unsqueeze(-1)
 
 
@@ -123,12 +123,6 @@ def _add_stream_end_values(
     else:
         values = predict(policy, _pick(rollout.next_observations, places), n_batch_axes=1)
     rewards[steps, envs] += discount * values
-
-
-def _between(observations: Observations, rows: range) -> Observations:
-    if isinstance(observations, dict):
-        return {key: array[rows.start : rows.stop] for key, array in observations.items()}
-    return observations[rows.start : rows.stop]
 
 
 def _pick(observations: Observations, places: tuple[np.ndarray, np.ndarray]) -> Observations:

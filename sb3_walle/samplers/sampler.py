@@ -231,7 +231,8 @@ def env_actions(action_space: spaces.Space, squash_output: bool, n_envs: int) ->
     :param action_space: the environments' action space
     :param squash_output: whether the policy gives actions in [-1, 1]
     :param n_envs: number of environments
-    :return: a function of one action for each environment, ``[n_envs, ...]``, whose result the environments may keep
+    :return: a function of one action for each environment, ``[n_envs, ...]``, or of several steps of them,
+        ``[T, n_envs, ...]``, whose result the environments may keep
     """
     if not isinstance(action_space, spaces.Box):
         return np.copy

@@ -110,3 +110,16 @@ def row(observations: Observations, step: int) -> Observations:
     if isinstance(observations, dict):
         return {key: array[step] for key, array in observations.items()}
     return observations[step]
+
+
+def between(observations: Observations, steps: range) -> Observations:
+    """
+    The observations of consecutive steps.
+
+    :param observations: ``[T, B, ...]``, or a dictionary of such arrays
+    :param steps: indices of the steps
+    :return: ``[len(steps), B, ...]``, or a dictionary of such arrays; views, not copies
+    """
+    if isinstance(observations, dict):
+        return {key: array[steps.start : steps.stop] for key, array in observations.items()}
+    return observations[steps.start : steps.stop]
