@@ -179,7 +179,7 @@ def test_weights_that_do_not_fit_are_refused_and_those_before_kept(
     wrong: Weights, queue: PolicyQueue, reader: PolicyReader
 ) -> None:
     queue.publish(0, weights_of(0))
-    with pytest.raises(TransportError, match="'matrix' is .* was laid out"):
+    with pytest.raises(TransportError, match=r"'matrix' is .* was laid out"):
         queue.publish(1, {**weights_of(1), **wrong})
     assert_same(reader.pull(), weights_of(0))
     with pytest.raises(TransportError):
