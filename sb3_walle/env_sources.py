@@ -3,14 +3,17 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import gymnasium as gym
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_walle.backends import BACKENDS
-from sb3_walle.samplers.factories import EnvFactory, factory_from_env, factory_from_id
+from sb3_walle.samplers.factories import EnvFactory, PickledEnv, factory_from_env, factory_from_id
 from sb3_walle.vec_env import SamplerVecEnv
+
+EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
 
 HOW_TO_BUILD = (
     "Pass an env id, a function that builds an environment, or "
@@ -26,7 +29,7 @@ def available_cpus() -> int:
 
 
 def to_samplers(
-    env: GymEnv | str | Callable[[], gym.Env] | None,
+    env: EnvSource,
     n_samplers: int | None = None,
     envs_per_sampler: int = 1,
     backend: str = "process",
@@ -55,8 +58,12 @@ def to_samplers(
         return None
     if isinstance(env, VecEnv):
         return _divided(env, n_samplers, envs_per_sampler, backend, preload)
-    n_envs = (n_samplers or available_cpus()) * envs_per_sampler
-    return SamplerVecEnv([_factory(env)] * n_envs, envs_per_sampler, backend, preload)
+    factory, n_envs = _factory(env), (n_samplers or available_cpus()) * envs_per_sampler
+    samplers = SamplerVecEnv([factory] * n_envs, envs_per_sampler, backend, preload)
+    if isinstance(factory, PickledEnv):
+        # The copies have brought the original's random stream with them. They must not all go on with it.
+        samplers.seed()
+    return samplers
 
 
 def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:

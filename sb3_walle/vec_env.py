@@ -56,6 +56,7 @@ class SamplerVecEnv(VecEnv):
         preload: Sequence[str] = (),
     ) -> None:
         _check(env_fns, envs_per_sampler, backend)
+        self.backend = backend
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler
         #: who collects from these samplers at present
@@ -123,7 +124,8 @@ class SamplerVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Samplers that are collecting see the new value from the next chunk on.
+        Samplers that are collecting see the new value when they are through with what they were asked for before, which
+        may be as much as a rollout; this call waits for it.
 
         :param attr_name: name of the attribute
         :param value: its new value
@@ -135,7 +137,8 @@ class SamplerVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        Samplers that are collecting make the call between two chunks.
+        Samplers that are collecting make the call when they are through with what they were asked for before, which may
+        be as much as a rollout; this call waits for it.
 
         :param method_name: name of the method
         :param method_args: its positional arguments

@@ -66,4 +66,4 @@ def test_only_torch_actors_and_the_choice_of_an_actor_know_torch() -> None:
         if {name.split(".")[0] for name in imports(path)} & {"torch", "stable_baselines3"}
     }
     actors = {f"samplers/actors/{name}.py" for name in ("torch_actor", "choice", "numpy_export")}
-    assert knowing == actors | {"backends/sampler_process.py"}
+    assert knowing == actors

@@ -10,7 +10,7 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
-from toy_envs import StampedEnv
+from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
 from sb3_walle.env_sources import available_cpus
@@ -51,6 +51,13 @@ def test_an_environment_with_a_spec_is_rebuilt_with_its_wrappers() -> None:
 def test_an_environment_without_a_spec_is_moved_by_pickling() -> None:
     model = trained(StampedEnv(identity=7), n_samplers=2)
     assert samplers(model).get_attr("identity") == [7, 7]
+
+
+def test_pickled_copies_do_not_share_their_random_stream() -> None:
+    env = RandomWalk()
+    env.reset()
+    model = AsyncPPO("MlpPolicy", env, n_samplers=3, **SETTINGS)
+    assert len({tuple(observation) for observation in samplers(model).reset()}) == 3
 
 
 class LockedEnv(StampedEnv):

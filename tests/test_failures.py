@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,45 @@ def test_an_exception_in_step_ends_learn_with_its_traceback(mode: str, backend: 
     # The environment has its bad step behind it, and begins anew.
     model.learn(256)
     assert model.num_timesteps == 256
+
+
+class TypoEnv(FailingEnv):
+    """Raises what asking for a missing attribute raises."""
+
+    def step(self, action: int) -> Any:
+        try:
+            return super().step(action)
+        except ArithmeticError:
+            return self.no_such_thing
+
+
+class Asker(BaseCallback):
+    """Asks the environments for something at every step."""
+
+    def _on_step(self) -> bool:
+        assert not self.training_env.has_attr("missing")
+        return True
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_a_failure_is_not_taken_for_the_answer_to_a_callbacks_question(backend: str) -> None:
+    env = SamplerVecEnv([StampedEnv, lambda: TypoEnv(fails_at=100)], backend=backend)
+    model = AsyncPPO("MlpPolicy", env, **SETTINGS)
+    with pytest.raises(SamplerError, match="Sampler 1 failed while collecting") as caught:
+        model.learn(10_000, callback=Asker())
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_what_only_the_learner_can_import_is_an_error_with_a_traceback() -> None:
+    module = types.ModuleType("only_here")
+    exec("import gymnasium\ndef build():\n    return gymnasium.make('CartPole-v1')", vars(module))
+    module.build.__module__ = "only_here"
+    sys.modules["only_here"] = module
+    try:
+        with pytest.raises(SamplerError, match=r"(?s)while reading a request.*No module named 'only_here'"):
+            SamplerVecEnv([module.build])
+    finally:
+        del sys.modules["only_here"]
 
 
 class Kill(BaseCallback):
@@ -137,6 +177,14 @@ def check_trained_once(process: subprocess.CompletedProcess) -> None:
 def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)
+    check_trained_once(run("", str(script)))
+
+
+def test_an_environment_may_be_registered_in_the_script(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    registration = 'gym.register("Mine-v0", entry_point=f"{__name__}:Mine", max_episode_steps=9)\nfrom sb3_walle'
+    program = PROGRAM.replace("from sb3_walle", registration, 1).replace("lambda: Mine()", '"Mine-v0"')
+    script.write_text(program)
     check_trained_once(run("", str(script)))
 
 

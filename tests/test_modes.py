@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle.collection.collector import MAX_CHUNKS_QUEUED, chunk_length
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy.values import learner_episode_starts, learner_rewards
 
@@ -200,6 +201,20 @@ def check_advantages(model: AsyncPPO, rollout: Rollout) -> None:
             ends = rollout.dones[step, env] or rollout.stream_ends[step, env]
             advantage = delta if ends else delta + 0.9 * 0.8 * advantage
             np.testing.assert_allclose(found[step, env], advantage, rtol=1e-3, atol=1e-4)
+
+
+@settings(deadline=None)
+@given(n_steps=st.integers(1, 10**6), n_rollouts=st.integers(1, 20), min_chunks=st.integers(1, 8))
+def test_the_chunks_of_any_rollout_fit_into_a_mailbox(n_steps: int, n_rollouts: int, min_chunks: int) -> None:
+    length = chunk_length(n_steps, n_rollouts, min_chunks)
+    n_chunks = -(-n_steps // length)
+    assert 1 <= length <= n_steps
+    assert n_chunks * n_rollouts <= max(MAX_CHUNKS_QUEUED, n_rollouts)
+
+
+def test_rollouts_of_many_steps_are_collected() -> None:
+    model, _ = train(lambda: StampedEnv(episode_length=1000), 2, n_steps=30_000, batch_size=30_000, n_samplers=1)
+    assert model.num_timesteps == 60_000
 
 
 def test_learner_rewards_leave_the_environments_rewards_alone() -> None:

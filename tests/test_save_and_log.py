@@ -1,13 +1,16 @@
 """Saving, loading and logging, as with SB3."""
 
+import gc
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch as th
+from conftest import child_processes
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
@@ -54,6 +57,37 @@ def test_new_environments_can_be_set() -> None:
     model.set_env(SamplerVecEnv([lambda i=i: StampedEnv(10 + i) for i in range(2)], backend="inline"))
     model.learn(128)
     assert set(model.rollout_buffer.observations.reshape(-1, 3)[:, 0]) == {10, 11}
+
+
+@pytest.mark.parametrize(
+    "env", [StampedEnv, StampedEnv(3), "dummy"], ids=["a factory", "an environment", "a DummyVecEnv"]
+)
+def test_environments_that_are_set_are_put_into_samplers(env: Any) -> None:
+    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, backend="inline", **SETTINGS).learn(128)
+    model.set_env(make_vec_env(StampedEnv, 2) if env == "dummy" else env)
+    assert isinstance(model.env, SamplerVecEnv) and model.env.backend == "inline"
+    model.learn(256)
+    assert model.num_timesteps == 256
+
+
+def test_samplers_of_environments_that_were_replaced_are_released() -> None:
+    """The fixture in conftest.py looks for processes that are left, while the model is still there."""
+    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, **SETTINGS).learn(128)
+    model.set_env(SamplerVecEnv([StampedEnv] * 2, backend="inline"))
+    model.learn(128)
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while child_processes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert child_processes() == set()
+
+
+def test_another_mode_can_be_chosen_at_loading(tmp_path: Path) -> None:
+    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=1, mode="free", max_policy_lag=3, backend="inline", **SETTINGS)
+    model.save(tmp_path / "model")
+    assert AsyncPPO.load(tmp_path / "model", mode="sync").max_policy_lag is None
+    with pytest.raises(ValueError, match="actor must be one of"):
+        AsyncPPO.load(tmp_path / "model", actor="Torch")
 
 
 def test_two_models_may_take_turns_on_the_same_samplers() -> None:

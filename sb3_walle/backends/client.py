@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from sb3_walle.backends.protocol import Backend
+from sb3_walle.backends.protocol import UNREADABLE, Backend
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Collect, Reply, Request
 from sb3_walle.samplers.sampler import ChunkReport, Ticket
@@ -25,7 +25,7 @@ class SamplerClient:
         # Replies are recognised by number. So whatever is lost or left over when an exception, Ctrl-C say, ends a wait
         # at any instruction, no reply is ever taken for the answer to something else.
         self._collecting: set[int] = set()
-        self._reports: deque[tuple[int, ChunkReport]] = deque()
+        self._reports: deque[tuple[int, Reply]] = deque()
 
     @property
     def n_samplers(self) -> int:
@@ -86,7 +86,8 @@ class SamplerClient:
         """
         while not self._reports:
             self._receive(None)
-        return self._reports.popleft()
+        sampler, reply = self._reports.popleft()
+        return sampler, _value(sampler, reply)
 
     def receive_waiting_reports(self) -> None:
         """Take in what has arrived, without waiting."""
@@ -108,13 +109,18 @@ class SamplerClient:
         self._backend.close()
 
     def _receive(self, timeout: float | None) -> tuple[int, Reply | None]:
-        """Take the next reply. A report is put aside; the number and the reply are returned in any case."""
+        """
+        Take the next reply. A report is put aside, also that of a failure: it is no concern of whoever is waiting for
+        something else. The number and the reply are returned in any case.
+        """
         delivery = self._backend.receive(timeout)
         if delivery is None:
             return -1, None
         if delivery.number in self._collecting:
             self._collecting.discard(delivery.number)
-            self._reports.append((delivery.sampler, _value(delivery.sampler, delivery.reply)))
+            self._reports.append((delivery.sampler, delivery.reply))
+        elif delivery.number == UNREADABLE:
+            _value(delivery.sampler, delivery.reply)
         return delivery.number, delivery.reply
 
 

@@ -21,6 +21,8 @@ from sb3_walle.samplers.requests import CloseEnvs, Request
 
 # Requests are small and few; if a sampler's mailbox is full for that long, it has stopped reading.
 SEND_TIMEOUT = 60.0
+# Time between two attempts to put something into a full mailbox.
+FULL_MAILBOX_PAUSE = 0.01
 # Time to close environments before samplers are killed.
 CLOSE_TIMEOUT = 2.0
 # Time between a dead sampler's hanging up and the report of its exit code.
@@ -48,6 +50,9 @@ class ProcessBackend:
     """
     N processes, forked from one that has imported what they need.
 
+    They compute with one thread each, and CUDA is hidden from them: ten of them would otherwise fight for the cores,
+    and fill the GPU's memory with their contexts.
+
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
     :param niceness: how much samplers give way to other processes, as in ``os.nice``
@@ -67,7 +72,7 @@ class ProcessBackend:
         :param request: what to do
         :raises SamplerError: if the sampler is dead, or has stopped reading
         """
-        self._pool.send(sampler, number, request)
+        self._replies.extend(self._pool.send(sampler, number, request))
 
     def receive(self, timeout: float | None = None) -> Delivery | None:
         """
@@ -105,16 +110,30 @@ class _Pool:
             self.close()
             raise
 
-    def send(self, sampler: int, number: int, request: Request) -> None:
+    def send(self, sampler: int, number: int, request: Request) -> list[Delivery]:
+        """
+        Send a request. Returns the replies that were taken in because the sampler's mailbox was full: a sampler that
+        is itself waiting for its replies to be taken does not read.
+        """
         self._check_usable()
-        try:
-            self._channels[sampler].send((number, request))
-        except ChannelClosedError as error:
-            raise self._death(sampler) from error
-        except TimeoutError as error:
-            raise SamplerError(
-                f"Sampler {sampler} has not read its messages for {SEND_TIMEOUT:.0f} s: one of its environments hangs"
-            ) from error
+        arrived: list[Delivery] = []
+        deadline = time.monotonic() + SEND_TIMEOUT
+        while True:
+            try:
+                self._channels[sampler].send((number, request))
+                return arrived
+            except ChannelClosedError as error:
+                raise self._death(sampler) from error
+            except BlockingIOError as error:
+                replies = self.receive(FULL_MAILBOX_PAUSE)
+                if replies:
+                    arrived += replies
+                    deadline = time.monotonic() + SEND_TIMEOUT
+                elif time.monotonic() > deadline:
+                    raise SamplerError(
+                        f"Sampler {sampler} has not read its messages for {SEND_TIMEOUT:.0f} s: "
+                        "one of its environments hangs"
+                    ) from error
 
     def receive(self, timeout: float | None) -> list[Delivery]:
         self._check_usable()
@@ -156,7 +175,7 @@ class _Pool:
             channel.close()
 
     def _start_sampler(self, sampler: int, niceness: int) -> None:
-        channel, sampler_end = Channel.pair(SEND_TIMEOUT)
+        channel, sampler_end = Channel.pair(timeout=0.0)
         self._channels.append(channel)
         self._selector.register(channel, selectors.EVENT_READ, sampler)
         with sampler_end:
@@ -173,7 +192,7 @@ class _Pool:
         waiting = {}
         for sampler, channel in enumerate(self._channels):
             # A sampler that is dead or does not listen is left to the fork server.
-            with contextlib.suppress(ChannelClosedError, TimeoutError):
+            with contextlib.suppress(ChannelClosedError, BlockingIOError):
                 channel.send((_NOBODY, CloseEnvs()))
                 waiting[sampler] = channel
         self._selector.unregister(self._server_channel)

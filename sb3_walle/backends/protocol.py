@@ -4,6 +4,9 @@ from typing import NamedTuple, Protocol
 
 from sb3_walle.samplers.requests import Reply, Request
 
+# Number of the reply to a request that the sampler could not even unpickle, and so does not know the number of.
+UNREADABLE = -2
+
 
 class Delivery(NamedTuple):
     """

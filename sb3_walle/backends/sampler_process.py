@@ -9,8 +9,9 @@ import sys
 import numpy as np
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.protocol import UNREADABLE
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.requests import CloseEnvs, Reply, answer
+from sb3_walle.samplers.requests import CloseEnvs, Reply, Reset, answer
 from sb3_walle.samplers.sampler import Sampler
 
 _PR_SET_PDEATHSIG = 1
@@ -25,16 +26,22 @@ def run_sampler(index: int, channel: Channel, parent: int) -> None:
     :param parent: process that this one must not outlive
     """
     die_with(parent)
-    # All samplers are copies of one process. Environments that draw from these must not all draw the same.
-    random.seed()
-    np.random.seed()
-    if "torch" in sys.modules:
-        use_one_thread()
+    # All samplers are copies of one process. Environments that draw from the global streams must not all draw the same.
+    seed_global_streams(int.from_bytes(os.urandom(4), "little"))
     sampler = Sampler(index)
     try:
         request = None
         while not isinstance(request, CloseEnvs):
-            number, request = channel.receive()
+            try:
+                number, request = channel.receive()
+            except ChannelClosedError:
+                raise
+            except Exception as error:
+                # A module that only the learner can import, say.
+                _reply(channel, UNREADABLE, Failure.of(error, "reading a request"))
+                continue
+            if isinstance(request, Reset) and request.seeds[0] is not None:
+                seed_global_streams(request.seeds[0])
             _reply(channel, number, answer(sampler, request))
     except ChannelClosedError:
         sampler.close()
@@ -50,11 +57,16 @@ def _reply(channel: Channel, number: int, reply: Reply) -> None:
         channel.send((number, Failure.of(error, "sending its answer")))
 
 
-def use_one_thread() -> None:
-    """Ten samplers with a thread for each core would only get into each other's way."""
-    import torch as th
+def seed_global_streams(seed: int) -> None:
+    """
+    Seed what environments may draw from besides the streams of their own, as SB3 seeds it in its one process.
 
-    th.set_num_threads(1)
+    :param seed: the seed
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 def die_with(parent: int) -> None:

@@ -1,5 +1,6 @@
 """The learner's side of collecting: publishes weights, hands out tickets, takes chunks. Subclasses are the modes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,22 @@ from sb3_walle.transport.policy_queue import PolicyQueue
 # Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
 # costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
 MAX_CHUNK_STEPS = 128
+# Neither the tickets nor the reports of that many chunks fill a sampler's mailbox, however long nobody reads them.
+MAX_CHUNKS_QUEUED = 64
+
+
+def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:
+    """
+    Into chunks of what length a sampler's share of a rollout is divided.
+
+    :param n_steps: steps of each environment in a rollout
+    :param n_rollouts_queued: how many rollouts fit into the experience queue
+    :param min_chunks: the least number of chunks, if it is that many steps
+    :return: number of steps
+    """
+    wanted = min(MAX_CHUNK_STEPS, math.ceil(n_steps / min_chunks))
+    most_chunks = max(1, MAX_CHUNKS_QUEUED // n_rollouts_queued)
+    return max(wanted, math.ceil(n_steps / most_chunks))
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,7 @@ class Collector(ABC):
         self.samplers = samplers
         self.task = task
         self.statistics = CollectionStatistics(samplers.n_samplers)
-        longest = min(MAX_CHUNK_STEPS, -(-task.n_steps // min_chunks))
+        longest = chunk_length(task.n_steps, n_rollouts_queued, min_chunks)
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = [min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest)]
         fields = actors[0].fields(self.chunk_steps[0], task.envs_per_sampler)

@@ -81,7 +81,7 @@ class Rollout:
         self.actions[target] = chunk.actions[source]
         self.rewards[target] = chunk.rewards[source]
         self.episode_starts[target] = chunk.episode_starts[source]
-        self.dones[target] = chunk.episode_starts[after]
+        self.dones[target] = chunk.dones[source]
         self.log_probs[target] = chunk.arrays["log_probs"][source]
         if self.values is not None and self.bootstrap_values is not None:
             self.values[target] = chunk.arrays["values"][source]

@@ -11,20 +11,20 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.env_sources import to_samplers
+from sb3_walle.env_sources import EnvSource, to_samplers
 from sb3_walle.on_policy.buffer import add_rows
 from sb3_walle.on_policy.infos import wants_all_infos
 from sb3_walle.on_policy.replay import StepReplay
 from sb3_walle.on_policy.setup import policy_weights, set_up_collector
 from sb3_walle.on_policy.threads import torch_threads_beside
 from sb3_walle.on_policy.values import last_values, learner_episode_starts, learner_rewards, rollout_values
-from sb3_walle.samplers.actors.choice import ACTORS, choose_actor
+from sb3_walle.samplers.actors.choice import check_actor, choose_actor
 from sb3_walle.vec_env import SamplerVecEnv
 
 # The mixin stands in front of an algorithm of SB3. Type checkers are told that it is one.
@@ -64,7 +64,7 @@ class AsyncOnPolicyMixin(_Base):
     def __init__(
         self,
         policy: str | type[ActorCriticPolicy],
-        env: GymEnv | str | None,
+        env: EnvSource,
         *args: Any,
         n_samplers: int | None = None,
         envs_per_sampler: int = 1,
@@ -75,8 +75,7 @@ class AsyncOnPolicyMixin(_Base):
         **kwargs: Any,
     ) -> None:
         check_mode(mode, max_policy_lag)
-        if actor not in ACTORS:
-            raise ValueError(f"actor must be one of {ACTORS}, got {actor!r}")
+        check_actor(actor)
         self.mode, self.max_policy_lag, self.actor = mode, max_policy_lag, actor
         #: number of completed ``train()`` calls
         self.policy_version = 0
@@ -100,7 +99,7 @@ class AsyncOnPolicyMixin(_Base):
     def load(
         cls,
         path: str | pathlib.Path | io.BufferedIOBase,
-        env: GymEnv | str | None = None,
+        env: EnvSource = None,
         *args: Any,
         n_samplers: int | None = None,
         envs_per_sampler: int = 1,
@@ -119,15 +118,41 @@ class AsyncOnPolicyMixin(_Base):
         :param kwargs: SB3's other arguments; whatever is left replaces what was saved, e.g. ``mode="sync"``
         :return: the model
         """
+        if kwargs.get("mode", "free") != "free":
+            # The bound that was saved belongs to the mode that was saved.
+            kwargs.setdefault("max_policy_lag", None)
         samplers = to_samplers(env, n_samplers, envs_per_sampler, backend)
         try:
             model = super().load(path, samplers, *args, **kwargs)
             check_mode(model.mode, model.max_policy_lag)
+            check_actor(model.actor)
             return model
         except BaseException:
             if samplers is not None and samplers is not env:
                 samplers.close()
             raise
+
+    def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
+        """
+        Go on with other environments, as many as before.
+
+        :param env: as for the constructor
+        :param force_reset: as in SB3
+        """
+        n_samplers, envs_per_sampler, backend = self.n_envs, 1, "process"
+        if isinstance(self.env, SamplerVecEnv):
+            n_samplers, envs_per_sampler, backend = self.env.n_samplers, self.env.envs_per_sampler, self.env.backend
+        if isinstance(env, VecEnv):
+            samplers = to_samplers(env, backend=backend)
+        else:
+            samplers = to_samplers(env, n_samplers, envs_per_sampler, backend)
+        try:
+            super().set_env(samplers, force_reset)  # type: ignore[arg-type]
+        except BaseException:
+            if samplers is not None and samplers is not env:
+                samplers.close()
+            raise
+        _warn_of_wrapper(self.env)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -254,7 +279,7 @@ class AsyncOnPolicyMixin(_Base):
         """The collector, made anew if something that it depends on has changed; None if there are no samplers."""
         env = self.env
         if not isinstance(env, SamplerVecEnv):
-            self._collector = None
+            self._collector = self._collector_key = None
             return None
         key = (env, self.policy, n_steps, self.mode, self.max_policy_lag, self.actor)
         if self._collector is None or self._collector_key != key or env.collector is not self._collector:

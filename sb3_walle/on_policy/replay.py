@@ -16,6 +16,9 @@ from sb3_walle.samplers.envs import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.transport.chunk import between, row
 
+# Observations that are on the learner's device at the same time, for the sake of callbacks.
+ROWS_AT_ONCE = 128
+
 
 class StepReplay:
     """
@@ -54,8 +57,15 @@ class StepReplay:
         :param values: values of their observations, ``[T, n_envs]``
         :return: False as soon as the callback wants to stop
         """
+        for start in range(rows.start, rows.stop, ROWS_AT_ONCE):
+            some = range(start, min(start + ROWS_AT_ONCE, rows.stop))
+            if not self._replay(rollout, some, values[start - rows.start : some.stop - rows.start]):
+                return False
+        return True
+
+    def _replay(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
         algorithm, callback = self.algorithm, self.callback
-        # Computed for all rows at once, and handed out row by row.
+        # Computed for all these rows at once, and handed out row by row.
         clipped_actions = self._clip(rollout.actions[rows.start : rows.stop])
         obs_tensors = self._obs_tensors(rollout, rows)
         value_tensors = th.from_numpy(values).unsqueeze(-1).unbind()

@@ -24,13 +24,11 @@ class EnvDescription:
 
     :param observation_space: what they observe
     :param action_space: what they can be told to do
-    :param render_mode: how they render
     :param metadata: Gymnasium's metadata
     """
 
     observation_space: spaces.Space
     action_space: spaces.Space
-    render_mode: str | None
     metadata: dict[str, Any]
 
 
@@ -77,10 +75,7 @@ class SamplerEnvs:
 
     def describe(self) -> EnvDescription:
         """:return: what the learner has to know"""
-        first = self.envs[0]
-        # An unregistered wrapper or an old environment may not define these.
-        render_mode = getattr(first, "render_mode", None)
-        return EnvDescription(self.observation_space, self.action_space, render_mode, getattr(first, "metadata", {}))
+        return EnvDescription(self.observation_space, self.action_space, getattr(self.envs[0], "metadata", {}))
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

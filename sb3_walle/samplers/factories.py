@@ -4,12 +4,12 @@ import pickle
 import pickletools
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import cloudpickle
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec, _find_spec
+from gymnasium.envs.registration import EnvSpec, _find_spec, load_env_creator
 
 EnvFactory: TypeAlias = Callable[[], gym.Env]
 
@@ -63,7 +63,14 @@ def factory_from_id(env_id: str) -> SpecFactory:
     :raises gymnasium.error.Error: if there is no such environment, in Gymnasium's own words
     """
     # What gym.make() does with an id: import the module in front of it, choose the version, warn of an outdated one.
-    return SpecFactory(_find_spec(env_id), default_render_mode="rgb_array")
+    return SpecFactory(_travelling(_find_spec(env_id)), default_render_mode="rgb_array")
+
+
+def _travelling(spec: EnvSpec) -> EnvSpec:
+    """The same spec, with the class itself where it names one of the user's main module, which samplers do not run."""
+    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+        return replace(spec, entry_point=load_env_creator(spec.entry_point))  # type: ignore[arg-type]
+    return spec
 
 
 def factory_from_env(env: gym.Env) -> EnvFactory:
@@ -75,7 +82,7 @@ def factory_from_env(env: gym.Env) -> EnvFactory:
     """
     spec = env.spec
     if spec is not None and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
-        return SpecFactory(spec)
+        return SpecFactory(_travelling(spec))
     try:
         return PickledEnv(cloudpickle.dumps(env))
     except Exception as error:

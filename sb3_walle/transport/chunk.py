@@ -62,7 +62,7 @@ class Chunk:
     The arrays of a chunk. T is the number of steps that it can hold, B the environments of its sampler.
 
     Row ``t + 1`` of ``observations`` and ``episode_starts`` is what step ``t`` led to; where an episode ended, that is
-    the first observation of the next one. The last observation of the ended episode is in its episode record.
+    the first observation of the next one. The last observation of the ended episode is in the step's info.
 
     :param arrays: all arrays by name, including those that the actor records
     """

@@ -1,6 +1,6 @@
 """Named arrays laid out in one flat block of memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -105,14 +105,3 @@ class Layout:
             field.name: np.ndarray(field.shape, field.dtype, buffer=memory, offset=offset)
             for field, offset in zip(self.fields, self.offsets, strict=True)
         }
-
-
-def prefixed(prefix: str, fields: Iterable[Field]) -> tuple[Field, ...]:
-    """
-    The same fields under longer names, so that two groups of arrays can share a layout.
-
-    :param prefix: put before every name
-    :param fields: the fields
-    :return: the renamed fields
-    """
-    return tuple(Field(prefix + field.name, field.shape, field.dtype) for field in fields)

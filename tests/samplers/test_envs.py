@@ -242,9 +242,7 @@ def test_description_is_that_of_the_environments() -> None:
     description = SamplerEnvs([dict_env] * 2).describe()
     assert description.observation_space == dict_space()
     assert description.action_space == spaces.Discrete(3)
-    assert description.render_mode is None
     assert description.metadata["render_fps"] == 7
-    assert SamplerEnvs([lambda: gym.make("CartPole-v1", render_mode="rgb_array")]).describe().render_mode == "rgb_array"
 
 
 @pytest.mark.parametrize("not_an_env", [None, gym.make, "CartPole-v1", object()])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_walle.transport.chunk import Chunk, Observations, chunk_layout, row
-from sb3_walle.transport.layout import ALIGNMENT, Field, Layout, prefixed
+from sb3_walle.transport.layout import ALIGNMENT, Field, Layout
 
 DTYPES = [
     *("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16"),
@@ -134,13 +134,6 @@ def test_layout_of_objects_is_refused() -> None:
 def test_two_arrays_of_the_same_name_are_refused() -> None:
     with pytest.raises(ValueError, match="must differ"):
         Layout((Field("a", (1,), "<f4"), Field("b", (1,), "<f4"), Field("a", (2,), "<i8")))
-
-
-def test_prefix_keeps_two_groups_of_arrays_apart() -> None:
-    group = (Field("weight", (2, 3), "<f4"), Field("bias", (), "|i1"))
-    both = Layout((*prefixed("actor/", group), *prefixed("critic/", group)))
-    assert [field.name for field in both.fields] == ["actor/weight", "actor/bias", "critic/weight", "critic/bias"]
-    assert [(field.shape, field.dtype) for field in both.fields] == [((2, 3), "<f4"), ((), "|i1")] * 2
 
 
 # Chunks

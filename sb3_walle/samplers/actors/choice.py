@@ -16,6 +16,15 @@ ACTORS = ("auto", "torch", "numpy")
 SpecForSampler: TypeAlias = Callable[[int], ActorSpec]
 
 
+def check_actor(actor: str) -> None:
+    """
+    :param actor: what the user asked for
+    :raises ValueError: if there is no such actor
+    """
+    if actor not in ACTORS:
+        raise ValueError(f"actor must be one of {ACTORS}, got {actor!r}")
+
+
 def choose_actor(actor: str, policy: ActorCriticPolicy) -> str:
     """
     :param actor: what the user asked for, one of ``ACTORS``

@@ -113,6 +113,8 @@ class TorchActor:
         :param weights: the policy's ``state_dict()`` as arrays
         """
         self.policy.load_state_dict({name: th.from_numpy(array) for name, array in weights.items()})
+        # gSDE's noise depends on the weights, and so do the log-probabilities that are recorded.
+        self._rollout_step = 0
 
     def begin_chunk(self, chunk: Chunk) -> None:
         """
