@@ -37,8 +37,8 @@ def set_up_collector(algorithm: "AsyncOnPolicyMixin", env: SamplerVecEnv, n_step
     actor = choose_actor(algorithm.actor, policy)
     if algorithm.verbose >= 1:
         print(
-            f"Collecting with {env.n_samplers} samplers of {env.envs_per_sampler} environments in mode "
-            f"'{algorithm.mode}', with {actor} actors"
+            f"Collecting with {env.n_samplers} samplers, environments of each: {env.envs_per_sampler}, "
+            f"mode: {algorithm.mode}, actor: {actor}"
         )
     sde_sample_freq = algorithm.sde_sample_freq if algorithm.use_sde else None
     spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps)
