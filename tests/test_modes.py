@@ -205,7 +205,7 @@ def check_advantages(model: AsyncPPO, rollout: Rollout) -> None:
 
 @settings(deadline=None)
 @given(n_steps=st.integers(1, 10**6), n_rollouts=st.integers(1, 20), min_chunks=st.integers(1, 8))
-def test_the_chunks_of_any_rollout_fit_into_a_mailbox(n_steps: int, n_rollouts: int, min_chunks: int) -> None:
+def test_a_rollout_of_any_length_has_a_bounded_number_of_chunks(n_steps: int, n_rollouts: int, min_chunks: int) -> None:
     length = chunk_length(n_steps, n_rollouts, min_chunks)
     n_chunks = -(-n_steps // length)
     assert 1 <= length <= n_steps

@@ -24,7 +24,8 @@ from sb3_walle.transport.policy_queue import PolicyQueue
 # Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
 # costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
 MAX_CHUNK_STEPS = 128
-# Neither the tickets nor the reports of that many chunks fill a sampler's mailbox, however long nobody reads them.
+# A mailbox holds some dozens of messages, and who finds it full has to wait. So a long rollout is divided into longer
+# chunks rather than into more of them.
 MAX_CHUNKS_QUEUED = 64
 
 
