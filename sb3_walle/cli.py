@@ -21,7 +21,19 @@ BENCH_EXAMPLE = """\
 example:
   sb3-walle bench HalfCheetah-v4 --n-samplers 10 --repeats 3 --out bench.csv
 """
-EXAMPLES = TRAIN_EXAMPLE.replace("example:", "examples:") + BENCH_EXAMPLE.partition("\n")[2]
+RETURNS_EXAMPLE = """\
+example:
+  sb3-walle returns HalfCheetah-v4 --timesteps 1e6 --seeds 5 --modes pipelined sync --normalize
+"""
+EXAMPLES = "examples:\n" + "".join(
+    example.partition("\n")[2] for example in (TRAIN_EXAMPLE, BENCH_EXAMPLE, RETURNS_EXAMPLE)
+)
+
+MODES = {
+    "sync": "samplers wait for each update, as in SB3",
+    "pipelined": "they collect the next rollout during the update",
+    "free": "first come, first served",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +90,36 @@ def number(minimum: float, maximum: float = float("inf"), above: bool = False) -
     return convert
 
 
+def add_option(group: Any, flag: str, default: Any, text: str, **kwargs: Any) -> None:
+    """
+    Describe an option.
+
+    :param group: the parser or the group of arguments to add it to
+    :param flag: its name, with the dashes
+    :param default: its default, which the help shows unless it is None
+    :param text: what it is
+    :param kwargs: further arguments of ``add_argument()``
+    """
+    kwargs.setdefault("metavar", "N" if isinstance(default, int) else "X")
+    shown = f"{text} (default: %(default)s)" if default is not None else text
+    group.add_argument(flag, default=default, help=shown, **kwargs)
+
+
+def add_ppo_options(group: Any) -> None:
+    """
+    Describe the arguments of PPO, with SB3's defaults, but for ``--n-steps``.
+
+    :param group: the group of arguments to add them to
+    """
+    add_option(group, "--batch-size", 64, "samples of a minibatch", type=integer(2))
+    add_option(group, "--n-epochs", 10, "passes over the samples of an iteration", type=integer(1))
+    add_option(group, "--learning-rate", 3e-4, "learning rate of the optimiser", type=number(0, above=True))
+    add_option(group, "--gamma", 0.99, "discount factor", type=number(0, 1))
+    add_option(group, "--gae-lambda", 0.95, "bias against variance of the advantage estimates", type=number(0, 1))
+    add_option(group, "--ent-coef", 0.0, "weight of the entropy in the loss", type=number(0))
+    add_option(group, "--clip-range", 0.2, "clipping of the probability ratio", type=number(0, above=True))
+
+
 def add_train_command(commands: Any) -> None:
     """
     Describe ``sb3-walle train``.
@@ -96,44 +138,30 @@ def add_train_command(commands: Any) -> None:
     parser.set_defaults(run=run_train)
     parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
 
-    def option(group: Any, flag: str, default: Any, text: str, **kwargs: Any) -> None:
-        kwargs.setdefault("metavar", "N" if isinstance(default, int) else "X")
-        shown = f"{text} (default: %(default)s)" if default is not None else text
-        group.add_argument(flag, default=default, help=shown, **kwargs)
-
     run = parser.add_argument_group("run")
-    option(run, "--timesteps", 1_000_000, "environment steps to train for, all environments together", type=integer(1))
-    option(run, "--seed", None, "seed of the pseudo-random generators (default: none)", type=integer(0), metavar="N")
-    option(run, "--device", "auto", "PyTorch device of the learner", metavar="NAME")
-    option(run, "--run-dir", Path("runs"), "where to make the run's directory", type=Path, metavar="DIR")
+    text = "environment steps to train for, all environments together"
+    add_option(run, "--timesteps", 1_000_000, text, type=integer(1))
+    text = "seed of the pseudo-random generators (default: none)"
+    add_option(run, "--seed", None, text, type=integer(0), metavar="N")
+    add_option(run, "--device", "auto", "PyTorch device of the learner", metavar="NAME")
+    add_option(run, "--run-dir", Path("runs"), "where to make the run's directory", type=Path, metavar="DIR")
 
     samplers = parser.add_argument_group("samplers")
     text = "sampler processes (default: the CPUs that this process may use)"
-    option(samplers, "--n-samplers", None, text, type=integer(1), metavar="N")
-    option(samplers, "--envs-per-sampler", 1, "environments that each sampler steps", type=integer(1))
-    modes = {
-        "sync": "samplers wait for each update, as in SB3",
-        "pipelined": "they collect the next rollout during the update",
-        "free": "first come, first served",
-    }
-    text = "; ".join(f"{mode}: {meaning}" for mode, meaning in modes.items())
-    option(samplers, "--mode", "pipelined", text, choices=modes, metavar="{" + ",".join(modes) + "}")
+    add_option(samplers, "--n-samplers", None, text, type=integer(1), metavar="N")
+    add_option(samplers, "--envs-per-sampler", 1, "environments that each sampler steps", type=integer(1))
+    text = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+    add_option(samplers, "--mode", "pipelined", text, choices=MODES, metavar="{" + ",".join(MODES) + "}")
     text = "updates that experience may be old by, with --mode free (default: 1)"
-    option(samplers, "--max-policy-lag", None, text, type=integer(1), metavar="N")
+    add_option(samplers, "--max-policy-lag", None, text, type=integer(1), metavar="N")
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"
-    option(samplers, "--actor", "auto", text, choices=("auto", "torch", "numpy"), metavar="{auto,torch,numpy}")
+    add_option(samplers, "--actor", "auto", text, choices=("auto", "torch", "numpy"), metavar="{auto,torch,numpy}")
 
     ppo = parser.add_argument_group("PPO", "The defaults are those of SB3's PPO.")
     policies = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
-    option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies, metavar="{" + ",".join(policies) + "}")
-    option(ppo, "--n-steps", 2048, "steps of each environment in an iteration", type=integer(1))
-    option(ppo, "--batch-size", 64, "samples of a minibatch", type=integer(2))
-    option(ppo, "--n-epochs", 10, "passes over the samples of an iteration", type=integer(1))
-    option(ppo, "--learning-rate", 3e-4, "learning rate of the optimiser", type=number(0, above=True))
-    option(ppo, "--gamma", 0.99, "discount factor", type=number(0, 1))
-    option(ppo, "--gae-lambda", 0.95, "bias against variance of the advantage estimates", type=number(0, 1))
-    option(ppo, "--ent-coef", 0.0, "weight of the entropy in the loss", type=number(0))
-    option(ppo, "--clip-range", 0.2, "clipping of the probability ratio", type=number(0, above=True))
+    add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies, metavar="{" + ",".join(policies) + "}")
+    add_option(ppo, "--n-steps", 2048, "steps of each environment in an iteration", type=integer(1))
+    add_ppo_options(ppo)
 
 
 def add_bench_command(commands: Any) -> None:
@@ -178,6 +206,50 @@ def add_bench_command(commands: Any) -> None:
     measuring.add_argument("--out", type=Path, metavar="FILE.csv", help=text)
 
 
+def add_returns_command(commands: Any) -> None:
+    """
+    Describe ``sb3-walle returns``.
+
+    :param commands: the subparsers to add it to
+    """
+    parser = commands.add_parser(
+        "returns",
+        help="compare AsyncPPO's return with that of SB3's PPO",
+        description="Train SB3's PPO with DummyVecEnv and AsyncPPO, with as many environments, the same\n"
+        "hyperparameters and the same seeds, and compare their returns at equal numbers of\n"
+        "steps. The contenders take turns, seed by seed. Leaves a directory with returns.csv,\n"
+        "report.md and returns.png. Ctrl-C ends it early; with --out and the same directory it\n"
+        "goes on, also with more seeds or other modes.",
+        epilog=RETURNS_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run_returns)
+    parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
+
+    runs = parser.add_argument_group("runs")
+    text = "environment steps of each run, all environments together"
+    add_option(runs, "--timesteps", 200_000, text, type=integer(1))
+    add_option(runs, "--seeds", 5, "runs of each contender, with the seeds 0, 1, 2, ...", type=integer(2))
+    text = "bins of steps for which returns are averaged, a multiple of 5"
+    add_option(runs, "--bins", 20, text, type=integer(5))
+    text = "directory for the results, or with results to go on with (default: a new one in runs)"
+    add_option(runs, "--out", None, text, type=Path, metavar="DIR")
+
+    contenders = parser.add_argument_group("contenders")
+    add_option(contenders, "--n-samplers", 10, "sampler processes of AsyncPPO", type=integer(1))
+    add_option(contenders, "--envs-per-sampler", 1, "environments that each sampler steps", type=integer(1))
+    text = "modes of AsyncPPO, each of them a contender (default: pipelined)"
+    names = "{" + ",".join(MODES) + "}"
+    contenders.add_argument("--modes", default=["pipelined"], help=text, nargs="+", choices=MODES, metavar=names)
+    text = "normalise observations and rewards, as SB3's VecNormalize does (default: no)"
+    contenders.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=text)
+
+    ppo = parser.add_argument_group("PPO", "For all contenders. The defaults are those of SB3's PPO.")
+    text = "steps of each environment in an iteration (default: 2048 divided by the number of environments)"
+    add_option(ppo, "--n-steps", None, text, type=integer(1), metavar="N")
+    add_ppo_options(ppo)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """
     Describe the command line.
@@ -195,6 +267,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     add_train_command(commands)
     add_bench_command(commands)
+    add_returns_command(commands)
     return parser
 
 
@@ -249,6 +322,35 @@ def run_bench(arguments: argparse.Namespace) -> int:
         write_csv(results, arguments.out)
         print(f"Every single measurement is in {arguments.out}")
     return 0
+
+
+def run_returns(arguments: argparse.Namespace) -> int:
+    """
+    Compare as the arguments say, and print the report.
+
+    :param arguments: the parsed command line
+    :return: exit code
+    """
+    from sb3_walle.experiments.returns import ReturnsSettings, compare_returns
+
+    ppo = dict(vars(arguments))
+    settings = ReturnsSettings(
+        env_id=ppo.pop("env"),
+        total_timesteps=ppo.pop("timesteps"),
+        n_seeds=ppo.pop("seeds"),
+        n_samplers=ppo.pop("n_samplers"),
+        envs_per_sampler=ppo.pop("envs_per_sampler"),
+        modes=tuple(ppo.pop("modes")),
+        normalize=bool(ppo.pop("normalize")),
+        n_bins=ppo.pop("bins"),
+        ppo={name: value for name, value in ppo.items() if name not in ("command", "run", "out") and value is not None},
+    )
+    outcome = compare_returns(settings, arguments.out)
+    print(outcome.report)
+    print(f"Returns, report and figure are in\n  {outcome.directory}")
+    if outcome.interrupted:
+        print(f"Interrupted: the same command with '--out {outcome.directory}' goes on")
+    return INTERRUPTED if outcome.interrupted else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,17 +1,20 @@
 """Whatever a user passes as ``env``, as samplers."""
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import gymnasium as gym
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle.backends import BACKENDS
 from sb3_walle.samplers.factories import EnvFactory, PickledEnv, factory_from_env, factory_from_id
 from sb3_walle.vec_env import SamplerVecEnv
+from sb3_walle.wrappers import chain_of, why_not_in_samplers
 
 EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
 
@@ -28,15 +31,16 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def to_samplers(
+@contextlib.contextmanager
+def in_samplers(
     env: EnvSource,
     n_samplers: int | None = None,
     envs_per_sampler: int = 1,
     backend: str = "process",
     preload: Sequence[str] = (),
-) -> VecEnv | None:
+) -> Iterator[VecEnv | None]:
     """
-    Put environments into samplers.
+    Put environments into samplers, for good unless the block raises an exception.
 
     :param env: an env id, a function that builds an environment, an environment, or a ``VecEnv``
     :param n_samplers: number of samplers, by default one for each CPU that this process may use, or one for every
@@ -44,7 +48,8 @@ def to_samplers(
     :param envs_per_sampler: environments of each sampler
     :param backend: where samplers live
     :param preload: see :class:`SamplerVecEnv`
-    :return: the samplers; or ``env`` itself, if it is ``None`` or a ``VecEnv`` that cannot be divided among samplers
+    :return: the samplers; or ``env`` itself, if it is ``None``, a ``VecEnv`` wrapper whose environments are in samplers
+        now, or a ``VecEnv`` that cannot be divided among samplers
     :raises ValueError: if the numbers do not fit
     :raises TypeError: if an environment cannot be moved to a sampler
     """
@@ -55,15 +60,26 @@ def to_samplers(
     if envs_per_sampler < 1:
         raise ValueError(f"envs_per_sampler must be at least 1, got {envs_per_sampler}")
     if env is None:
-        return None
-    if isinstance(env, VecEnv):
-        return _divided(env, n_samplers, envs_per_sampler, backend, preload)
-    factory, n_envs = _factory(env), (n_samplers or available_cpus()) * envs_per_sampler
-    samplers = SamplerVecEnv([factory] * n_envs, envs_per_sampler, backend, preload)
-    if isinstance(factory, PickledEnv):
-        # The copies have brought the original's random stream with them. They must not all go on with it.
-        samplers.seed()
-    return samplers
+        yield None
+    elif isinstance(env, VecEnv):
+        with _divided(env, n_samplers, envs_per_sampler, backend, preload) as divided:
+            yield divided
+    else:
+        factory, n_envs = _factory(env), (n_samplers or available_cpus()) * envs_per_sampler
+        with _closed_on_error(SamplerVecEnv([factory] * n_envs, envs_per_sampler, backend, preload)) as samplers:
+            if isinstance(factory, PickledEnv):
+                # The copies have brought the original's random stream with them. They must not all go on with it.
+                samplers.seed()
+            yield samplers
+
+
+@contextlib.contextmanager
+def _closed_on_error(samplers: SamplerVecEnv) -> Iterator[SamplerVecEnv]:
+    try:
+        yield samplers
+    except BaseException:
+        samplers.close()
+        raise
 
 
 def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:
@@ -76,35 +92,50 @@ def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:
     raise TypeError(f"env must be an env id, a function, an environment or a VecEnv, got {type(env)}. {HOW_TO_BUILD}")
 
 
+@contextlib.contextmanager
 def _divided(
     venv: VecEnv, n_samplers: int | None, envs_per_sampler: int, backend: str, preload: Sequence[str]
-) -> VecEnv:
-    unwrapped = venv.unwrapped
-    if isinstance(unwrapped, SamplerVecEnv):
-        _check_agreement(unwrapped, n_samplers, envs_per_sampler)
-        return venv
-    if type(venv) is not DummyVecEnv:
-        warnings.warn(
-            f"{type(venv).__name__} steps its environments in lockstep, and they cannot be taken out of it: training "
-            f"goes on as in SB3, without samplers. {HOW_TO_BUILD}",
-            stacklevel=4,
-        )
-        return venv
+) -> Iterator[VecEnv]:
+    inside, wrappers = chain_of(venv)
+    if isinstance(inside, SamplerVecEnv):
+        _check_agreement(inside, n_samplers, envs_per_sampler)
+        yield venv
+        return
     try:
-        factories = [factory_from_env(env) for env in venv.envs]
+        factories = _factories_of(inside, wrappers)
     except TypeError as error:
-        warnings.warn(f"Training goes on as in SB3, without samplers. {error}", stacklevel=4)
-        return venv
+        warnings.warn(f"Training goes on as in SB3, in lockstep and without samplers. {error}", stacklevel=6)
+        yield venv
+        return
     if n_samplers is not None:
         if venv.num_envs % n_samplers:
             raise ValueError(
                 f"The {venv.num_envs} environments of the VecEnv cannot be divided among {n_samplers} samplers"
             )
         envs_per_sampler = venv.num_envs // n_samplers
-    samplers = SamplerVecEnv(factories, envs_per_sampler, backend, preload)
-    # make_vec_env() has seeded the environments for their first reset.
-    samplers._seeds, samplers._options = venv._seeds, venv._options
-    return samplers
+    with _closed_on_error(SamplerVecEnv(factories, envs_per_sampler, backend, preload)) as samplers:
+        # make_vec_env() has seeded the environments for their first reset.
+        samplers._seeds, samplers._options = inside._seeds, inside._options
+        if not wrappers:
+            yield samplers
+            return
+        # The wrappers stay the same objects: whoever has made them is going to save their statistics, say.
+        wrappers[0].venv = samplers
+        try:
+            yield venv
+        except BaseException:
+            wrappers[0].venv = inside
+            raise
+
+
+def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper]) -> list[EnvFactory]:
+    """How to rebuild the environments in samplers. Raises ``TypeError`` where that is impossible."""
+    if type(inside) is not DummyVecEnv:
+        raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
+    obstacle = why_not_in_samplers(wrappers)
+    if obstacle is not None:
+        raise TypeError(obstacle)
+    return [factory_from_env(env) for env in inside.envs]
 
 
 def _check_agreement(samplers: SamplerVecEnv, n_samplers: int | None, envs_per_sampler: int) -> None:

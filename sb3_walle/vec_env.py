@@ -10,7 +10,6 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from sb3_walle.backends import BACKENDS, make_backend
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.collector import Collector
-from sb3_walle.samplers.envs import EnvDescription
 from sb3_walle.samplers.errors import SamplerError
 from sb3_walle.samplers.factories import EnvFactory, modules_for
 from sb3_walle.samplers.requests import (
@@ -25,6 +24,8 @@ from sb3_walle.samplers.requests import (
     Step,
     StepResult,
 )
+from sb3_walle.samplers.stack import EnvDescription
+from sb3_walle.samplers.vec_wrappers import UserWrapper
 from sb3_walle.transport.chunk import Observations
 
 
@@ -44,6 +45,8 @@ class SamplerVecEnv(VecEnv):
     :param backend: where samplers live, ``"process"`` or ``"inline"`` (this process, for debugging)
     :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer
         to; only matters for start-up time and memory
+    :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
+        ``lambda venv: VecFrameStack(venv, 4)``; the wrapper sees only the environments of its own sampler
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, or the backend is unknown
     :raises SamplerError: if an environment cannot be built
     """
@@ -54,8 +57,9 @@ class SamplerVecEnv(VecEnv):
         envs_per_sampler: int = 1,
         backend: str = "process",
         preload: Sequence[str] = (),
+        vec_wrapper: Callable[[VecEnv], VecEnv] | None = None,
     ) -> None:
-        _check(env_fns, envs_per_sampler, backend)
+        _check(env_fns, envs_per_sampler, backend, vec_wrapper)
         self.backend = backend
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler
@@ -63,6 +67,10 @@ class SamplerVecEnv(VecEnv):
         self.collector: Collector | None = None
         self._closed = False
         self._stepping: np.ndarray | None = None
+        #: what surrounds the environments in each sampler
+        self._layers = () if vec_wrapper is None else (UserWrapper(vec_wrapper),)
+        if vec_wrapper is not None:
+            preload = (*preload, "stable_baselines3")
         modules = {*modules_for(env_fns), *preload} if backend == "process" else set()
         self.samplers = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules)))
         try:
@@ -174,7 +182,9 @@ class SamplerVecEnv(VecEnv):
         size = self.envs_per_sampler
         descriptions: dict[int, EnvDescription] = self.samplers.call(
             {
-                sampler: BuildEnvs(env_fns[sampler * size : (sampler + 1) * size], show_warnings=sampler == 0)
+                sampler: BuildEnvs(
+                    env_fns[sampler * size : (sampler + 1) * size], self._layers, show_warnings=sampler == 0
+                )
                 for sampler in range(self.n_samplers)
             }
         )
@@ -224,7 +234,17 @@ def stack(observations: Sequence[Observations]) -> Observations:
     return np.concatenate(observations)  # type: ignore[arg-type]
 
 
-def _check(env_fns: Sequence[Callable[[], gym.Env]], envs_per_sampler: int, backend: str) -> None:
+def _check(
+    env_fns: Sequence[Callable[[], gym.Env]],
+    envs_per_sampler: int,
+    backend: str,
+    vec_wrapper: Callable[[VecEnv], VecEnv] | None,
+) -> None:
+    if vec_wrapper is not None and not callable(vec_wrapper):
+        raise TypeError(
+            "vec_wrapper must be a function that takes a VecEnv and returns it wrapped, e.g. "
+            f"lambda venv: VecFrameStack(venv, n_stack=4), got {vec_wrapper!r}"
+        )
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if not env_fns or not all(callable(env_fn) for env_fn in env_fns):

@@ -3,6 +3,7 @@
 import csv
 import inspect
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from stable_baselines3.common.callbacks import ProgressBarCallback
 
 from sb3_walle import __version__
 from sb3_walle.cli import build_parser, main
-from sb3_walle.experiments import training
+from sb3_walle.experiments import returns, training
 from sb3_walle.experiments.plots import plot_learning_curve, read_learning_curve
 
 TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0"]
@@ -60,9 +61,10 @@ def fails_with_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("argv", "mentioned"),
     [
-        (["--help"], ["train", "bench", "example"]),
+        (["--help"], ["train", "bench", "returns", "example"]),
         (["train", "--help"], ["--n-samplers", "--max-policy-lag", "pipelined", "(default: 2048)", "example"]),
         (["bench", "--help"], ["--repeats", "--skip-subproc", "(default: 20480)", "example"]),
+        (["returns", "--help"], ["--seeds", "--no-normalize", "pipelined", "(default: 200000)", "example"]),
         (["--version"], [__version__]),
     ],
 )
@@ -74,11 +76,15 @@ def test_help(argv: list[str], mentioned: list[str], capsys: pytest.CaptureFixtu
     assert [word for word in mentioned if word not in text] == []
 
 
-def test_defaults_are_those_of_ppo() -> None:
-    arguments = vars(build_parser().parse_args(["train", "CartPole-v1"]))
+@pytest.mark.parametrize(
+    ("command", "own"), [("train", {"env", "policy"}), ("returns", {"env", "n_steps"})], ids=["train", "returns"]
+)
+def test_defaults_are_those_of_ppo(command: str, own: set[str]) -> None:
+    arguments = vars(build_parser().parse_args([command, "CartPole-v1"]))
     defaults = {name: parameter.default for name, parameter in inspect.signature(PPO.__init__).parameters.items()}
-    shared = arguments.keys() & defaults.keys() - {"env", "policy"}
-    assert {"n_steps", "batch_size", "gamma", "device"} <= shared
+    shared = arguments.keys() & defaults.keys() - own
+    assert {"batch_size", "gamma", "clip_range"} <= shared
+    assert command == "returns" or {"n_steps", "device"} <= shared
     assert {name: arguments[name] for name in shared} == {name: defaults[name] for name in shared}
 
 
@@ -106,7 +112,22 @@ def test_bad_value(options: list[str], mentioned: str, capsys: pytest.CaptureFix
     assert mentioned in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
 
 
-@pytest.mark.parametrize("command", ["train", "bench"])
+@pytest.mark.parametrize(
+    ("options", "mentioned"),
+    [
+        (["--seeds", "1"], "--seeds"),
+        (["--modes", "sync", "fast"], "--modes"),
+        (["--timesteps", "100"], "at least 200 are needed"),
+        (["--bins", "8"], "multiple of 5"),
+        (["--n-steps", "1", "--n-samplers", "1"], "n_steps"),
+        (["--n-samplers", "0"], "--n-samplers"),
+    ],
+)
+def test_bad_value_for_returns(options: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mentioned in fails_with_usage_error(["returns", "CartPole-v1", *options], capsys)
+
+
+@pytest.mark.parametrize("command", ["train", "bench", "returns"])
 @pytest.mark.parametrize("env_id", ["NoSuchEnv-v0", "no_such_module:Env-v0", "CartPole-v99", "not an id"])
 def test_unknown_environment(command: str, env_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert env_id in fails_with_usage_error([command, env_id], capsys)
@@ -216,3 +237,62 @@ def test_learning_curve_without_episodes(tmp_path: Path, text: str) -> None:
     (tmp_path / "progress.csv").write_text(text)
     plot_learning_curve(tmp_path / "progress.csv", tmp_path / "curve.png")
     assert is_picture(tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_returns_asks_for_what_the_options_say(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def compare(settings: returns.ReturnsSettings, out: Path | None) -> returns.ReturnsOutcome:
+        asked.append((settings, out))
+        return returns.ReturnsOutcome(tmp_path, "the report", interrupted)
+
+    monkeypatch.setattr(returns, "compare_returns", compare)
+    options = [
+        "--modes",
+        "sync",
+        "free",
+        "--n-samplers",
+        "3",
+        "--envs-per-sampler",
+        "2",
+        "--seeds",
+        "4",
+        "--bins",
+        "10",
+    ]
+    more = ["--timesteps", "1e3", "--normalize", "--gamma", "0.9", "--n-steps", "16", "--out", str(tmp_path)]
+    assert main(["returns", "CartPole-v1", *options, *more]) == (130 if interrupted else 0)
+    ((settings, out),) = asked
+    assert out == tmp_path
+    assert (settings.env_id, settings.total_timesteps, settings.n_seeds, settings.n_bins) == (
+        "CartPole-v1",
+        1000,
+        4,
+        10,
+    )
+    assert (settings.modes, settings.n_samplers, settings.envs_per_sampler) == (("sync", "free"), 3, 2)
+    assert settings.normalize
+    assert (settings.n_steps, settings.ppo["gamma"], settings.ppo["batch_size"]) == (16, 0.9, 64)
+    # Nothing but arguments of PPO.
+    assert settings.ppo.keys() <= inspect.signature(PPO.__init__).parameters.keys()
+    output = capsys.readouterr().out
+    assert "the report" in output and str(tmp_path) in output
+    assert ("goes on" in output) == interrupted
+
+
+def test_returns_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compare(settings: returns.ReturnsSettings, out: Path | None) -> returns.ReturnsOutcome:
+        asked.append((settings, out))
+        return returns.ReturnsOutcome(Path("runs"), "", False)
+
+    monkeypatch.setattr(returns, "compare_returns", compare)
+    assert main(["returns", "CartPole-v1"]) == 0
+    ((settings, out),) = asked
+    assert out is None
+    assert settings == replace(returns.ReturnsSettings("CartPole-v1"), ppo=settings.ppo)
+    assert "n_steps" not in settings.ppo

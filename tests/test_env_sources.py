@@ -7,9 +7,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
@@ -98,29 +100,68 @@ def test_a_seeded_dummy_vec_env_stays_seeded() -> None:
     np.testing.assert_array_equal(samplers(model).reset(), expected)
 
 
-def foreign_envs() -> list[tuple[str, Any]]:
-    return [
-        ("SubprocVecEnv", lambda: make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv)),
-        ("VecNormalize", lambda: VecNormalize(make_vec_env("CartPole-v1", 2))),
-        ("pickling it failed", lambda: DummyVecEnv([LockedEnv])),
-        (
-            "VecNormalize",
-            lambda: VecNormalize(
-                make_vec_env("CartPole-v1", 2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"backend": "inline"})
-            ),
-        ),
-    ]
+class Doubled(VecEnvWrapper):
+    """A wrapper of the user's own."""
+
+    def reset(self) -> np.ndarray:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, 2 * rewards, dones, infos
 
 
-@pytest.mark.parametrize(("name", "build"), foreign_envs())
-def test_any_other_vec_env_trains_in_lockstep_with_one_warning(name: str, build: Any) -> None:
-    env = build()
-    with pytest.warns(UserWarning, match=name) as caught:
+FOREIGN_ENVS = {
+    "SubprocVecEnv": lambda: make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv),
+    "VecNormalize in SubprocVecEnv": lambda: VecNormalize(make_vec_env("CartPole-v1", 2, vec_env_cls=SubprocVecEnv)),
+    "pickling it failed": lambda: DummyVecEnv([LockedEnv]),
+    "Doubled": lambda: Doubled(make_vec_env("CartPole-v1", 2)),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_ENVS)
+def test_any_other_vec_env_trains_in_lockstep_with_one_warning(name: str) -> None:
+    env = FOREIGN_ENVS[name]()
+    with pytest.warns(UserWarning, match=name.split()[-1]) as caught:
         model = AsyncPPO("MlpPolicy", env, **SETTINGS)
     assert len(caught) == 1
+    # The warning points to this file, not into the package.
+    assert caught[0].filename == __file__
+    assert model.env is env
     model.learn(128)
     assert model.num_timesteps >= 128
     env.close()
+
+
+def test_wrappers_around_a_dummy_vec_env_are_kept_around_the_samplers() -> None:
+    inside = make_vec_env("CartPole-v1", 4, seed=11)
+    env = VecFrameStack(VecNormalize(inside), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = trained(env, n_samplers=2)
+    samplers = env.unwrapped
+    assert model.env is env and isinstance(samplers, SamplerVecEnv)
+    assert (samplers.n_samplers, samplers.envs_per_sampler) == (2, 2)
+    assert env.venv.obs_rms.count > 4 * 64
+
+
+def test_wrappers_get_their_own_environments_back_if_construction_fails() -> None:
+    inside = make_vec_env("CartPole-v1", 2)
+    env = VecNormalize(inside)
+    with pytest.raises(TypeError, match="n_smaplers"):
+        AsyncPPO("MlpPolicy", env, n_smaplers=2)
+    assert env.venv is inside
+    PPO("MlpPolicy", env, n_steps=32, batch_size=32).learn(64)
+
+
+def test_a_wrapper_that_samplers_cannot_run_is_refused_with_the_remedy() -> None:
+    env = Doubled(SamplerVecEnv([StampedEnv] * 2, backend="inline"))
+    with pytest.raises(ValueError, match=r"Doubled .*VecNormalize.* vec_wrapper=lambda venv: Doubled"):
+        AsyncPPO("MlpPolicy", env, **SETTINGS)
+    # The samplers are the user's, and are still there.
+    assert env.reset().shape == (2, 3)
+    with pytest.raises(ValueError, match="more than one VecNormalize"):
+        AsyncPPO("MlpPolicy", VecNormalize(VecNormalize(SamplerVecEnv([StampedEnv], backend="inline"))), **SETTINGS)
 
 
 @pytest.mark.parametrize(

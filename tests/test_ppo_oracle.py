@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch as th
+from oracle import assert_same_weights, episodes, lockstep_twin
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
@@ -16,26 +17,13 @@ N_STEPS = 200
 SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 100, "n_epochs": 2, "seed": 3, "device": "cpu"}
 
 
-def assert_same_weights(first: PPO, second: PPO) -> None:
-    expected, found = first.policy.state_dict(), second.policy.state_dict()
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert th.equal(tensor, found[name]), name
-
-
 def train_both(env: Any, n_envs: int, policy: str = "MlpPolicy", backend: str = "inline", **settings: Any) -> None:
     total = 3 * N_STEPS * n_envs
     settings = {**SETTINGS, **settings}
     oracle = PPO(policy, make_vec_env(env, n_envs), **settings).learn(total)
-    model = AsyncPPO(
-        policy, env, n_samplers=1, envs_per_sampler=n_envs, mode="sync", actor="torch", backend=backend, **settings
-    )
-    model.learn(total)
+    model = lockstep_twin(policy, env, n_envs, backend=backend, **settings).learn(total)
     assert model.num_timesteps == oracle.num_timesteps
-    assert list(model.ep_info_buffer or ()) != []
-    lengths = [[info["l"] for info in algorithm.ep_info_buffer or ()] for algorithm in (model, oracle)]
-    returns = [[info["r"] for info in algorithm.ep_info_buffer or ()] for algorithm in (model, oracle)]
-    assert lengths[0] == lengths[1] and returns[0] == returns[1]
+    assert episodes(model) == episodes(oracle) != []
     assert_same_weights(oracle, model)
     model.get_env().close()
 
@@ -78,9 +66,7 @@ def test_consecutive_learn_calls_go_on_where_sb3_goes_on() -> None:
         return algorithm.learn(N_STEPS).learn(N_STEPS, reset_num_timesteps=False)
 
     oracle = learn_twice(PPO("MlpPolicy", make_vec_env("Pendulum-v1", 1), **SETTINGS))
-    model = learn_twice(
-        AsyncPPO("MlpPolicy", "Pendulum-v1", n_samplers=1, mode="sync", actor="torch", backend="inline", **SETTINGS)
-    )
+    model = learn_twice(lockstep_twin("MlpPolicy", "Pendulum-v1", 1, **SETTINGS))
     assert model.num_timesteps == oracle.num_timesteps == 2 * N_STEPS
     assert_same_weights(oracle, model)
 
@@ -108,3 +94,16 @@ def test_a_weight_changed_between_learn_calls_reaches_the_samplers() -> None:
         model.policy.action_net.bias.copy_(th.tensor([-100.0, 100.0]))
     model.learn(2 * N_STEPS)
     assert (model.rollout_buffer.actions == 1).all()
+
+
+def test_training_goes_on_in_other_environments_where_sb3_goes_on() -> None:
+    def exchange_environments(algorithm: PPO, env: Any) -> PPO:
+        algorithm.learn(N_STEPS).set_env(env)
+        algorithm.get_env().seed(5)
+        return algorithm.learn(N_STEPS)
+
+    # make_vec_env() draws seeds from NumPy's stream, which also shuffles minibatches: before the algorithm seeds it.
+    first, second = make_vec_env("Pendulum-v1", 2), make_vec_env("Pendulum-v1", 2)
+    oracle = exchange_environments(PPO("MlpPolicy", first, **SETTINGS), second)
+    model = exchange_environments(lockstep_twin("MlpPolicy", "Pendulum-v1", 2, **SETTINGS), "Pendulum-v1")
+    assert_same_weights(oracle, model)

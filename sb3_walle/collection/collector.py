@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter
 
@@ -13,10 +13,13 @@ from gymnasium import spaces
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
+from sb3_walle.normalization import Normalization
 from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
+from sb3_walle.samplers.layers import LayerSpec
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
-from sb3_walle.transport.chunk import Chunk, chunk_layout
+from sb3_walle.transport.chunk import INFOS, Chunk, chunk_layout
 from sb3_walle.transport.experience_queue import ExperienceQueue, Seal
 from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.policy_queue import PolicyQueue
@@ -43,21 +46,42 @@ def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:
     return max(wanted, math.ceil(n_steps / most_chunks))
 
 
+def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
+    """
+    Into chunks of what length a rollout is divided while there are hardly any statistics to normalise with: each is as
+    long as all before it together, so that each is collected with statistics of at least half of the steps so far.
+
+    :param n_steps: steps of each environment in a rollout
+    :param longest: the longest chunk
+    :return: numbers of steps
+    """
+    lengths: list[int] = []
+    while (collected := sum(lengths)) < n_steps:
+        lengths.append(min(max(collected, 1), longest, n_steps - collected))
+    return lengths
+
+
 @dataclass(frozen=True)
 class CollectionTask:
     """
     What is to be collected.
 
-    :param observation_space: what the environments observe
+    :param observation_space: what the policy observes, with the data types that it comes in
     :param envs_per_sampler: environments of each sampler, B
     :param n_steps: steps of each environment in a rollout
     :param squash_output: whether actions come in [-1, 1] and are to be rescaled
+    :param layers: what samplers put around their environments, from the inside to the outside
+    :param normalization: the ``VecNormalize`` among these, if there is one
+    :param infos: which infos are passed on
     """
 
     observation_space: spaces.Space
     envs_per_sampler: int
     n_steps: int
     squash_output: bool
+    layers: tuple[LayerSpec, ...] = ()
+    normalization: Normalization | None = None
+    infos: InfoSelection = field(default_factory=InfoSelection)
 
 
 @dataclass(frozen=True)
@@ -68,11 +92,13 @@ class ReadyChunk:
     :param sampler: number of the sampler
     :param report: what the sampler said of it
     :param seal: what it holds
+    :param infos: the infos that came with it
     """
 
     sampler: int
     report: ChunkReport
     seal: Seal
+    infos: Sequence[InfoRecord]
 
 
 class Collector(ABC):
@@ -101,23 +127,21 @@ class Collector(ABC):
     ) -> None:
         self.samplers = samplers
         self.task = task
+        #: which infos are passed on from now on; if there is no room for them, they are pickled
+        self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers)
         longest = chunk_length(task.n_steps, n_rollouts_queued, min_chunks)
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = [min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest)]
-        fields = actors[0].fields(self.chunk_steps[0], task.envs_per_sampler)
-        layout = chunk_layout(self.chunk_steps[0], task.envs_per_sampler, task.observation_space, fields)
-        self.policy_queue = PolicyQueue(Layout.of(weights))
+        self.normalization = task.normalization
+        #: which entries of the policy's ``state_dict()`` the samplers need
+        self.weight_names = tuple(weights)
+        self.policy_queue = PolicyQueue(Layout.of({**weights, **self._published_statistics()}))
+        layout = self._chunk_layout(actors[0])
         self.experience_queue = ExperienceQueue(layout, samplers.n_samplers, n_rollouts_queued * len(self.chunk_steps))
         self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
         self._n_taken = 0
-        self._all_infos = False
         self._configure(actors)
-
-    @property
-    def weight_names(self) -> tuple[str, ...]:
-        """Which entries of the policy's ``state_dict()`` the samplers need."""
-        return tuple(field.name for field in self.policy_queue.layout.fields)
 
     @property
     def n_envs(self) -> int:
@@ -128,6 +152,14 @@ class Collector(ABC):
     def n_samplers_at_work(self) -> int:
         """How many samplers may be collecting at this moment, in processes of their own."""
         return self.samplers.n_processes if self._is_under_way() else 0
+
+    def has_room_for(self, infos: InfoSelection) -> bool:
+        """
+        :param infos: some infos
+        :return: whether as much memory was set aside as they should have
+        """
+        shape = (self.chunk_steps[0], self.task.envs_per_sampler)
+        return infos.area_nbytes(*shape) <= self.task.infos.area_nbytes(*shape)
 
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""
@@ -142,7 +174,7 @@ class Collector(ABC):
         self.samplers.forget_reports()
 
     def collect(
-        self, version: int, weights: Mapping[str, np.ndarray], n_rollouts_left: int, all_infos: bool
+        self, version: int, weights: Mapping[str, np.ndarray], n_rollouts_left: int
     ) -> Iterator[tuple[Rollout, range]]:
         """
         Collect a rollout.
@@ -150,14 +182,13 @@ class Collector(ABC):
         :param version: the learner's policy version
         :param weights: the learner's weights
         :param n_rollouts_left: how many rollouts the learner is going to ask for in this run, this one included
-        :param all_infos: whether the infos of all steps are passed on, or only those that end an episode
         :return: the rollout, again and again, with the rows that have been completed since the last time
         :raises SamplerError: if a sampler failed or died
         """
         self.samplers.receive_waiting_reports()
         self.statistics.begin_rollout(version, self._queue_fill())
-        self._all_infos = all_infos
-        self.policy_queue.publish(version, weights)
+        self._version, self._weights = version, weights
+        self._publish()
         yield from self._collect(version, n_rollouts_left)
 
     @abstractmethod
@@ -167,6 +198,28 @@ class Collector(ABC):
     @abstractmethod
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
         """Hand out tickets, and put the chunks that arrive together."""
+
+    def _has_young_statistics(self) -> bool:
+        """Whether the statistics to normalise with are of less than a rollout, and so of little use until the next."""
+        if self.normalization is None:
+            return False
+        return self.normalization.n_samples_seen() < self.n_envs * self.task.n_steps
+
+    def _publish(self) -> None:
+        """Publish the learner's weights, and the statistics as they are now."""
+        self.policy_queue.publish(self._version, {**self._weights, **self._published_statistics()})
+
+    def _published_statistics(self) -> dict[str, np.ndarray]:
+        return {} if self.normalization is None else self.normalization.published()
+
+    def _chunk_layout(self, actor: ActorSpec) -> Layout:
+        n_steps, n_envs = self.chunk_steps[0], self.task.envs_per_sampler
+        fields = actor.fields(n_steps, n_envs)
+        if self.normalization is not None:
+            fields += self.normalization.spec.fields(n_steps, n_envs)
+        return chunk_layout(
+            n_steps, n_envs, self.task.observation_space, fields, self.task.infos.area_nbytes(n_steps, n_envs)
+        )
 
     def _configure(self, actors: list[ActorSpec]) -> None:
         requests = {
@@ -178,6 +231,7 @@ class Collector(ABC):
                     geometry=self.experience_queue.geometry,
                     experience_memory=self.experience_queue.memory,
                     squash_output=self.task.squash_output,
+                    layers=self.task.layers,
                 )
             )
             for sampler, actor in enumerate(actors)
@@ -193,7 +247,7 @@ class Collector(ABC):
             return False
         number = next(self._ticket_numbers[sampler])
         run = self.policy_queue.run
-        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self._all_infos))
+        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos))
         return True
 
     def _next_chunk(self) -> ReadyChunk:
@@ -202,12 +256,18 @@ class Collector(ABC):
             started = perf_counter()
             sampler, report = self.samplers.next_report()
             self.statistics.add_wait(perf_counter() - started)
-            if report.seal is not None:
+            if report.seal is not None and report.infos is not None:
                 self._n_taken += 1
-                return ReadyChunk(sampler, report, report.seal)
+                chunk = self.experience_queue.chunk(sampler, report.slot, report.seal)
+                return ReadyChunk(sampler, report, report.seal, unpack(report.infos, chunk.arrays[INFOS]))
 
     def _arrays(self, ready: ReadyChunk) -> Chunk:
         return self.experience_queue.chunk(ready.sampler, ready.report.slot, ready.seal)
+
+    def _merge_statistics(self, ready: ReadyChunk) -> None:
+        """Learn from what a sampler measured, when its chunk is used for the first time."""
+        if self.normalization is not None:
+            self.normalization.merge(self._arrays(ready))
 
     def _done_with(self, ready: ReadyChunk) -> None:
         self.experience_queue.release(ready.sampler, ready.report.slot)

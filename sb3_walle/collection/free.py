@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk
+from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk, warm_up_lengths
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
@@ -91,6 +91,12 @@ class FreeCollector(Collector):
         #: chunks of which the last rollout needed a part, or nothing, and the first row that is left
         self._left_over: deque[tuple[ReadyChunk, int]] = deque()
         self._began_at: float | None = None
+        longest = self.chunk_steps[0]
+        first = warm_up_lengths(self.task.n_steps, longest) if self._has_young_statistics() else []
+        #: lengths of the first chunks of each sampler; all later ones are as long as the last of these
+        self._first_lengths = [*first, longest]
+        self._n_asked = [0] * self.samplers.n_samplers
+        self._n_samples_published = 0.0
 
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
         self._limit_chunks()
@@ -121,8 +127,12 @@ class FreeCollector(Collector):
     def _ask(self) -> None:
         """Use every slot that is free."""
         for sampler in range(self.samplers.n_samplers):
-            while self._ask_for_chunk(sampler, self.chunk_steps[0], None, self.max_policy_lag):
-                continue
+            while self._ask_for_chunk(sampler, self._next_length(sampler), None, self.max_policy_lag):
+                self._n_asked[sampler] += 1
+
+    def _next_length(self, sampler: int) -> int:
+        last = len(self._first_lengths) - 1
+        return self._first_lengths[min(self._n_asked[sampler], last)]
 
     def _place(self, ready: ReadyChunk, row: int, rollout: Rollout, lanes: list[Lane]) -> None:
         """Put the rows of a chunk where there is room. If there is more of it than room, the rest waits its turn."""
@@ -133,17 +143,28 @@ class FreeCollector(Collector):
             if index is None:
                 self._left_over.append((ready, row))
                 return
+            if row == 0:
+                self._learn_statistics(ready)
             lane = lanes[index]
             rows = range(row, min(chunk.n_steps, row + self.task.n_steps - lane.filled))
             follows = lane.is_continued_by(ready.sampler, ready.seal.ticket, row)
             env = index * self.task.envs_per_sampler
-            rollout.paste(chunk, ready.report.infos, rows, lane.filled, env, is_continuation=follows)
+            rollout.paste(chunk, ready.infos, rows, lane.filled, env, is_continuation=follows)
             lane.fill(ready.sampler, ready.seal.ticket, rows, chunk.n_steps)
             n_env_steps, seconds = len(rows) * chunk.n_envs, len(rows) * seconds_per_step
             self.statistics.add_steps(ready.sampler, ready.seal.version, n_env_steps, seconds)
             row = rows.stop
         self._done_with(ready)
         self._ask()
+
+    def _learn_statistics(self, ready: ReadyChunk) -> None:
+        """Merge what a sampler measured, and publish early statistics whenever there are twice as many samples."""
+        self._merge_statistics(ready)
+        if self.normalization is not None and self._has_young_statistics():
+            n_samples = self.normalization.n_samples_seen()
+            if n_samples >= 2 * self._n_samples_published:
+                self._n_samples_published = n_samples
+                self._publish()
 
     def _drop(self, ready: ReadyChunk, row: int) -> None:
         self.statistics.add_stale_steps((ready.seal.n_steps - row) * self.task.envs_per_sampler)

@@ -1,6 +1,6 @@
 """The modes by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,20 +14,29 @@ MODES = ("pipelined", "sync", "free")
 DEFAULT_MAX_POLICY_LAG = 1
 
 
-def check_mode(mode: str, max_policy_lag: int | None) -> None:
+def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported: Sequence[str] = MODES) -> None:
     """
     :param mode: what the user asked for
     :param max_policy_lag: likewise
-    :raises ValueError: if there is no such mode, or it has no such bound
+    :param algorithm: name of the algorithm
+    :param supported: the modes that the algorithm can learn in, by default all
+    :raises ValueError: if there is no such mode, the algorithm cannot learn in it, or it has no such bound
     """
     if mode not in MODES:
-        raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+        raise ValueError(f"mode must be one of {tuple(supported)}, got {mode!r}")
+    if mode not in supported:
+        raise ValueError(
+            f"{algorithm} cannot learn in mode={mode!r}: its update takes for granted that the policy that it changes "
+            "is the one that chose the actions, and does not correct for a policy lag. "
+            f"Use mode={supported[0]!r}, which is its default, or an algorithm that corrects for it, such as AsyncPPO."
+        )
     if max_policy_lag is None:
         return
     if mode != "free":
+        remedy = "Use it with mode='free', or leave it out." if "free" in supported else "Leave it out."
         raise ValueError(
             f"max_policy_lag={max_policy_lag} was given with mode={mode!r}, whose policy lag is fixed "
-            f"({0 if mode == 'sync' else 1}). Use it with mode='free', or leave it out."
+            f"({0 if mode == 'sync' else 1}). {remedy}"
         )
     if max_policy_lag < 1:
         raise ValueError(f"max_policy_lag must be at least 1, got {max_policy_lag}. For a lag of 0, use mode='sync'.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk
+from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk, warm_up_lengths
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
@@ -45,13 +45,17 @@ class OrderedCollector(Collector):
         self._arrived: list[deque[ReadyChunk]] = [deque() for _ in range(self.samplers.n_samplers)]
 
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
-        self._ask(version, n_rollouts_left)
+        if self._has_young_statistics() and not self._is_under_way():
+            blocks = self._warm_up(version, n_rollouts_left)
+        else:
+            self._ask(version, min(1 + self.policy_lag, max(n_rollouts_left, 1)))
+            blocks = (self._next_of_each_sampler() for _ in self.chunk_steps)
         rollout, step = None, 0
-        for n_steps in self.chunk_steps:
-            ready = self._next_of_each_sampler()
+        for ready in blocks:
             rollout = rollout or Rollout(self.task.n_steps, self.n_envs, like=self._arrays(ready[0]))
             for chunk in ready:
                 self._paste(chunk, rollout, step)
+            n_steps = ready[0].seal.n_steps
             step += n_steps
             if step == self.task.n_steps:
                 self._n_collected += 1
@@ -60,14 +64,29 @@ class OrderedCollector(Collector):
     def _is_under_way(self) -> bool:
         return self._n_asked > self._n_collected
 
-    def _ask(self, version: int, n_rollouts_left: int) -> None:
-        """Ask for as many rollouts ahead as the lag allows, but for none that nobody is going to need."""
-        needed = self._n_collected + min(1 + self.policy_lag, max(n_rollouts_left, 1))
-        while self._n_asked < needed:
+    def _warm_up(self, version: int, n_rollouts_left: int) -> Iterator[list[ReadyChunk]]:
+        """
+        Collect a rollout chunk by chunk, each with the statistics of those before it. Samplers do wait for each other
+        then, but the learner has nothing to do yet either.
+        """
+        self._n_asked += 1
+        for n_steps in warm_up_lengths(self.task.n_steps, self.chunk_steps[0]):
+            self._publish()
+            self._ask_each(n_steps, version)
+            yield self._next_of_each_sampler()
+        self._publish()
+        self._ask(version, min(self.policy_lag, max(n_rollouts_left - 1, 0)))
+
+    def _ask(self, version: int, n_rollouts: int) -> None:
+        """Ask for as many rollouts besides those that were collected, as far as they were not asked for before."""
+        while self._n_asked < self._n_collected + n_rollouts:
             for n_steps in self.chunk_steps:
-                for sampler in range(self.samplers.n_samplers):
-                    self._ask_for_chunk(sampler, n_steps, version)
+                self._ask_each(n_steps, version)
             self._n_asked += 1
+
+    def _ask_each(self, n_steps: int, version: int) -> None:
+        for sampler in range(self.samplers.n_samplers):
+            self._ask_for_chunk(sampler, n_steps, version)
 
     def _next_of_each_sampler(self) -> list[ReadyChunk]:
         while not all(self._arrived):
@@ -78,7 +97,8 @@ class OrderedCollector(Collector):
     def _paste(self, ready: ReadyChunk, rollout: Rollout, step: int) -> None:
         chunk = self._arrays(ready)
         env = ready.sampler * self.task.envs_per_sampler
-        rollout.paste(chunk, ready.report.infos, range(chunk.n_steps), step, env, is_continuation=step > 0)
+        rollout.paste(chunk, ready.infos, range(chunk.n_steps), step, env, is_continuation=step > 0)
+        self._merge_statistics(ready)
         n_env_steps = chunk.n_steps * chunk.n_envs
         self.statistics.add_steps(ready.sampler, ready.seal.version, n_env_steps, ready.report.seconds)
         self._done_with(ready)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_walle.samplers.sampler import InfoRecord
+from sb3_walle.samplers.infos import InfoRecord
+from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.transport.chunk import Chunk, Observations
 
 
@@ -42,7 +43,7 @@ class Rollout:
         self.next_observations = empty_observations()
         #: actions as the policy gave them
         self.actions = empty_like(like.actions)
-        #: the environments' rewards
+        #: the environments' rewards, normalised if they are inside of a ``VecNormalize``
         self.rewards = empty_like(like.rewards)
         #: whether the observation is the first of an episode
         self.episode_starts = empty_like(like.episode_starts)
@@ -54,6 +55,12 @@ class Rollout:
         self.values = empty_if_recorded("values")
         #: values of the last observations of truncated episodes, zero elsewhere; ``None`` as above
         self.bootstrap_values = empty_if_recorded("bootstrap_values")
+        #: what ``VecNormalize`` saw: the original rewards, and observations that each step led to; empty without it
+        self.originals = {
+            name: empty_like(array)
+            for name, array in like.arrays.items()
+            if name == ORIGINAL_REWARDS or name.startswith(ORIGINAL_OBSERVATIONS)
+        }
         #: whether the next row is not the continuation of this one
         self.stream_ends = np.zeros((n_steps, n_envs), dtype=bool)
         #: values of the next observations where a stream ends, zero elsewhere; ``None`` as above
@@ -83,6 +90,8 @@ class Rollout:
         self.episode_starts[target] = chunk.episode_starts[source]
         self.dones[target] = chunk.dones[source]
         self.log_probs[target] = chunk.arrays["log_probs"][source]
+        for name, array in self.originals.items():
+            array[target] = chunk.arrays[name][source]
         if self.values is not None and self.bootstrap_values is not None:
             self.values[target] = chunk.arrays["values"][source]
             self.bootstrap_values[target] = chunk.arrays["bootstrap_values"][source]
@@ -90,6 +99,17 @@ class Rollout:
             if info_step in rows:
                 self.infos[step + info_step - rows.start].append((env + info_env, info))
         self._mark_stream_end(chunk, rows, step, target[1], is_continuation)
+
+    def original_observations(self, step: int) -> Observations:
+        """
+        :param step: a row
+        :return: what it led to before ``VecNormalize``, ``[n_envs, ...]``, or a dictionary of such arrays
+        """
+        prefix = f"{ORIGINAL_OBSERVATIONS}/"
+        nested = {
+            name.removeprefix(prefix): array[step] for name, array in self.originals.items() if name.startswith(prefix)
+        }
+        return nested or self.originals[ORIGINAL_OBSERVATIONS][step]
 
     def _mark_stream_end(self, chunk: Chunk, rows: range, step: int, envs: slice, is_continuation: bool) -> None:
         last = step + len(rows) - 1

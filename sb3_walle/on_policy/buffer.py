@@ -1,11 +1,51 @@
-"""Filling SB3's rollout buffer."""
+"""Building and filling SB3's rollout buffer."""
+
+from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.transport.chunk import row
+
+
+def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
+    """
+    :param algorithm: an algorithm
+    :return: a buffer as its ``_setup_model()`` builds one, for its present number of environments
+    """
+    buffer_class = algorithm.rollout_buffer_class
+    assert buffer_class is not None
+    return buffer_class(
+        algorithm.n_steps,
+        algorithm.observation_space,
+        algorithm.action_space,
+        device=algorithm.device,
+        gamma=algorithm.gamma,
+        gae_lambda=algorithm.gae_lambda,
+        n_envs=algorithm.n_envs,
+        **algorithm.rollout_buffer_kwargs,
+    )
+
+
+def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> None:
+    """
+    Have a buffer hold observations that are fractions although their space is one of integers. That is so for integers
+    that ``VecNormalize`` has normalised, which SB3's buffers cut down to whole numbers again.
+
+    :param buffer: the buffer, which is going to be reset
+    :param observation_space: what the policy observes, with the data types that it comes in
+    """
+    held, observed = _dtypes(buffer.observation_space), _dtypes(observation_space)
+    if any(np.issubdtype(held[part], np.integer) and np.issubdtype(observed[part], np.floating) for part in held):
+        buffer.observation_space = observation_space
+
+
+def _dtypes(space: spaces.Space) -> dict[str, Any]:
+    return {key: part.dtype for key, part in (space.spaces if isinstance(space, spaces.Dict) else {"": space}).items()}
 
 
 def add_rows(

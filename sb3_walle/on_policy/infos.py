@@ -15,7 +15,9 @@ def wants_all_infos(callback: BaseCallback) -> bool:
     if type(callback) not in _STOCK:
         return True
     if isinstance(callback, ConvertCallback):
-        return callback.callback is not None
+        # LogEveryNTimesteps calls a method of its own in this way.
+        owner = getattr(callback.callback, "__self__", None)
+        return callback.callback is not None and type(owner) not in _STOCK
     return any(wants_all_infos(inner) for inner in _called_by(callback))
 
 

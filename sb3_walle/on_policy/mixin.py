@@ -5,33 +5,40 @@ import math
 import pathlib
 import warnings
 from time import perf_counter, time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.modes import check_mode
+from sb3_walle.collection.modes import MODES, check_mode
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.env_sources import EnvSource, to_samplers
-from sb3_walle.on_policy.buffer import add_rows
+from sb3_walle.env_sources import EnvSource, in_samplers
+from sb3_walle.on_policy.buffer import add_rows, keep_fractions, new_rollout_buffer
+from sb3_walle.on_policy.compatibility import check_algorithm
 from sb3_walle.on_policy.infos import wants_all_infos
+from sb3_walle.on_policy.pickling import state_without_samplers
 from sb3_walle.on_policy.replay import StepReplay
 from sb3_walle.on_policy.setup import policy_weights, set_up_collector
 from sb3_walle.on_policy.threads import torch_threads_beside
 from sb3_walle.on_policy.values import last_values, learner_episode_starts, learner_rewards, rollout_values
+from sb3_walle.on_policy.wrapper_state import WrapperState
 from sb3_walle.samplers.actors.choice import check_actor, choose_actor
+from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.vec_env import SamplerVecEnv
+from sb3_walle.wrappers import wrapped_samplers
 
 # The mixin stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
     _Base = OnPolicyAlgorithm
 else:
     _Base = object
+
+SelfAsync = TypeVar("SelfAsync", bound="AsyncOnPolicyMixin")
 
 
 class AsyncOnPolicyMixin(_Base):
@@ -42,24 +49,47 @@ class AsyncOnPolicyMixin(_Base):
     fills its rollout buffer with them and trains as ever. All arguments of the algorithm keep their meaning and order;
     ``n_envs`` is ``n_samplers * envs_per_sampler``.
 
+    As in SB3, a model does not close its environments on its own; samplers end when nobody refers to them any more. At
+    the end of a ``with`` block the model's environments are closed, whoever built them.
+
+    .. code-block:: python
+
+        with AsyncPPO("MlpPolicy", "HalfCheetah-v4") as model:
+            model.learn()
+
+    A model can be pickled and copied. Its environments stay behind: give the copy some with :meth:`set_env`.
+
     :param policy: as in SB3
     :param env: an env id, a function that builds an environment, an environment, a :class:`SamplerVecEnv`, or a
-        ``DummyVecEnv`` whose environments can be moved. Any other ``VecEnv`` trains as in SB3, without samplers.
+        ``DummyVecEnv`` whose environments can be moved; either of these in SB3's own wrappers, too. Any other
+        ``VecEnv`` trains as in SB3, without samplers.
     :param args: the algorithm's other arguments
     :param n_samplers: number of samplers, by default one for each CPU that this process may use
     :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all
     :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
-        served, so that slow samplers hold nobody up
+        served, so that slow samplers hold nobody up. By default the first of the algorithm's ``supported_modes``.
     :param max_policy_lag: in mode ``"free"``, how many updates the policy that chose an action may be behind when the
         action is learned from, by default 1
     :param actor: what runs the policy in samplers: ``"torch"``, ``"numpy"`` (MLP policies, several times faster), or
         ``"auto"`` for NumPy wherever it computes the same distribution
     :param backend: where samplers live: ``"process"``, or ``"inline"`` for this process
+    :param normalize: whether to put a ``VecNormalize`` around the samplers, or its arguments; its ``gamma`` is the
+        algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
+        ``model.get_vec_normalize_env().save(path)``
+    :param info_keys: what callbacks find in ``locals["infos"]`` besides what ends an episode: ``"all"``; the keys that
+        they need, which is cheaper; or ``"auto"`` for all if there is a callback that is not SB3's own, else none
     :param kwargs: the algorithm's other arguments
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
     """
+
+    #: the modes that the algorithm can learn in; the first one is the default
+    supported_modes: ClassVar[tuple[str, ...]] = MODES
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_algorithm(cls, AsyncOnPolicyMixin)
 
     def __init__(
         self,
@@ -68,32 +98,34 @@ class AsyncOnPolicyMixin(_Base):
         *args: Any,
         n_samplers: int | None = None,
         envs_per_sampler: int = 1,
-        mode: str = "pipelined",
+        mode: str | None = None,
         max_policy_lag: int | None = None,
         actor: str = "auto",
         backend: str = "process",
+        normalize: bool | dict[str, Any] = False,
+        info_keys: InfoKeys = "auto",
         **kwargs: Any,
     ) -> None:
-        check_mode(mode, max_policy_lag)
-        check_actor(actor)
-        self.mode, self.max_policy_lag, self.actor = mode, max_policy_lag, actor
+        self.mode = self.supported_modes[0] if mode is None else mode
+        self.max_policy_lag, self.actor, self.info_keys = max_policy_lag, actor, info_keys
+        self._check_choices()
         #: number of completed ``train()`` calls
         self.policy_version = 0
         self._collector: Collector | None = None
         self._collector_key: tuple | None = None
         self._samplers_seed: int | None = None
-        self._all_infos = False
+        self._n_collectors = 0
+        self._is_learning = False
+        self._infos = select_infos(info_keys, callbacks_may_look=False)
         self._learn_seconds: float | None = None
         numpy_is_likely = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
         preload = () if numpy_is_likely else ("torch", "stable_baselines3")
-        samplers = to_samplers(env, n_samplers, envs_per_sampler, backend, preload)
-        try:
-            super().__init__(policy, samplers, *args, **kwargs)  # type: ignore[arg-type]
-        except BaseException:
-            if samplers is not None and samplers is not env:
-                samplers.close()
-            raise
-        _warn_of_wrapper(self.env)
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, preload) as samplers:
+            normalized = _normalized(samplers, normalize)
+            super().__init__(policy, normalized, *args, **kwargs)  # type: ignore[arg-type]
+            wrapped_samplers(self.env)
+        if normalize and self._vec_normalize_env is not None and "gamma" not in _arguments(normalize):
+            self._vec_normalize_env.gamma = self.gamma
 
     @classmethod
     def load(
@@ -121,55 +153,92 @@ class AsyncOnPolicyMixin(_Base):
         if kwargs.get("mode", "free") != "free":
             # The bound that was saved belongs to the mode that was saved.
             kwargs.setdefault("max_policy_lag", None)
-        samplers = to_samplers(env, n_samplers, envs_per_sampler, backend)
-        try:
+        if "normalize" in kwargs:
+            raise ValueError(
+                "load() takes no normalize: the policy was trained with the statistics that were saved beside it. "
+                "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
+            )
+        with in_samplers(env, n_samplers, envs_per_sampler, backend) as samplers:
             model = super().load(path, samplers, *args, **kwargs)
-            check_mode(model.mode, model.max_policy_lag)
-            check_actor(model.actor)
-            return model
-        except BaseException:
-            if samplers is not None and samplers is not env:
-                samplers.close()
-            raise
+            model._check_choices()
+            wrapped_samplers(model.env)
+        return model
 
     def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
         """
-        Go on with other environments, as many as before.
+        Go on with other environments. Between two calls of ``learn()`` there may be more of them than before, or fewer.
 
-        :param env: as for the constructor
+        :param env: as for the constructor; where it does not say how many environments there are, as many as before
         :param force_reset: as in SB3
+        :raises ValueError: if their spaces are others; nothing has changed then
+        :raises RuntimeError: if their number is another one during ``learn()``
         """
-        n_samplers, envs_per_sampler, backend = self.n_envs, 1, "process"
-        if isinstance(self.env, SamplerVecEnv):
-            n_samplers, envs_per_sampler, backend = self.env.n_samplers, self.env.envs_per_sampler, self.env.backend
+        n_samplers: int | None = self.n_envs
+        envs_per_sampler, backend = 1, "process"
+        present = None if self.env is None else self.env.unwrapped
+        if isinstance(present, SamplerVecEnv):
+            n_samplers, envs_per_sampler, backend = present.n_samplers, present.envs_per_sampler, present.backend
         if isinstance(env, VecEnv):
-            samplers = to_samplers(env, backend=backend)
-        else:
-            samplers = to_samplers(env, n_samplers, envs_per_sampler, backend)
+            # It says itself how many there are.
+            n_samplers, envs_per_sampler = None, 1
+        with in_samplers(env, n_samplers, envs_per_sampler, backend) as samplers:
+            wrapped_samplers(samplers)
+            self._set_env(samplers, force_reset)
+
+    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
+        env_before, n_envs_before = self.env, self.n_envs
+        if env is not None:
+            if self._is_learning and env.num_envs != n_envs_before:
+                raise RuntimeError(
+                    f"The number of environments cannot change during learn(): there are {n_envs_before}, and "
+                    f"{env.num_envs} were given. Call set_env() between two calls of learn()."
+                )
+            # SB3 insists on as many as before.
+            self.n_envs = env.num_envs
         try:
-            super().set_env(samplers, force_reset)  # type: ignore[arg-type]
+            super().set_env(env, force_reset)  # type: ignore[arg-type]
         except BaseException:
-            if samplers is not None and samplers is not env:
-                samplers.close()
+            self.n_envs = n_envs_before
             raise
-        _warn_of_wrapper(self.env)
+        if self.env is not env_before:
+            # They keep the samplers of the environments before alive.
+            self._collector = self._collector_key = None
+        if self.n_envs != n_envs_before:
+            self._last_obs = None
+            self.rollout_buffer = new_rollout_buffer(self)
+
+    def __enter__(self: SelfAsync) -> SelfAsync:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.env is not None:
+            self.env.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_samplers(self)
+
+    def _check_choices(self) -> None:
+        check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
+        check_actor(self.actor)
+        checked_info_keys(self.info_keys)
 
     def _setup_model(self) -> None:
         super()._setup_model()
         choose_actor(self.actor, self.policy)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_collector", "_collector_key"]
+        own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos"]
+        return [*super()._excluded_save_params(), *own]
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
         Seed everything that SB3 seeds, and the samplers' random streams.
 
-        :param seed: the seed
+        :param seed: the seed; ``None`` changes nothing, as in SB3
         """
         super().set_random_seed(seed)
-        self._samplers_seed = seed
-        self._collector_key = None
+        if seed is not None:
+            self._samplers_seed, self._collector_key, self._n_collectors = seed, None, 0
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         with warnings.catch_warnings():
@@ -177,7 +246,7 @@ class AsyncOnPolicyMixin(_Base):
             same = "Training and eval env are not of the same type.*SamplerVecEnv.* != .*(DummyVecEnv|SubprocVecEnv)"
             warnings.filterwarnings("ignore", message=same)
             initialised = super()._init_callback(callback, progress_bar)
-        self._all_infos = wants_all_infos(initialised)
+        self._infos = select_infos(self.info_keys, callbacks_may_look=wants_all_infos(initialised))
         return initialised
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
@@ -196,10 +265,16 @@ class AsyncOnPolicyMixin(_Base):
         :param args: SB3's arguments
         :param kwargs: SB3's arguments
         :return: the algorithm itself
+        :raises RuntimeError: if the model has no environments
+        :raises SamplerError: if a sampler failed or died, or the samplers are closed
         """
+        if self.env is None:
+            raise RuntimeError("The model has no environments to learn in. Give it some with set_env().")
+        self._is_learning = True
         try:
             return super().learn(*args, **kwargs)
         finally:
+            self._is_learning = False
             if self._collector is not None:
                 self._collector.interrupt()
 
@@ -218,13 +293,16 @@ class AsyncOnPolicyMixin(_Base):
         collector = self._up_to_date_collector(n_rollout_steps)
         if collector is None:
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        wrapped = wrapped_samplers(env)
+        assert wrapped is not None
         self.policy.set_training_mode(False)
+        keep_fractions(rollout_buffer, wrapped.observation_space)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        replay = StepReplay(self, env, callback, rollout_buffer, n_rollout_steps)
+        replay = StepReplay(self, env, callback, rollout_buffer, n_rollout_steps, WrapperState(wrapped))
         weights = policy_weights(self.policy, collector.weight_names)
         rollout: Rollout | None = None
-        for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left(), self._all_infos):
+        for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
             with torch_threads_beside(collector.n_samplers_at_work):
                 values = rollout_values(self.policy, rollout, rows)
             if not replay.replay(rollout, rows, values):
@@ -277,23 +355,37 @@ class AsyncOnPolicyMixin(_Base):
 
     def _up_to_date_collector(self, n_steps: int) -> Collector | None:
         """The collector, made anew if something that it depends on has changed; None if there are no samplers."""
-        env = self.env
-        if not isinstance(env, SamplerVecEnv):
+        env = wrapped_samplers(self.env)
+        if env is None:
             self._collector = self._collector_key = None
             return None
-        key = (env, self.policy, n_steps, self.mode, self.max_policy_lag, self.actor)
-        if self._collector is None or self._collector_key != key or env.collector is not self._collector:
-            self._collector = set_up_collector(self, env, n_steps, self._samplers_seed)
-            self._collector_key = key
-            env.collector = self._collector
-            self._collector.start_run()
-        return self._collector
+        surroundings = (env.samplers, env.layers, env.vec_normalize)
+        key = (*surroundings, self.policy, n_steps, self.mode, self.max_policy_lag, self.actor)
+        collector = self._collector
+        is_ours = collector is not None and env.samplers.collector is collector and self._collector_key == key
+        if collector is None or not is_ours or not collector.has_room_for(self._infos):
+            self._check_choices()
+            collector = set_up_collector(self, env, n_steps, self._samplers_seed)
+            self._collector, self._collector_key = collector, key
+            self._n_collectors += 1
+            env.samplers.collector = collector
+            collector.start_run()
+        collector.infos = self._infos
+        return collector
 
 
-def _warn_of_wrapper(env: VecEnv | None) -> None:
-    if env is not None and not isinstance(env, SamplerVecEnv) and isinstance(env.unwrapped, SamplerVecEnv):
-        warnings.warn(
-            f"The samplers are wrapped in a {type(env).__name__}, which steps them in lockstep: training goes on as in "
-            "SB3, without asynchronous collection. Wrap the environments inside the functions that build them instead.",
-            stacklevel=3,
+def _arguments(normalize: bool | dict[str, Any]) -> dict[str, Any]:
+    return normalize if isinstance(normalize, dict) else {}
+
+
+def _normalized(env: VecEnv | None, normalize: bool | dict[str, Any]) -> VecEnv | None:
+    """The environments in a ``VecNormalize``, if the user wants that."""
+    if not isinstance(normalize, bool | dict):
+        raise TypeError(f"normalize must be True, False or a dictionary of VecNormalize's arguments, got {normalize!r}")
+    if env is None or normalize is False:
+        return env
+    if unwrap_vec_normalize(env) is not None:
+        raise ValueError(
+            f"normalize={normalize!r} was given, but the environments are inside of a VecNormalize already"
         )
+    return VecNormalize(env, **_arguments(normalize))

@@ -12,7 +12,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.samplers.envs import TRUNCATED
+from sb3_walle.on_policy.wrapper_state import WrapperState
+from sb3_walle.samplers.infos import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.transport.chunk import between, row
 
@@ -30,6 +31,7 @@ class StepReplay:
     :param callback: its callback
     :param rollout_buffer: its rollout buffer
     :param n_rollout_steps: steps of each environment in a rollout
+    :param wrapper_state: kept up to date with the steps
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class StepReplay:
         callback: BaseCallback,
         rollout_buffer: RolloutBuffer,
         n_rollout_steps: int,
+        wrapper_state: WrapperState,
     ) -> None:
-        self.algorithm, self.callback = algorithm, callback
+        self.algorithm, self.callback, self.wrapper_state = algorithm, callback, wrapper_state
         self._clip = env_actions(algorithm.action_space, algorithm.policy.squash_output, env.num_envs)
         self._constants = {
             "self": algorithm,
@@ -61,6 +64,8 @@ class StepReplay:
             some = range(start, min(start + ROWS_AT_ONCE, rows.stop))
             if not self._replay(rollout, some, values[start - rows.start : some.stop - rows.start]):
                 return False
+        # SB3 counts a step when it is over: the next callback to look is that at the rollout's end.
+        self.callback.update_locals({"n_steps": rows.stop})
         return True
 
     def _replay(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
@@ -68,12 +73,17 @@ class StepReplay:
         # Computed for all these rows at once, and handed out row by row.
         clipped_actions = self._clip(rollout.actions[rows.start : rows.stop])
         obs_tensors = self._obs_tensors(rollout, rows)
-        value_tensors = th.from_numpy(values).unsqueeze(-1).unbind()
-        log_prob_tensors = th.from_numpy(rollout.log_probs[rows.start : rows.stop]).unbind()
+        value_tensors = th.from_numpy(values).to(algorithm.device).unsqueeze(-1).unbind()
+        log_probs = rollout.log_probs[rows.start : rows.stop]
+        log_prob_tensors = th.from_numpy(log_probs).to(algorithm.device).unbind()
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], self._infos(rollout, step)
+            # Not what the step before led to: where a stream ends, that is another environment's.
+            algorithm._last_obs = row(rollout.observations, step)
+            algorithm._last_episode_starts = rollout.episode_starts[step]
             new_obs = row(rollout.next_observations, step)
             algorithm.num_timesteps += rollout.n_envs
+            self.wrapper_state.follow(rollout, step, infos)
             callback.update_locals(
                 {
                     **self._constants,
@@ -92,8 +102,7 @@ class StepReplay:
             if not callback.on_step():
                 return False
             algorithm._update_info_buffer(infos, dones)
-            algorithm._last_obs = new_obs
-            algorithm._last_episode_starts = dones
+        algorithm._last_obs, algorithm._last_episode_starts = new_obs, dones
         return True
 
     def _obs_tensors(self, rollout: Rollout, rows: range) -> Sequence[th.Tensor | dict[str, th.Tensor]]:

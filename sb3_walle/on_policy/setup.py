@@ -8,8 +8,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_walle.collection.collector import CollectionTask, Collector
 from sb3_walle.collection.modes import make_collector
+from sb3_walle.normalization import Normalization
 from sb3_walle.samplers.actors.choice import actor_specs, choose_actor
-from sb3_walle.vec_env import SamplerVecEnv
+from sb3_walle.wrappers import WrappedSamplers
 
 if TYPE_CHECKING:
     from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
@@ -25,24 +26,34 @@ def policy_weights(policy: ActorCriticPolicy, names: Iterable[str]) -> dict[str,
     return {name: state[name].detach().cpu().numpy() for name in names}
 
 
-def set_up_collector(algorithm: "AsyncOnPolicyMixin", env: SamplerVecEnv, n_steps: int, seed: int | None) -> Collector:
+def set_up_collector(
+    algorithm: "AsyncOnPolicyMixin", env: WrappedSamplers, n_steps: int, seed: int | None
+) -> Collector:
     """
     :param algorithm: the algorithm
-    :param env: its samplers
+    :param env: its samplers, and what is around them
     :param n_steps: steps of each environment in a rollout
     :param seed: seed of the samplers' random streams, ``None`` for fresh entropy
     :return: a collector that works in the algorithm's mode, with the samplers ready for it
     """
-    policy = algorithm.policy
+    policy, samplers = algorithm.policy, env.samplers
     actor = choose_actor(algorithm.actor, policy)
     if algorithm.verbose >= 1:
         print(
-            f"Collecting with {env.n_samplers} samplers, environments of each: {env.envs_per_sampler}, "
+            f"Collecting with {samplers.n_samplers} samplers, environments of each: {samplers.envs_per_sampler}, "
             f"mode: {algorithm.mode}, actor: {actor}"
         )
     sde_sample_freq = algorithm.sde_sample_freq if algorithm.use_sde else None
-    spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps)
-    actors = [spec_for(sampler) for sampler in range(env.n_samplers)]
-    task = CollectionTask(env.observation_space, env.envs_per_sampler, n_steps, policy.squash_output)
+    spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps, incarnation=algorithm._n_collectors)
+    actors = [spec_for(sampler) for sampler in range(samplers.n_samplers)]
+    task = CollectionTask(
+        env.observation_space,
+        samplers.envs_per_sampler,
+        n_steps,
+        policy.squash_output,
+        env.layers,
+        None if env.vec_normalize is None else Normalization(env.vec_normalize),
+        algorithm._infos,
+    )
     weights = policy_weights(policy, actors[0].weight_names)
-    return make_collector(algorithm.mode, algorithm.max_policy_lag, env.samplers, task, actors, weights)
+    return make_collector(algorithm.mode, algorithm.max_policy_lag, samplers.samplers, task, actors, weights)

@@ -6,7 +6,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.samplers.envs import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.transport.chunk import Observations, between
 
 

@@ -1,8 +1,6 @@
 """The environments of one sampler, stepped one after the other."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,26 +8,10 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.samplers.layers import OnInfo, copy_observations, store
 from sb3_walle.samplers.monitor import is_wrapped, monitored
 from sb3_walle.transport.chunk import Observations
-
-TERMINAL_OBSERVATION = "terminal_observation"
-TRUNCATED = "TimeLimit.truncated"
-
-
-@dataclass(frozen=True)
-class EnvDescription:
-    """
-    What the learner has to know of the environments.
-
-    :param observation_space: what they observe
-    :param action_space: what they can be told to do
-    :param metadata: Gymnasium's metadata
-    """
-
-    observation_space: spaces.Space
-    action_space: spaces.Space
-    metadata: dict[str, Any]
 
 
 class SamplerEnvs:
@@ -50,6 +32,8 @@ class SamplerEnvs:
                 "Two factories returned the same environment. Every call must build a new one: "
                 "pass `lambda: gym.make(...)` rather than `lambda: env`."
             )
+        #: number of environments, B
+        self.n_envs = len(self.envs)
         first = self.envs[0]
         self.observation_space, self.action_space = first.observation_space, first.action_space
         for env in self.envs[1:]:
@@ -58,31 +42,13 @@ class SamplerEnvs:
                     "All environments must have the same spaces, got "
                     f"{(self.observation_space, self.action_space)} and {(env.observation_space, env.action_space)}"
                 )
+        #: Gymnasium's metadata
+        self.metadata: dict[str, Any] = getattr(first, "metadata", {})
         self._step_functions = [env.step for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
         self.observations = self._empty_observations()
-        #: whether that is the first observation of an episode, ``[B]``
-        self.episode_starts = np.ones(len(self.envs), dtype=bool)
         #: what the last reset of each environment returned besides the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
-        #: whether a step or a reset has failed, or there was none yet, so that nobody knows what the environments show
-        self.needs_reset = True
-
-    @property
-    def n_envs(self) -> int:
-        """Number of environments, B."""
-        return len(self.envs)
-
-    def describe(self) -> EnvDescription:
-        """:return: what the learner has to know"""
-        return EnvDescription(self.observation_space, self.action_space, getattr(self.envs[0], "metadata", {}))
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Around whatever steps or resets environments: an exception leaves them in the middle of it."""
-        self.needs_reset = True
-        yield
-        self.needs_reset = False
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         """
@@ -91,12 +57,10 @@ class SamplerEnvs:
         :param seeds: one seed for each environment, ``None`` to let its random stream go on
         :param options: Gymnasium's reset options for each environment
         """
-        with self.changing():
-            for index, env in enumerate(self.envs):
-                keywords = {"options": options[index]} if options[index] else {}
-                observation, self.reset_infos[index] = env.reset(seed=seeds[index], **keywords)
-                store(self.observations, index, observation)
-            self.episode_starts[:] = True
+        for index, env in enumerate(self.envs):
+            keywords = {"options": options[index]} if options[index] else {}
+            observation, self.reset_infos[index] = env.reset(seed=seeds[index], **keywords)
+            store(self.observations, index, observation)
 
     def step(
         self,
@@ -104,7 +68,7 @@ class SamplerEnvs:
         observations: Observations,
         rewards: np.ndarray,
         dones: np.ndarray,
-        on_info: Callable[[int, dict[str, Any], bool], None],
+        on_info: OnInfo,
     ) -> None:
         """
         Step every environment once. Those whose episode ends are reset.
@@ -129,6 +93,14 @@ class SamplerEnvs:
             else:
                 on_info(index, info, False)
             store(observations, index, observation)
+
+    def keep(self, observations: Observations) -> None:
+        """
+        Note where the environments are.
+
+        :param observations: what the last step led to, ``[B, ...]``
+        """
+        copy_observations(observations, self.observations)
 
     def close(self) -> None:
         """Close every environment."""
@@ -181,33 +153,6 @@ class SamplerEnvs:
         if space.shape is None:
             raise NotImplementedError(f"{space} observation space is not supported")
         return np.zeros((self.n_envs, *space.shape), dtype=space.dtype)
-
-
-def store(observations: Observations, index: int, observation: Any) -> None:
-    """
-    Copy one environment's observation into a batch.
-
-    :param observations: the batch, ``[B, ...]``, or a dictionary of such arrays
-    :param index: index of the environment
-    :param observation: its observation
-    """
-    if isinstance(observations, dict):
-        for key, array in observations.items():
-            array[index] = observation[key]
-    else:
-        observations[index] = observation
-
-
-def copy_observations(source: Observations, target: Observations) -> None:
-    """
-    :param source: a batch of observations
-    :param target: a batch of the same kind, overwritten
-    """
-    if isinstance(target, dict):
-        for key, array in target.items():
-            array[...] = source[key]
-    else:
-        target[...] = source
 
 
 def _checked(env: Any) -> gym.Env:

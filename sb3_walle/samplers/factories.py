@@ -1,17 +1,25 @@
 """How an environment travels to a sampler: as something picklable that builds it there."""
 
+import fcntl
+import io
+import os
 import pickle
 import pickletools
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cloudpickle
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, _find_spec, load_env_creator
 
+from sb3_walle.samplers.monitor import _MONITOR, _monitor_module
+
 EnvFactory: TypeAlias = Callable[[], gym.Env]
+
+# What every row of a monitor file begins with: return, length and time of an episode.
+_MONITOR_COLUMNS = ("r", "l", "t")
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,41 @@ class PickledEnv:
     payload: bytes
 
     def __call__(self) -> gym.Env:
-        return pickle.loads(self.payload)
+        return _EnvUnpickler(io.BytesIO(self.payload)).load()
+
+    def modules(self) -> set[str]:
+        """Names of the modules that the environment needs, other than SB3's Monitor, which is loaded without SB3."""
+        return named_modules(self.payload) - {_MONITOR}
+
+
+class _EnvPickler(cloudpickle.Pickler):
+    """Pickles what cloudpickle does, and monitor files: the copy of an environment goes on with the original's file."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is _monitor_module().ResultsWriter:
+            _append_from_now_on(obj.file_handler)
+            header, extra_keys, override_existing = None, obj.logger.fieldnames[len(_MONITOR_COLUMNS) :], False
+            return type(obj), (obj.file_handler.name, header, extra_keys, override_existing)
+        return super().reducer_override(obj)
+
+
+class _EnvUnpickler(pickle.Unpickler):
+    """Finds SB3's Monitor without importing the packages around it, and torch with them."""
+
+    def find_class(self, module_name: str, name: str) -> Any:
+        return getattr(_monitor_module(), name) if module_name == _MONITOR else super().find_class(module_name, name)
+
+
+def _append_from_now_on(file: io.TextIOWrapper) -> None:
+    """Let the original write its rows behind those of the copies, rather than over them."""
+    if not file.closed:
+        fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
+
+
+def _pickled(env: gym.Env) -> bytes:
+    with io.BytesIO() as file:
+        _EnvPickler(file).dump(env)
+        return file.getvalue()
 
 
 def factory_from_id(env_id: str) -> SpecFactory:
@@ -84,7 +126,7 @@ def factory_from_env(env: gym.Env) -> EnvFactory:
     if spec is not None and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
         return SpecFactory(_travelling(spec))
     try:
-        return PickledEnv(cloudpickle.dumps(env))
+        return PickledEnv(_pickled(env))
     except Exception as error:
         raise TypeError(
             f"{env} was built in this process and cannot be moved to a sampler: it has no complete Gymnasium spec, and "
@@ -118,5 +160,8 @@ def modules_for(factories: Iterable[EnvFactory]) -> set[str]:
     """
     modules: set[str] = set()
     for factory in factories:
-        modules |= factory.modules() if isinstance(factory, SpecFactory) else named_modules(cloudpickle.dumps(factory))
+        if isinstance(factory, SpecFactory | PickledEnv):
+            modules |= factory.modules()
+        else:
+            modules |= named_modules(cloudpickle.dumps(factory))
     return modules

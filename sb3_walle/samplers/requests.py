@@ -11,11 +11,12 @@ from typing import Any, Protocol, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from sb3_walle.samplers.envs import EnvDescription
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.layers import LayerSpec
 from sb3_walle.samplers.quiet import quiet
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
+from sb3_walle.samplers.stack import EnvDescription
 from sb3_walle.transport.chunk import Observations
 
 
@@ -67,16 +68,18 @@ class BuildEnvs:
     Build the environments.
 
     :param factories: builds one environment each
+    :param layers: what belongs around them, from the inside to the outside
     :param show_warnings: whether this sampler is the one whose warnings are shown; all of them would say the same
     """
 
     factories: Sequence[EnvFactory]
+    layers: Sequence[LayerSpec]
     show_warnings: bool
     summary: str = "building its environments"
 
     def run(self, sampler: Sampler) -> EnvDescription:
         with _warnings_shown(self.show_warnings):
-            return sampler.build_envs(self.factories)
+            return sampler.build_envs(self.factories, self.layers)
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,8 @@ class Reset:
     summary: str = "resetting its environments"
 
     def run(self, sampler: Sampler) -> ResetResult:
-        envs = sampler.envs
-        envs.reset(self.seeds, self.options)
-        return ResetResult(deepcopy(envs.observations), deepcopy(envs.reset_infos))
+        sampler.stack.reset(self.seeds, self.options)
+        return ResetResult(deepcopy(sampler.stack.face.observations), deepcopy(sampler.envs.reset_infos))
 
 
 @dataclass(frozen=True)
@@ -168,17 +170,20 @@ class Step:
     summary: str = "stepping its environments"
 
     def run(self, sampler: Sampler) -> StepResult:
-        envs = sampler.envs
-        rewards = np.zeros(envs.n_envs, dtype=np.float32)
-        infos: list[dict[str, Any]] = [{} for _ in range(envs.n_envs)]
+        stack = sampler.stack
+        rewards = np.zeros(stack.envs.n_envs, dtype=np.float32)
+        infos: list[dict[str, Any]] = [{} for _ in range(stack.envs.n_envs)]
 
         def keep(env: int, info: dict[str, Any], done: bool) -> None:
             infos[env] = deepcopy(info)
 
-        with envs.changing():
-            envs.step(self.actions, envs.observations, rewards, envs.episode_starts, keep)
+        stack.step_face(self.actions, rewards, keep)
         return StepResult(
-            deepcopy(envs.observations), rewards, envs.episode_starts.copy(), infos, deepcopy(envs.reset_infos)
+            deepcopy(stack.face.observations),
+            rewards,
+            stack.episode_starts.copy(),
+            infos,
+            deepcopy(stack.envs.reset_infos),
         )
 
 

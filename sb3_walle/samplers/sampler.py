@@ -2,23 +2,23 @@
 
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.actors.protocol import Actor, ActorSpec
-from sb3_walle.samplers.envs import TERMINAL_OBSERVATION, TRUNCATED, EnvDescription, SamplerEnvs, copy_observations
+from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.factories import EnvFactory
-from sb3_walle.transport.chunk import Chunk, row
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
+from sb3_walle.samplers.layers import LayerSpec, copy_observations
+from sb3_walle.samplers.stack import EnvDescription, EnvStack
+from sb3_walle.transport.chunk import INFOS, Chunk, row
 from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceWriter, Seal
 from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.memory import SharedMemory
 from sb3_walle.transport.policy_queue import PolicyReader
-
-InfoRecord: TypeAlias = tuple[int, int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Ticket:
     :param version: policy version to collect with, ``None`` for the newest at that moment
     :param max_policy_lag: end the chunk early once the learner is this many versions ahead, or once the chunk has taken
         as long as it should; ``None`` for never
-    :param all_infos: whether the infos of all steps are passed on, or only those that end an episode
+    :param infos: which infos are passed on
     """
 
     number: int
@@ -42,7 +42,7 @@ class Ticket:
     n_steps: int
     version: int | None
     max_policy_lag: int | None
-    all_infos: bool
+    infos: InfoSelection
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class ChunkReport:
     :param ticket: number of the ticket
     :param slot: slot that was filled
     :param seal: what lies there; ``None`` if the chunk was abandoned
-    :param infos: step, environment and info of every step whose info is passed on
+    :param infos: the infos that are passed on, as far as they do not lie in the slot; ``None`` if it was abandoned
     :param seconds: how long it took
     """
 
     ticket: int
     slot: int
     seal: Seal | None
-    infos: Sequence[InfoRecord]
+    infos: PackedInfos | None
     seconds: float
 
 
@@ -75,6 +75,7 @@ class CollectionSettings:
     :param geometry: where the experience queue's slots lie
     :param experience_memory: memory of the experience queue
     :param squash_output: whether actions come in [-1, 1] and are to be rescaled to the action space
+    :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     """
 
     actor: ActorSpec
@@ -83,6 +84,7 @@ class CollectionSettings:
     geometry: ExperienceGeometry
     experience_memory: SharedMemory
     squash_output: bool
+    layers: tuple[LayerSpec, ...] = ()
 
 
 class Sampler:
@@ -94,25 +96,31 @@ class Sampler:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._envs: SamplerEnvs | None = None
+        self._stack: EnvStack | None = None
         self._filler: _ChunkFiller | None = None
 
     @property
-    def envs(self) -> SamplerEnvs:
-        """The environments, once they are built."""
-        if self._envs is None:
+    def stack(self) -> EnvStack:
+        """The environments with everything around them, once they are built."""
+        if self._stack is None:
             raise RuntimeError("The sampler has no environments: they were never built, or are closed")
-        return self._envs
+        return self._stack
 
-    def build_envs(self, factories: Sequence[EnvFactory]) -> EnvDescription:
+    @property
+    def envs(self) -> SamplerEnvs:
+        """The environments themselves, once they are built."""
+        return self.stack.envs
+
+    def build_envs(self, factories: Sequence[EnvFactory], layers: Sequence[LayerSpec] = ()) -> EnvDescription:
         """
         Build the environments.
 
         :param factories: builds one environment each
+        :param layers: what belongs around them, from the inside to the outside
         :return: what the learner has to know of them
         """
-        self._envs = SamplerEnvs(factories)
-        return self._envs.describe()
+        self._stack = EnvStack(SamplerEnvs(factories), layers)
+        return self._stack.describe()
 
     def configure(self, settings: CollectionSettings) -> None:
         """
@@ -120,7 +128,8 @@ class Sampler:
 
         :param settings: the actor and both queues
         """
-        self._filler = _ChunkFiller(self.index, self.envs, settings)
+        self.stack.wrap(settings.layers)
+        self._filler = _ChunkFiller(self.index, self.stack, settings)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         """
@@ -136,66 +145,66 @@ class Sampler:
 
     def close(self) -> None:
         """Close the environments."""
-        if self._envs is not None:
-            self._envs.close()
-        self._envs = self._filler = None
+        if self._stack is not None:
+            self._stack.envs.close()
+        self._stack = self._filler = None
 
 
 class _ChunkFiller:
     """A sampler's environments and actor at work between the two queues."""
 
-    def __init__(self, index: int, envs: SamplerEnvs, settings: CollectionSettings) -> None:
-        self.envs = envs
-        self.actor: Actor = settings.actor.build(envs.n_envs)
+    def __init__(self, index: int, stack: EnvStack, settings: CollectionSettings) -> None:
+        self.stack = stack
+        n_envs, action_space = stack.envs.n_envs, stack.top.action_space
+        self.weight_names = settings.actor.weight_names
+        self.actor: Actor = settings.actor.build(n_envs)
         self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)
         self.experience = ExperienceWriter(settings.geometry, settings.experience_memory, index)
-        self.to_env_actions = env_actions(envs.action_space, settings.squash_output, envs.n_envs)
+        self.to_env_actions = env_actions(action_space, settings.squash_output, n_envs)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         started = time.perf_counter()
         if ticket.run != self.policy.run:
-            return ChunkReport(ticket.number, ticket.slot, None, (), 0.0)
+            return ChunkReport(ticket.number, ticket.slot, None, None, 0.0)
         self._pull(ticket.version)
         chunk = self.experience.open(ticket.slot)
-        infos: list[InfoRecord] = []
+        infos = InfoRecorder(ticket.infos)
         n_steps = self._fill(chunk, ticket, infos)
-        seal = None
+        seal = packed = None
         if ticket.run == self.policy.run:
-            self.actor.end_chunk(self.envs.observations, n_steps)
+            packed = infos.pack(chunk.arrays[INFOS])
+            self.actor.end_chunk(self.stack.top.observations, n_steps)
             seal = Seal(ticket.number, self.policy.version, n_steps)
             self.experience.seal(ticket.slot, seal)
-        return ChunkReport(ticket.number, ticket.slot, seal, infos, time.perf_counter() - started)
+        return ChunkReport(ticket.number, ticket.slot, seal, packed, time.perf_counter() - started)
 
     def _pull(self, version: int | None) -> None:
-        weights = self.policy.pull(version)
-        if weights is not None:
-            self.actor.load_weights(weights)
+        published = self.policy.pull(version)
+        if published is not None:
+            self.actor.load_weights({name: published[name] for name in self.weight_names})
 
-    def _fill(self, chunk: Chunk, ticket: Ticket, infos: list[InfoRecord]) -> int:
+    def _fill(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """Fill the chunk, going on from where the environments are. Returns the number of steps made."""
-        envs = self.envs
-        if envs.needs_reset:
-            envs.reset([None] * envs.n_envs, [{}] * envs.n_envs)
-        copy_observations(envs.observations, row(chunk.observations, 0))
-        chunk.episode_starts[0] = envs.episode_starts
+        stack = self.stack
+        stack.begin_chunk(chunk, self.policy.weights)
+        copy_observations(stack.top.observations, row(chunk.observations, 0))
+        chunk.episode_starts[0] = stack.episode_starts
         self.actor.begin_chunk(chunk)
-        with envs.changing():
+        with stack.changing():
             n_steps = self._step(chunk, ticket, infos)
-        copy_observations(row(chunk.observations, n_steps), envs.observations)
-        envs.episode_starts[:] = chunk.episode_starts[n_steps]
+        stack.end_chunk(row(chunk.observations, n_steps), chunk.episode_starts[n_steps])
         return n_steps
 
-    def _step(self, chunk: Chunk, ticket: Ticket, infos: list[InfoRecord]) -> int:
+    def _step(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """The step loop. Returns the number of steps made."""
-        envs, actor, policy, to_env_actions = self.envs, self.actor, self.policy, self.to_env_actions
+        envs, actor, policy, to_env_actions = self.stack.top, self.actor, self.policy, self.to_env_actions
         is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
-        step = 0
+        note, step = infos.note, 0
 
         def on_info(env: int, info: dict[str, Any], done: bool) -> None:
-            if done and info[TRUNCATED]:
+            if done and info.get(TRUNCATED) and TERMINAL_OBSERVATION in info:
                 actor.bootstrap(info[TERMINAL_OBSERVATION], step, env)
-            if done or ticket.all_infos:
-                infos.append((step, env, deepcopy(info)))
+            note(step, env, info, done)
 
         while step < ticket.n_steps and ticket.run == policy.run:
             if is_due is not None and step > 0 and is_due():

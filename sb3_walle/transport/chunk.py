@@ -11,6 +11,7 @@ from sb3_walle.transport.layout import Field, Layout
 Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
 
 OBSERVATIONS = "observations"
+INFOS = "infos"
 
 
 def observation_fields(space: spaces.Space, leading: tuple[int, ...]) -> tuple[Field, ...]:
@@ -36,14 +37,21 @@ def observation_fields(space: spaces.Space, leading: tuple[int, ...]) -> tuple[F
     return tuple(fields)
 
 
-def chunk_layout(n_steps: int, n_envs: int, observation_space: spaces.Space, actor_fields: tuple[Field, ...]) -> Layout:
+def chunk_layout(
+    n_steps: int,
+    n_envs: int,
+    observation_space: spaces.Space,
+    further_fields: tuple[Field, ...],
+    info_nbytes: int = 0,
+) -> Layout:
     """
     The layout of a chunk.
 
     :param n_steps: most steps that a chunk can hold, T
     :param n_envs: environments of a sampler, B
-    :param observation_space: what the environments observe
-    :param actor_fields: what the actor records besides (actions, log-probabilities, ...)
+    :param observation_space: what the policy observes
+    :param further_fields: what is recorded besides (actions, log-probabilities, ...)
+    :param info_nbytes: bytes for the numbers in infos
     :return: the layout
     """
     return Layout(
@@ -51,7 +59,8 @@ def chunk_layout(n_steps: int, n_envs: int, observation_space: spaces.Space, act
             *observation_fields(observation_space, (n_steps + 1, n_envs)),
             Field("rewards", (n_steps, n_envs), "<f4"),
             Field("episode_starts", (n_steps + 1, n_envs), "|b1"),
-            *actor_fields,
+            *further_fields,
+            Field(INFOS, (info_nbytes,), "|u1"),
         )
     )
 
@@ -64,7 +73,7 @@ class Chunk:
     Row ``t + 1`` of ``observations`` and ``episode_starts`` is what step ``t`` led to; where an episode ended, that is
     the first observation of the next one. The last observation of the ended episode is in the step's info.
 
-    :param arrays: all arrays by name, including those that the actor records
+    :param arrays: all arrays by name, including those that the actor and the layers around environments record
     """
 
     arrays: dict[str, np.ndarray]
@@ -72,9 +81,9 @@ class Chunk:
     def __post_init__(self) -> None:
         prefix = OBSERVATIONS + "/"
         nested = {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
-        #: what the environments showed, ``[T + 1, B, ...]``; a dictionary of such arrays for a ``Dict`` space
+        #: what the policy saw, ``[T + 1, B, ...]``; a dictionary of such arrays for a ``Dict`` space
         self.observations: Observations = nested or self.arrays[OBSERVATIONS]
-        #: the environments' own rewards, ``[T, B]``
+        #: the rewards, normalised if they are inside of a ``VecNormalize``, ``[T, B]``
         self.rewards = self.arrays["rewards"]
         #: whether the observation of the same row is the first of an episode, ``[T + 1, B]``
         self.episode_starts = self.arrays["episode_starts"]

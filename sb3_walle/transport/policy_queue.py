@@ -155,7 +155,8 @@ class PolicyReader:
         self._chunk_nanoseconds = _number_at(memory.view, "chunk_nanoseconds")
         self._slots = _slots(memory.view, layout)
         self._copy = bytearray(layout.nbytes)
-        self._weights = layout.views(memoryview(self._copy))
+        #: the arrays that were pulled last, by name; valid until the next pull
+        self.weights = layout.views(memoryview(self._copy))
         #: serial number and policy version of the weights that were pulled last
         self.serial, self.version = 0, -1
 
@@ -195,7 +196,7 @@ class PolicyReader:
             # In the time since it was found, the slot may have got another version.
             if intact and version in (None, found):
                 self.serial, self.version = serial, found
-                return self._weights
+                return self.weights
         kept = sorted(int(slot.version) for slot in self._slots if int(slot.serial))
         raise TransportError(f"Policy version {version} cannot be read from the policy queue, which holds {kept}")
 

@@ -11,7 +11,9 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_walle.samplers.envs import SamplerEnvs, copy_observations, store
+from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.layers import copy_observations, store
+from sb3_walle.samplers.stack import EnvStack
 from sb3_walle.samplers.monitor import is_wrapped
 from sb3_walle.transport.chunk import Observations
 
@@ -146,7 +148,6 @@ def assert_same_life(driver: Driver, venv: DummyVecEnv, n_steps: int = N_STEPS) 
     driver.envs.reset([11 + env for env in range(N_ENVS)], [{}] * N_ENVS)
     assert_same(driver.envs.observations, expected)
     assert_same(driver.envs.reset_infos, venv.reset_infos)
-    assert driver.envs.episode_starts.all()
     venv.action_space.seed(5)
     steps = []
     for _ in range(n_steps):
@@ -214,10 +215,10 @@ def test_reset_passes_seeds_and_options_to_the_environment_that_they_are_for() -
 
 
 def test_environments_need_a_reset_before_anything_else() -> None:
-    envs = SamplerEnvs([box_env])
-    assert envs.needs_reset
-    envs.reset([None], [{}])
-    assert not envs.needs_reset
+    stack = EnvStack(SamplerEnvs([box_env]))
+    assert stack.needs_reset
+    stack.reset([None], [{}])
+    assert not stack.needs_reset
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_environment_is_monitored_exactly_once(factory: Callable[[], gym.Env]) -
 
 
 def test_description_is_that_of_the_environments() -> None:
-    description = SamplerEnvs([dict_env] * 2).describe()
+    description = EnvStack(SamplerEnvs([dict_env] * 2)).describe()
     assert description.observation_space == dict_space()
     assert description.action_space == spaces.Discrete(3)
     assert description.metadata["render_fps"] == 7

@@ -1,5 +1,6 @@
 """Environments on their way to a sampler: what is built there is what was meant here."""
 
+import csv
 import json
 import pickle
 import subprocess
@@ -101,6 +102,18 @@ def registered() -> Iterator[Callable[..., str]]:
     yield register
     gym.registry.clear()
     gym.registry.update(before)
+
+
+class Ending(Plain):
+    """Ends after 4 steps, and says how lucky it was."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return super().reset(seed=seed)
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return *super().step(action)[:2], self.steps == 4, False, {"luck": self.np_random.random()}
 
 
 def local_class() -> type[Plain]:
@@ -209,6 +222,53 @@ def test_environment_without_a_complete_spec_travels_as_it_is(build: Callable[[]
     assert life["life"] == life_here(build())
 
 
+def test_a_copy_goes_on_with_the_monitor_file_of_the_original(tmp_path: Path) -> None:
+    path = tmp_path / "0.monitor.csv"
+    env = gym.wrappers.TimeLimit(Monitor(Ending(), str(path), info_keywords=("luck",)), 5)
+    life_here(env)
+    before = path.read_text()
+    assert before.splitlines()[1] == "r,l,t,luck" and len(before.splitlines()) == 3
+
+    factory = factory_from_env(env)
+    assert path.read_text() == before
+    life_elsewhere(factory)
+    after = path.read_text()
+    assert after.startswith(before)
+    # The copy draws the same luck, at another time.
+    (old,), (new,) = (list(csv.reader(text.splitlines()))[-1:] for text in (before, after))
+    assert len(after.splitlines()) == 4 and (new[:2], new[3]) == (old[:2], old[3])
+    assert float(new[2]) > float(old[2])
+
+    life_here(env)
+    assert path.read_text().startswith(after) and len(path.read_text().splitlines()) == 5
+
+
+def test_environment_whose_monitor_file_is_closed_can_travel_all_the_same(tmp_path: Path) -> None:
+    env = Monitor(Ending(), str(tmp_path / "0"))
+    env.close()
+    life_elsewhere(factory_from_env(env))
+    assert len((tmp_path / "0.monitor.csv").read_text().splitlines()) == 3
+
+
+IMPORTED = """
+import pickle, sys
+env = pickle.load(sys.stdin.buffer)()
+from sb3_walle.samplers.monitor import is_wrapped
+monitor = sys.modules["stable_baselines3.common.monitor"]
+assert is_wrapped(env, monitor.Monitor) and type(env.results_writer) is monitor.ResultsWriter
+print([name for name in sys.modules if name.startswith(("stable_baselines3", "torch"))])
+"""
+
+
+def test_monitored_environment_comes_back_without_the_rest_of_sb3_and_without_torch(tmp_path: Path) -> None:
+    factory = factory_from_env(Monitor(gym.make("CartPole-v1"), str(tmp_path / "0")))
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], input=cloudpickle.dumps(factory), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() == "['stable_baselines3.common.monitor']"
+
+
 def test_environments_of_one_pickle_are_independent() -> None:
     env = Plain(offset=1.0)
     factory = factory_from_env(env)
@@ -261,6 +321,13 @@ def test_modules_of_a_function_are_those_that_it_uses() -> None:
 
 def test_main_module_and_strings_that_are_no_modules_are_not_named() -> None:
     assert named_modules(pickle.dumps(["__main__", "no such module", "json", "sys os"])) == {"json", "sys"}
+
+
+def test_modules_of_a_pickled_environment_are_those_that_it_needs_but_not_sb3_s_monitor() -> None:
+    env = Unrecorded(Monitor(gym.make("CartPole-v1")), 2.0)
+    modules = modules_for([factory_from_env(env)])
+    assert {type(env.unwrapped).__module__, gym.wrappers.OrderEnforcing.__module__} <= modules
+    assert not {name for name in modules if name.startswith(("stable_baselines3", "torch"))}
 
 
 def test_modules_of_all_factories_are_put_together() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
 from sb3_walle.samplers.requests import Reset, Step
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
 from sb3_walle.transport.chunk import Chunk, Observations, chunk_layout
@@ -138,6 +139,12 @@ class RecordingActorSpec:
         return RecordingActor(self.act)
 
 
+def infos_of(report: ChunkReport) -> list[InfoRecord]:
+    """The benches' chunks have no memory for infos, so all of them are in the report."""
+    assert report.infos is not None
+    return unpack(report.infos, np.zeros(0, np.uint8))
+
+
 # A sampler between two real queues
 
 
@@ -193,7 +200,8 @@ class Bench:
         number = self.n_tickets
         self.n_tickets += 1
         run = self.policy.run if run is None else run
-        report = self.sampler.collect(Ticket(number, run, slot, n_steps, version, max_policy_lag, all_infos))
+        infos = InfoSelection(every_step=all_infos)
+        report = self.sampler.collect(Ticket(number, run, slot, n_steps, version, max_policy_lag, infos))
         assert (report.ticket, report.slot) == (number, slot)
         assert report.seal is None or report.seal.ticket == number
         return report
@@ -383,7 +391,7 @@ def test_chunk_of_slow_environments_is_cut_short_if_its_policy_may_get_old() -> 
 def test_infos_of_episode_ends_are_passed_on(truncates: bool) -> None:
     lengths = [3, 4]
     bench = Bench([Clockwork(env, length, truncates) for env, length in enumerate(lengths)])
-    infos = bench.collect().infos
+    infos = infos_of(bench.collect())
     assert [(step, env) for step, env, _ in infos] == [(2, 0), (3, 1), (5, 0), (7, 1)]
     for step, env, info in infos:
         assert info["n"] == step + 1
@@ -394,7 +402,7 @@ def test_infos_of_episode_ends_are_passed_on(truncates: bool) -> None:
 
 def test_all_infos_are_passed_on_if_asked_for() -> None:
     bench = Bench([Clockwork(env, length) for env, length in enumerate([3, 100])])
-    infos = bench.collect(all_infos=True).infos
+    infos = infos_of(bench.collect(all_infos=True))
     assert [(step, env) for step, env, _ in infos] == [(step, env) for step in range(T) for env in range(2)]
     assert [info["n"] for _, _, info in infos] == [step + 1 for step in range(T) for _ in range(2)]
     assert [(step, env) for step, env, info in infos if "episode" in info] == [(2, 0), (5, 0)]
@@ -414,7 +422,7 @@ def test_infos_are_as_they_were_at_their_step(length: int) -> None:
             self.info["numbers"].append(self.n_steps)
             return (*result, self.info)
 
-    infos = Bench([Updating(length=length)]).collect(all_infos=True).infos
+    infos = infos_of(Bench([Updating(length=length)]).collect(all_infos=True))
     assert [len(info["numbers"]) for _, _, info in infos] == list(range(1, T + 1))
 
 
@@ -490,7 +498,7 @@ def test_environment_that_fails_to_reset_is_reset_again_by_the_next_chunk() -> N
 
 def test_environments_are_reset_once_and_not_by_every_chunk() -> None:
     bench = Bench([Clockwork(length=100)])
-    bench.sampler.envs.reset([None], [{}])
+    bench.sampler.stack.reset([None], [{}])
     for _ in range(3):
         bench.collect()
     assert bench.envs[0].episode == 0
@@ -499,7 +507,7 @@ def test_environments_are_reset_once_and_not_by_every_chunk() -> None:
 def test_reset_between_two_chunks_starts_new_episodes() -> None:
     bench = Bench([Clockwork(env) for env in range(2)])
     bench.collect(n_steps=3)
-    bench.sampler.envs.reset([None] * 2, [{}] * 2)
+    bench.sampler.stack.reset([None] * 2, [{}] * 2)
     chunk = bench.collect_chunk()
     assert clocks(chunk)[0].tolist() == [[0, 1, 0], [1, 1, 0]]
     assert_rows_line_up(chunk, [5, 5])

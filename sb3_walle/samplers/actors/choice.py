@@ -9,7 +9,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_walle.samplers.actors.numpy_export import export_numpy_actor, why_not_numpy
 from sb3_walle.samplers.actors.protocol import ActorSpec
-from sb3_walle.samplers.actors.torch_actor import TorchActorSpec, dump_policy
+from sb3_walle.samplers.actors.torch_actor import TorchActorSpec
+from sb3_walle.samplers.actors.torch_policy import dump_policy
 
 ACTORS = ("auto", "torch", "numpy")
 
@@ -46,6 +47,7 @@ def actor_specs(
     seed: int | None,
     sde_sample_freq: int | None = None,
     n_rollout_steps: int = 1,
+    incarnation: int = 0,
 ) -> SpecForSampler:
     """
     How to build each sampler's actor, every one with a random stream of its own.
@@ -55,18 +57,20 @@ def actor_specs(
     :param seed: seed of the streams, ``None`` for fresh entropy
     :param sde_sample_freq: the algorithm's, ``None`` without gSDE
     :param n_rollout_steps: the algorithm's ``n_steps``
+    :param incarnation: how often actors were made from this seed before; their streams must not begin again
     :return: a function from the number of a sampler to its actor's spec
     """
     entropy = np.random.SeedSequence(seed).entropy
-    streams = [int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))]
+    streams = [*(int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))), incarnation]
     if actor == "numpy":
         return lambda sampler: export_numpy_actor(policy, seed=(*streams, sampler))
-    pickled, weight_names = dump_policy(policy), tuple(policy.state_dict())
+    pickled = dump_policy(policy)
+    weight_names = tuple(name for name, value in policy.state_dict().items() if isinstance(value, th.Tensor))
     # SB3's one process goes on with the stream that initialised the policy. So does the first sampler.
     first_state = th.get_rng_state()
 
     def torch_spec(sampler: int) -> ActorSpec:
-        state = first_state if sampler == 0 else _rng_state((*streams, sampler))
+        state = first_state if sampler == incarnation == 0 else _rng_state((*streams, sampler))
         return TorchActorSpec(
             pickled, weight_names, policy.action_space, state.numpy().tobytes(), sde_sample_freq, n_rollout_steps
         )

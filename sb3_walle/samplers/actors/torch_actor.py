@@ -1,46 +1,16 @@
 """Runs the SB3 policy itself: any policy, at torch's cost per call."""
 
-import io
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
 
-import cloudpickle
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_walle.samplers.actors.torch_policy import load_policy
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
-
-
-def dump_policy(policy: ActorCriticPolicy) -> bytes:
-    """
-    Pickle a policy as it is, without its optimizer.
-
-    The object itself travels rather than its constructor's arguments: it may have been changed since it was built.
-
-    :param policy: the learner's policy, on any device
-    :return: what :func:`load_policy` takes
-    """
-    without_optimizer = copy(policy)
-    without_optimizer.__dict__ = {name: value for name, value in vars(policy).items() if name != "optimizer"}
-    buffer = io.BytesIO()
-    # cloudpickle: the policy's class may have been defined in the user's main module.
-    th.save(without_optimizer, buffer, pickle_module=cloudpickle)
-    return buffer.getvalue()
-
-
-def load_policy(payload: bytes) -> ActorCriticPolicy:
-    """
-    :param payload: what :func:`dump_policy` returned
-    :return: the policy, on the CPU and in evaluation mode
-    """
-    policy = th.load(io.BytesIO(payload), map_location="cpu", weights_only=False)
-    policy.set_training_mode(False)
-    return policy
 
 
 @dataclass(frozen=True)
@@ -49,7 +19,7 @@ class TorchActorSpec:
     How to build a :class:`TorchActor`.
 
     :param policy: the pickled policy
-    :param weight_names: entries of its ``state_dict()``
+    :param weight_names: tensors of its ``state_dict()``
     :param action_space: the policy's action space
     :param rng_state: where torch's random stream begins, from ``torch.get_rng_state()``
     :param sde_sample_freq: draw new gSDE noise every so many steps, -1 for once per rollout, ``None`` without gSDE
@@ -102,6 +72,9 @@ class TorchActor:
 
     def __init__(self, spec: TorchActorSpec, n_envs: int) -> None:
         self.policy = load_policy(spec.policy)
+        state = self.policy.state_dict()
+        # What a module says of itself besides tensors (its "extra state") stays what it was when the policy was moved.
+        self._extra_state = {name: value for name, value in state.items() if name not in spec.weight_names}
         self.n_envs = n_envs
         self._random_stream = _RandomStream(spec.rng_state)
         self._sde_sample_freq = spec.sde_sample_freq
@@ -110,9 +83,10 @@ class TorchActor:
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """
-        :param weights: the policy's ``state_dict()`` as arrays
+        :param weights: the tensors of the policy's ``state_dict()`` as arrays
         """
-        self.policy.load_state_dict({name: th.from_numpy(array) for name, array in weights.items()})
+        tensors = {name: th.from_numpy(array) for name, array in weights.items()}
+        self.policy.load_state_dict({**self._extra_state, **tensors})
         # gSDE's noise depends on the weights, and so do the log-probabilities that are recorded.
         self._rollout_step = 0
 

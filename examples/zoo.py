@@ -1,0 +1,31 @@
+"""
+Train with the RL Baselines3 Zoo and its tuned hyperparameters, but with samplers. Needs `pip install rl_zoo3`.
+
+Takes the Zoo's own command line:
+
+    python zoo.py --env HalfCheetah-v4 --seed 1 --tensorboard-log tensorboard -params n_envs:8
+
+Each of the Zoo's environments becomes a sampler. The arguments of AsyncPPO are hyperparameters like all others: with
+`-params n_envs:8 n_samplers:2 "mode:'free'"` there are 2 samplers of 4 environments.
+
+What this leaves in logs/ is what the Zoo always leaves. SB3's own PPO loads the models, and
+
+    python -m rl_zoo3.enjoy --env HalfCheetah-v4 --folder logs
+
+shows what was learned.
+"""
+
+import os
+import sys
+
+from rl_zoo3 import ALGOS
+from rl_zoo3.train import train
+
+from sb3_walle import AsyncPPO
+
+if len(sys.argv) == 1:
+    sys.argv += ["--env", "HalfCheetah-v4", "--n-timesteps", os.environ.get("TIMESTEPS", "1000000")]
+
+# The Zoo finds an algorithm's class, and its file of hyperparameters, by this name.
+ALGOS["ppo"] = AsyncPPO
+train()

@@ -1,0 +1,202 @@
+"""AsyncPPO's return against that of SB3's PPO at equal steps: who trains, in which order, and what is kept of it."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from tqdm import tqdm
+
+from sb3_walle.experiments.benchmark import describe_machine
+from sb3_walle.experiments.contenders import running
+from sb3_walle.experiments.environments import UsageError, check_environment
+from sb3_walle.experiments.returns_log import BinReturn, ReturnsLog
+from sb3_walle.experiments.returns_plot import plot_returns
+from sb3_walle.experiments.returns_report import final_returns, format_mean, format_report, format_settings
+from sb3_walle.experiments.returns_training import FINAL_PART, ReturnsSettings, train_once, trainees
+from sb3_walle.experiments.training import SETTINGS, create_run_directory
+
+__all__ = ["ReturnsOutcome", "ReturnsSettings", "compare_returns"]
+
+RETURNS = "returns.csv"
+REPORT = "report.md"
+FIGURE = "returns.png"
+
+
+@dataclass(frozen=True)
+class ReturnsOutcome:
+    """
+    How a comparison ended.
+
+    :param directory: where its results are
+    :param report: what they say about all runs that have been finished
+    :param interrupted: whether Ctrl-C ended it before all were
+    """
+
+    directory: Path
+    report: str
+    interrupted: bool
+
+
+def compare_returns(settings: ReturnsSettings, out: Path | None = None) -> ReturnsOutcome:
+    """
+    Train every contender with every seed, and say on stderr how far it is.
+
+    Rows of the results are written as they come, report and figure after each run. Runs that have been finished before
+    are not repeated.
+
+    :param settings: whom to compare on what
+    :param out: directory for the results, which may have some of the same comparison; None for a new one
+    :return: how it ended
+    :raises UsageError: if the settings make no sense, or the directory has results of something else
+    """
+    env = check_settings(settings)
+    directory = open_directory(settings, out)
+    log = ReturnsLog(directory / RETURNS, settings.n_bins)
+    machine = describe_machine()
+
+    def save_report() -> str:
+        report = format_report(settings, log.curves(), machine)
+        (directory / REPORT).write_text(f"# Returns on {settings.env_id}\n\n{report}\n![Returns]({FIGURE})\n")
+        plot_returns(settings, log.curves(), directory / FIGURE)
+        return report
+
+    print(introduction(settings, env, directory), file=sys.stderr)
+    interrupted = False
+    try:
+        train_all(settings, log, save_report)
+    except KeyboardInterrupt:
+        interrupted = True
+    return ReturnsOutcome(directory, save_report(), interrupted)
+
+
+def train_all(settings: ReturnsSettings, log: ReturnsLog, on_run_end: Callable[[], object]) -> None:
+    """
+    Train whoever has not been trained, seed by seed: wherever it ends, the contenders have been treated alike.
+
+    :param settings: whom to compare on what
+    :param log: the rows that there are, and where to add those that come
+    :param on_run_end: called after each run
+    """
+    runs = [(seed, trainee) for seed in range(settings.n_seeds) for trainee in trainees(settings)]
+    left = [(seed, trainee) for seed, trainee in runs if not log.is_finished(seed, trainee.name)]
+    done = len(runs) - len(left)
+    if done:
+        print(f"{done} of {len(runs)} runs have been finished before", file=sys.stderr)
+    steps = settings.total_timesteps
+    # Where there is no terminal, there is no bar, but still a line a run.
+    with tqdm(total=len(runs) * steps, initial=done * steps, unit="step", unit_scale=True, disable=None) as bar:
+
+        def on_row(row: BinReturn) -> None:
+            log.add(row)
+            bar.update(row.timesteps - bar.n % steps)
+
+        for number, (seed, trainee) in enumerate(left, done + 1):
+            name = f"seed {seed}: {trainee.name}"
+            bar.set_description(name)
+            start = time.perf_counter()
+            rows = train_once(trainee, settings, seed, on_row)
+            seconds = time.perf_counter() - start
+            final = format_mean(final_returns(np.array([[row.mean_return for row in rows]])))
+            text = f"[{number}/{len(runs)}] {name}: final return {final}, {seconds:,.0f} s"
+            tqdm.write(text, file=sys.stderr)
+            on_run_end()
+
+
+def check_settings(settings: ReturnsSettings) -> gym.Env:
+    """
+    Refuse what cannot be compared, before anything is trained.
+
+    :param settings: whom to compare on what
+    :return: the closed environment
+    :raises UsageError: if the settings make no sense
+    """
+    env = check_environment(settings.env_id)
+    if isinstance(env.observation_space, spaces.Dict):
+        raise UsageError(f"'{settings.env_id}' has dictionaries as observations, for which there is no MlpPolicy")
+    if settings.n_bins < 1 or settings.n_bins % FINAL_PART:
+        raise UsageError(f"the number of bins must be a multiple of {FINAL_PART}, got {settings.n_bins}")
+    if settings.total_timesteps < settings.n_bins * settings.n_envs:
+        raise UsageError(
+            f"{settings.total_timesteps} timesteps are too few for {settings.n_bins} bins in which each of "
+            f"{settings.n_envs} environments takes a step: at least {settings.n_bins * settings.n_envs} are needed"
+        )
+    for trainee in trainees(settings):
+        try:
+            with running(trainee.contender, settings.env_id, trainee.mode, **trainee.arguments):
+                pass
+        except (ValueError, AssertionError, NotImplementedError) as error:
+            if not str(error):
+                raise
+            raise UsageError(str(error)) from error
+    return env
+
+
+def open_directory(settings: ReturnsSettings, out: Path | None) -> Path:
+    """
+    Make a directory for results, or find one with results of the same comparison, which may be of fewer seeds and of
+    other modes.
+
+    :param settings: whom to compare on what
+    :param out: the directory; None for a new one below ``runs``
+    :return: the directory
+    :raises UsageError: if it cannot be made, or has results of something else
+    """
+    directory = create_run_directory(Path("runs"), f"returns-{settings.env_id}") if out is None else out
+    file, wanted = directory / SETTINGS, settings.describe()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if file.exists() or (directory / RETURNS).exists():
+            check_same_comparison(file, wanted)
+        file.write_text(json.dumps(wanted, indent=2) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot use the directory '{directory}': {error.strerror}") from error
+    return directory
+
+
+def check_same_comparison(file: Path, wanted: Mapping[str, Any]) -> None:
+    """
+    Refuse to mix results of different settings.
+
+    :param file: the settings of the results that are there
+    :param wanted: the settings of those that are to be added
+    :raises UsageError: if they differ
+    """
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise UsageError(f"'{file}' cannot be read. Use another directory") from error
+    differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    if differing:
+        values = ", ".join(f"{name} was {found.get(name)} and is {wanted.get(name)}" for name in differing)
+        raise UsageError(f"'{file.parent}' has results of other settings: {values}. Use another directory")
+
+
+def introduction(settings: ReturnsSettings, env: gym.Env, directory: Path) -> str:
+    """
+    What is about to be done.
+
+    :param settings: whom to compare on what
+    :param env: the environment
+    :param directory: where the results go
+    :return: the lines
+    """
+    names = ", ".join(f"'{trainee.name}'" for trainee in trainees(settings))
+    lines = [
+        f"Comparing the returns of {names}, seeds 0 to {settings.n_seeds - 1}",
+        format_settings(settings),
+        f"- results go to {directory}",
+    ]
+    longest = settings.n_envs * ((env.spec and env.spec.max_episode_steps) or 0)
+    if longest > settings.total_timesteps // FINAL_PART:
+        lines.append(
+            f"- {settings.n_envs} episodes side by side may take {longest:,} steps. A run in whose last "
+            f"{settings.total_timesteps // FINAL_PART:,} steps none ends has no final return"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""What of a model travels when it is pickled or copied."""
+
+from copy import copy
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+# The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are.
+_LEFT_BEHIND = (
+    "env",
+    "_vec_normalize_env",
+    "_collector",
+    "_collector_key",
+    "_last_obs",
+    "_last_original_obs",
+    "_last_episode_starts",
+)
+
+
+def state_without_samplers(algorithm: OnPolicyAlgorithm) -> dict[str, Any]:
+    """
+    :param algorithm: an algorithm
+    :return: its attributes as a copy of it should have them, which belongs to no environment and no logger
+    """
+    state = {**vars(algorithm), **dict.fromkeys(_LEFT_BEHIND), "_is_learning": False, "_custom_logger": False}
+    # Open files. SB3 configures another one when training begins.
+    state.pop("_logger", None)
+    if "policy" in state:
+        state["policy"] = _without_graph(state["policy"])
+    return state
+
+
+def _without_graph(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+    """
+    The same policy, without what its distribution remembers of the last forward pass: results of computations with
+    gradients cannot be copied. gSDE's exploration matrices are such results, but have to be kept.
+    """
+    distribution = getattr(policy, "action_dist", None)
+    if distribution is None:
+        return policy
+    twin = copy(policy)
+    twin.action_dist = copy(distribution)
+    twin.action_dist.__dict__ = {
+        name: value.detach() if isinstance(value, th.Tensor) and not value.is_leaf else value
+        for name, value in vars(distribution).items()
+        if not _is_of_a_forward_pass(value)
+    }
+    return twin
+
+
+def _is_of_a_forward_pass(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, th.distributions.Distribution)

@@ -1,0 +1,100 @@
+"""Moving a policy of SB3 to a sampler."""
+
+import io
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+
+def dump_policy(policy: ActorCriticPolicy) -> bytes:
+    """
+    Pickle a policy, without its optimizer.
+
+    The object itself travels rather than its constructor's arguments: it may have been changed since it was built.
+    Only where the object cannot be pickled, as with parametrizations and TorchScript, the arguments do.
+
+    :param policy: the learner's policy, on any device
+    :return: what :func:`load_policy` takes
+    :raises TypeError: if it can be moved in neither way
+    """
+    without_optimizer = copy(policy)
+    without_optimizer.__dict__ = {name: value for name, value in vars(policy).items() if name != "optimizer"}
+    try:
+        return _dump(without_optimizer)
+    except Exception as error:
+        try:
+            recipe = _recipe(policy)
+            _check_same_weights(policy, recipe.build())
+            return _dump(recipe)
+        except Exception as second_error:
+            raise TypeError(
+                f"The policy cannot be moved to samplers. Pickling it failed with {_in_words(error)}. Building it anew "
+                f"from what {type(policy).__name__}._get_constructor_parameters() returns failed with "
+                f"{_in_words(second_error)}. Make sure that one of the two works."
+            ) from error
+
+
+def load_policy(payload: bytes) -> ActorCriticPolicy:
+    """
+    :param payload: what :func:`dump_policy` returned
+    :return: the policy, on the CPU and in evaluation mode
+    """
+    policy = th.load(io.BytesIO(payload), map_location="cpu", weights_only=False)
+    if isinstance(policy, _Recipe):
+        policy = policy.build()
+    policy.set_training_mode(False)
+    return policy
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """
+    How to build a policy of the same structure.
+
+    :param policy_class: its class
+    :param kwargs: arguments of its constructor
+    """
+
+    policy_class: type[ActorCriticPolicy]
+    kwargs: dict[str, Any]
+
+    def build(self) -> ActorCriticPolicy:
+        """:return: the policy on the CPU, with weights of its own"""
+        # Initial weights are random, and draw from a stream that belongs to others.
+        with th.random.fork_rng(devices=[]):
+            return self.policy_class(**self.kwargs).to("cpu")
+
+
+def _recipe(policy: ActorCriticPolicy) -> _Recipe:
+    kwargs = policy._get_constructor_parameters()
+    if not policy.share_features_extractor:
+        # SB3 leaves this one out.
+        kwargs["share_features_extractor"] = False
+    return _Recipe(type(policy), kwargs)
+
+
+def _check_same_weights(policy: ActorCriticPolicy, other: ActorCriticPolicy) -> None:
+    expected, found = _weight_shapes(policy), _weight_shapes(other)
+    if expected != found:
+        different = sorted(name for name, _ in expected.items() ^ found.items())
+        raise ValueError(f"other weights: {', '.join(different)}")
+
+
+def _weight_shapes(policy: ActorCriticPolicy) -> dict[str, tuple[int, ...]]:
+    state = policy.state_dict()
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, th.Tensor)}
+
+
+def _dump(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    # cloudpickle: the policy's class may have been defined in the user's main module.
+    th.save(value, buffer, pickle_module=cloudpickle)
+    return buffer.getvalue()
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".")

@@ -1,0 +1,100 @@
+"""What the step loop sees of a sampler's environments: one layer upon another, each with the same few methods."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.transport.chunk import Observations
+
+if TYPE_CHECKING:
+    from sb3_walle.samplers.envs import SamplerEnvs
+
+#: Called with the index of an environment, its info and whether its episode ended.
+OnInfo: TypeAlias = Callable[[int, dict[str, Any], bool], None]
+
+
+class EnvLayer(Protocol):
+    """
+    B environments that reset themselves at the end of an episode, or something around them that changes what they show.
+    """
+
+    n_envs: int
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    #: what they show at present, ``[B, ...]``; not updated by :meth:`step`, but by :meth:`keep`
+    observations: Observations
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+        """
+        Start a new episode in every environment.
+
+        :param seeds: one seed for each environment, ``None`` to let its random stream go on
+        :param options: Gymnasium's reset options for each environment
+        """
+
+    def step(
+        self,
+        actions: Sequence[Any] | np.ndarray,
+        observations: Observations,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        on_info: OnInfo,
+    ) -> None:
+        """
+        Step every environment once. Those whose episode ends are reset.
+
+        :param actions: one action for each environment
+        :param observations: receives what the environments show afterwards, ``[B, ...]``
+        :param rewards: receives the rewards, ``[B]``
+        :param dones: receives whether the step ended an episode, ``[B]``
+        :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
+            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
+            keeps any of it must copy it: environments may use their observations and infos again
+        """
+
+    def keep(self, observations: Observations) -> None:
+        """
+        Note where the environments are.
+
+        :param observations: what the last step led to, ``[B, ...]``
+        """
+
+
+class LayerSpec(Protocol):
+    """How to build a layer. Made by the learner, pickled, built in the sampler."""
+
+    def build(self, inner: EnvLayer, envs: "SamplerEnvs") -> EnvLayer:
+        """
+        :param inner: the layer below, which goes on from where it is
+        :param envs: the environments at the bottom
+        :return: the layer around it
+        """
+
+
+def store(observations: Observations, index: int, observation: Any) -> None:
+    """
+    Copy one environment's observation into a batch.
+
+    :param observations: the batch, ``[B, ...]``, or a dictionary of such arrays
+    :param index: index of the environment
+    :param observation: its observation
+    """
+    if isinstance(observations, dict):
+        for key, array in observations.items():
+            array[index] = observation[key]
+    else:
+        observations[index] = observation
+
+
+def copy_observations(source: Observations, target: Observations) -> None:
+    """
+    :param source: a batch of observations
+    :param target: a batch of the same kind, overwritten
+    """
+    if isinstance(target, dict):
+        for key, array in target.items():
+            array[...] = source[key]
+    else:
+        target[...] = source

@@ -1,0 +1,269 @@
+"""SB3's VecNormalize in a sampler: normalises with statistics that the learner publishes, and measures its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
+from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
+from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, observation_fields, row
+from sb3_walle.transport.layout import Field
+
+ORIGINAL_OBSERVATIONS = f"original_{OBSERVATIONS}"
+ORIGINAL_REWARDS = "original_rewards"
+#: stands for the discounted returns where others stand for a part of the observation
+RETURNS = "returns"
+#: stands for an observation that is not a dictionary
+WHOLE = OBSERVATIONS
+
+
+def mean_of(part: str) -> str:
+    """
+    :param part: a key of a dictionary of observations, ``WHOLE`` or ``RETURNS``
+    :return: name of the array with its mean, in a publication as in a chunk
+    """
+    return f"vec_normalize/{part}/mean"
+
+
+def variance_of(part: str) -> str:
+    """
+    :param part: a key of a dictionary of observations, ``WHOLE`` or ``RETURNS``
+    :return: name of the array with its variance, in a publication as in a chunk
+    """
+    return f"vec_normalize/{part}/var"
+
+
+def parts_of(observations: Observations) -> Mapping[str, np.ndarray]:
+    """
+    :param observations: an array, or a dictionary of arrays
+    :return: the same as a dictionary in either case
+    """
+    return observations if isinstance(observations, dict) else {WHOLE: observations}
+
+
+@dataclass(frozen=True)
+class NormalizerSpec:
+    """
+    The arguments of a ``VecNormalize``; see there.
+
+    :param original_space: what is observed below it
+    :param observation_space: what is observed above it, as it declares it
+    :param parts: which keys of a dictionary it normalises; ``(WHOLE,)`` if observations are no dictionary, nothing if
+        it does not normalise them
+    :param norm_reward: whether it normalises rewards
+    :param clip_obs: largest absolute value of a normalised observation
+    :param clip_reward: largest absolute value of a normalised reward
+    :param gamma: discount factor of the returns whose variance rewards are divided by
+    :param epsilon: added to variances
+    """
+
+    original_space: spaces.Space
+    observation_space: spaces.Space
+    parts: tuple[str, ...]
+    norm_reward: bool
+    clip_obs: float
+    clip_reward: float
+    gamma: float
+    epsilon: float
+
+    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "NormalizedEnvs":
+        """
+        :param inner: the layer below
+        :param envs: the environments at the bottom
+        :return: the layer around it
+        """
+        return NormalizedEnvs(self, inner)
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        """
+        The arrays that a sampler records in a chunk besides the normalised ones.
+
+        :param n_steps: most steps that a chunk can hold, T
+        :param n_envs: environments of a sampler, B
+        :return: original observations that each step led to, ``[T, B, ...]``, and original rewards, ``[T, B]``;
+            mean and variance of the parts of the observations and of the discounted returns (``()``) over the chunk
+        """
+        originals = observation_fields(self.original_space, (n_steps, n_envs))
+        shapes = {part: self._shape(part) for part in self.parts} | {RETURNS: ()}
+        moments = [Field(name(part), shape, "<f8") for part, shape in shapes.items() for name in (mean_of, variance_of)]
+        return (
+            *(replace(field, name=f"original_{field.name}") for field in originals),
+            Field(ORIGINAL_REWARDS, (n_steps, n_envs), "<f4"),
+            *moments,
+        )
+
+    def _shape(self, part: str) -> tuple[int, ...]:
+        space = self.original_space
+        shape = space.spaces[part].shape if isinstance(space, spaces.Dict) else space.shape
+        assert shape is not None
+        return shape
+
+
+class NormalizedEnvs:
+    """
+    Environments whose observations and rewards are normalised as ``VecNormalize`` does it, with the statistics that
+    were loaded last.
+
+    It computes in the same precision and order, so that equal statistics give equal numbers to the last bit.
+
+    :param spec: what to do
+    :param inner: the layer below
+    """
+
+    def __init__(self, spec: NormalizerSpec, inner: EnvLayer) -> None:
+        self.inner = inner
+        self.n_envs, self.action_space = inner.n_envs, inner.action_space
+        self.observation_space = spec.observation_space
+        self.observations = self._empty(spec, inner.observations)
+        self._spec = spec
+        self._means: dict[str, np.ndarray] = {}
+        self._deviations: dict[str, np.ndarray] = {}
+        self._returns_deviation = np.float64(1.0)
+        self._returns = np.zeros(self.n_envs)
+        self._step = 0
+
+    def load_statistics(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """
+        Normalise with other statistics from now on.
+
+        :param arrays: means and variances, as published by the learner; only valid during the call
+        """
+        for part in self._spec.parts:
+            self._means[part] = arrays[mean_of(part)].copy()
+            self._deviations[part] = np.sqrt(arrays[variance_of(part)] + self._spec.epsilon)
+        # A scalar of float64 as in VecNormalize, on which the type of the quotient depends.
+        self._returns_deviation = np.sqrt(np.float64(arrays[variance_of(RETURNS)]) + self._spec.epsilon)
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        """
+        Record into this chunk from now on. What the environments show is normalised with the present statistics.
+
+        :param chunk: the chunk that is about to be filled
+        """
+        self._chunk, self._step = chunk, 0
+        self._originals = self._recorded_originals(chunk)
+        self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
+        self._normalize(self.inner.observations, self.observations)
+
+    def end_chunk(self) -> None:
+        """Record the mean and variance of what the steps of the chunk led to."""
+        n_steps = self._step
+        if n_steps == 0:
+            return
+        for part in self._spec.parts:
+            self._record_moments(part, parts_of(self._originals)[part][:n_steps], axis=(0, 1))
+        self._record_moments(RETURNS, self._discounted_returns(n_steps), axis=None)
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+        """
+        Start a new episode in every environment.
+
+        :param seeds: one seed for each environment, or ``None``
+        :param options: reset options for each environment
+        """
+        self.inner.reset(seeds, options)
+        self._returns[:] = 0.0
+
+    def step(
+        self,
+        actions: Sequence[Any] | np.ndarray,
+        observations: Observations,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        on_info: OnInfo,
+    ) -> None:
+        """
+        Step every environment once, between :meth:`begin_chunk` and :meth:`end_chunk`.
+
+        :param actions: one action for each environment
+        :param observations: receives the normalised observations, ``[B, ...]``
+        :param rewards: receives the normalised rewards, ``[B]``
+        :param dones: receives whether the step ended an episode, ``[B]``
+        :param on_info: called with each info, in which the terminal observation is normalised
+        """
+
+        def normalize_terminal(env: int, info: dict[str, Any], done: bool) -> None:
+            if done:
+                info[TERMINAL_OBSERVATION] = self._normalized(info[TERMINAL_OBSERVATION])
+            on_info(env, info, done)
+
+        original, original_rewards = row(self._originals, self._step), self._original_rewards[self._step]
+        self.inner.step(actions, original, original_rewards, dones, normalize_terminal)
+        self._normalize(original, observations)
+        self._normalize_rewards(original_rewards, rewards)
+        self._step += 1
+
+    def keep(self, observations: Observations) -> None:
+        """
+        :param observations: what the last step led to, ``[B, ...]``
+        """
+        copy_observations(observations, self.observations)
+        if self._step > 0:
+            self.inner.keep(row(self._originals, self._step - 1))
+
+    def _normalize(self, original: Observations, target: Observations) -> None:
+        targets = parts_of(target)
+        for part, array in parts_of(original).items():
+            if part in self._means:
+                self._standardize(part, array, targets[part])
+            else:
+                targets[part][...] = array
+
+    def _normalized(self, original: Any) -> Any:
+        """One observation of one environment, normalised into new arrays."""
+        parts = {part: np.asarray(array) for part, array in parts_of(original).items()}
+        for part in self._spec.parts:
+            normalized = np.empty(parts[part].shape, np.float32)
+            self._standardize(part, parts[part], normalized)
+            parts[part] = normalized
+        return parts if isinstance(original, dict) else parts[WHOLE]
+
+    def _standardize(self, part: str, original: np.ndarray, target: np.ndarray) -> None:
+        standardized = np.subtract(original, self._means[part])
+        np.divide(standardized, self._deviations[part], out=standardized)
+        # In this order: np.clip() takes three times as long.
+        np.maximum(standardized, -self._spec.clip_obs, out=standardized)
+        np.minimum(standardized, self._spec.clip_obs, out=target, casting="same_kind")
+
+    def _normalize_rewards(self, original: np.ndarray, target: np.ndarray) -> None:
+        if not self._spec.norm_reward:
+            target[...] = original
+            return
+        scaled = original / self._returns_deviation
+        np.maximum(scaled, -self._spec.clip_reward, out=scaled)
+        np.minimum(scaled, self._spec.clip_reward, out=target, casting="same_kind")
+
+    def _discounted_returns(self, n_steps: int) -> np.ndarray:
+        """Of each step, ``[T, B]``: they go on from chunk to chunk, and begin anew with an episode."""
+        recorded = np.empty((n_steps, self.n_envs))
+        returns, gamma = self._returns, self._spec.gamma
+        for step, (rewards, dones) in enumerate(
+            zip(self._original_rewards[:n_steps], self._chunk.dones[:n_steps], strict=True)
+        ):
+            returns *= gamma
+            returns += rewards
+            recorded[step] = returns
+            returns[dones] = 0.0
+        return recorded
+
+    def _record_moments(self, part: str, values: np.ndarray, axis: tuple[int, ...] | None) -> None:
+        self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64)
+        self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64)
+
+    @staticmethod
+    def _empty(spec: NormalizerSpec, like: Observations) -> Observations:
+        arrays = {
+            part: np.zeros(array.shape, np.float32 if part in spec.parts else array.dtype)
+            for part, array in parts_of(like).items()
+        }
+        return arrays if isinstance(like, dict) else arrays[WHOLE]
+
+    @staticmethod
+    def _recorded_originals(chunk: Chunk) -> Observations:
+        prefix = f"{ORIGINAL_OBSERVATIONS}/"
+        nested = {name.removeprefix(prefix): array for name, array in chunk.arrays.items() if name.startswith(prefix)}
+        return nested or chunk.arrays[ORIGINAL_OBSERVATIONS]

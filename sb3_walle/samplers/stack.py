@@ -1,0 +1,144 @@
+"""A sampler's environments with everything around them."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.layers import EnvLayer, LayerSpec, OnInfo
+from sb3_walle.samplers.normalizer import NormalizedEnvs
+from sb3_walle.transport.chunk import Chunk, Observations
+
+
+@dataclass(frozen=True)
+class EnvDescription:
+    """
+    What the learner has to know of the environments.
+
+    :param observation_space: what they observe
+    :param action_space: what they can be told to do
+    :param metadata: Gymnasium's metadata
+    """
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    metadata: dict[str, Any]
+
+
+class EnvStack:
+    """
+    Layers upon environments: at the bottom the environments themselves; then what belongs to the ``SamplerVecEnv``;
+    then what was found around it.
+
+    :param envs: the environments
+    :param own_layers: what belongs to the ``SamplerVecEnv``, from the inside to the outside
+    """
+
+    def __init__(self, envs: SamplerEnvs, own_layers: Sequence[LayerSpec] = ()) -> None:
+        self.envs = envs
+        #: what the ``SamplerVecEnv`` shows
+        self.face: EnvLayer = _pile(own_layers, envs, envs)
+        #: what the policy sees
+        self.top: EnvLayer = self.face
+        self._outer_layers: tuple[LayerSpec, ...] = ()
+        self._normalizer: NormalizedEnvs | None = None
+        self._is_top_behind = False
+        #: whether what the environments show is the first observation of an episode, ``[B]``
+        self.episode_starts = np.ones(envs.n_envs, dtype=bool)
+        #: whether a step or a reset has failed, or there was none yet, so that nobody knows what the environments show
+        self.needs_reset = True
+
+    def describe(self) -> EnvDescription:
+        """:return: what the learner has to know of the environments, as the ``SamplerVecEnv`` shows them"""
+        face = self.face
+        return EnvDescription(face.observation_space, face.action_space, self.envs.metadata)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around whatever steps or resets environments: an exception leaves them in the middle of it."""
+        self.needs_reset = True
+        yield
+        self.needs_reset = False
+
+    def wrap(self, layers: tuple[LayerSpec, ...]) -> None:
+        """
+        Put layers around what the ``SamplerVecEnv`` shows. They go on from where the environments are.
+
+        :param layers: from the inside to the outside
+        """
+        # The same ones stay: they remember frames, returns and the like.
+        if layers != self._outer_layers:
+            self._outer_layers = layers
+            self._build_outer_layers()
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+        """
+        Start a new episode in every environment.
+
+        :param seeds: one seed for each environment, or ``None``
+        :param options: reset options for each environment
+        """
+        with self.changing():
+            self.top.reset(seeds, options)
+            self.episode_starts[:] = True
+        self._is_top_behind = False
+
+    def step_face(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
+        """
+        Step every environment once, as the ``SamplerVecEnv`` does in lockstep. The layers around it take no part.
+
+        :param actions: one action for each environment
+        :param rewards: receives the rewards, ``[B]``
+        :param on_info: called with each info
+        """
+        self._is_top_behind = self.top is not self.face
+        face = self.face
+        with self.changing():
+            face.step(actions, face.observations, rewards, self.episode_starts, on_info)
+            face.keep(face.observations)
+
+    def begin_chunk(self, chunk: Chunk, published: Mapping[str, np.ndarray]) -> None:
+        """
+        Get ready to step the top layer.
+
+        :param chunk: the chunk that is about to be filled
+        :param published: what the learner has published, statistics of observations and rewards among it
+        """
+        if self.needs_reset:
+            self.reset([None] * self.envs.n_envs, [{}] * self.envs.n_envs)
+        elif self._is_top_behind:
+            self._build_outer_layers()
+        if self._normalizer is not None:
+            self._normalizer.load_statistics(published)
+            self._normalizer.begin_chunk(chunk)
+
+    def end_chunk(self, observations: Observations, episode_starts: np.ndarray) -> None:
+        """
+        Note where the environments are.
+
+        :param observations: what the last step led to, ``[B, ...]``
+        :param episode_starts: whether these are the first of an episode, ``[B]``
+        """
+        if self._normalizer is not None:
+            self._normalizer.end_chunk()
+        self.top.keep(observations)
+        self.episode_starts[:] = episode_starts
+
+    def _build_outer_layers(self) -> None:
+        self._normalizer = None
+        self._is_top_behind = False
+        self.top = self.face
+        for layer in self._outer_layers:
+            self.top = layer.build(self.top, self.envs)
+            if isinstance(self.top, NormalizedEnvs):
+                self._normalizer = self.top
+
+
+def _pile(layers: Sequence[LayerSpec], bottom: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
+    for layer in layers:
+        bottom = layer.build(bottom, envs)
+    return bottom

@@ -1,0 +1,198 @@
+"""VecEnv wrappers in a sampler: the very classes of SB3, or of the user, around the sampler's own environments."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common import vec_env as sb3_vec_env
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
+from sb3_walle.transport.chunk import Observations
+
+
+@dataclass(frozen=True)
+class StockWrapper:
+    """
+    One of SB3's own wrappers.
+
+    :param name: name of its class
+    :param arguments: arguments of its constructor by name
+    :param attributes: what to set once it is constructed, by name
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...] = ()
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
+        """
+        :param inner: the layer below
+        :param envs: the environments at the bottom
+        :return: the layer around it
+        """
+        return WrappedEnvs(self._wrap, inner, envs)
+
+    def _wrap(self, venv: VecEnv) -> VecEnv:
+        with warnings.catch_warnings():
+            # Whoever wrapped the samplers has seen them already.
+            warnings.simplefilter("ignore")
+            wrapped = getattr(sb3_vec_env, self.name)(venv, **dict(self.arguments))
+        for name, value in self.attributes:
+            setattr(wrapped, name, value)
+        return wrapped
+
+
+@dataclass(frozen=True)
+class UserWrapper:
+    """
+    A wrapper of the user's choice.
+
+    :param wrap: takes a ``VecEnv`` and returns it wrapped
+    """
+
+    wrap: Callable[[VecEnv], VecEnv]
+
+    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
+        """
+        :param inner: the layer below
+        :param envs: the environments at the bottom
+        :return: the layer around it
+        :raises TypeError: if the function returns something else than a ``VecEnv``
+        """
+        return WrappedEnvs(self.wrap, inner, envs)
+
+
+class WrappedEnvs:
+    """
+    A layer that is a ``VecEnv`` wrapper around another layer.
+
+    :param wrap: takes a ``VecEnv`` and returns it wrapped
+    :param inner: the layer below, which goes on from where it is
+    :param envs: the environments at the bottom
+    :raises TypeError: if ``wrap`` returns something else than a ``VecEnv``
+    """
+
+    def __init__(self, wrap: Callable[[VecEnv], VecEnv], inner: EnvLayer, envs: SamplerEnvs) -> None:
+        self._inner_env = _LayerVecEnv(inner, envs)
+        self.venv = wrap(self._inner_env)
+        if not isinstance(self.venv, VecEnv):
+            raise TypeError(f"vec_wrapper must take a VecEnv and return it wrapped, but it returned {type(self.venv)}")
+        if self.venv.num_envs != inner.n_envs:
+            raise ValueError(
+                f"vec_wrapper turned {inner.n_envs} environments into {self.venv.num_envs}, "
+                "but every environment must remain one"
+            )
+        self.n_envs = inner.n_envs
+        self.observation_space, self.action_space = self.venv.observation_space, self.venv.action_space
+        # The wrapper learns what the environments show as if they had just been reset.
+        self.observations: Observations = deepcopy(self.venv.reset())  # type: ignore[assignment]
+        self._inner_env.is_adopted = True
+
+    def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+        """
+        Start a new episode in every environment.
+
+        :param seeds: one seed for each environment, or ``None``
+        :param options: reset options for each environment
+        """
+        self._inner_env.prepare_reset(seeds, options)
+        copy_observations(self.venv.reset(), self.observations)  # type: ignore[arg-type]
+
+    def step(
+        self,
+        actions: Sequence[Any] | np.ndarray,
+        observations: Observations,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        on_info: OnInfo,
+    ) -> None:
+        """
+        Step every environment once.
+
+        :param actions: one action for each environment
+        :param observations: receives what the wrapper shows, ``[B, ...]``
+        :param rewards: receives its rewards, ``[B]``
+        :param dones: receives whether the step ended an episode, ``[B]``
+        :param on_info: called with each of its infos
+        """
+        after, rewards[...], dones[...], infos = self.venv.step(np.asarray(actions))
+        copy_observations(after, observations)  # type: ignore[arg-type]
+        for env, info in enumerate(infos):
+            on_info(env, info, bool(dones[env]))
+
+    def keep(self, observations: Observations) -> None:
+        """
+        :param observations: what the last step led to, ``[B, ...]``
+        """
+        copy_observations(observations, self.observations)
+        self._inner_env.keep()
+
+
+class _LayerVecEnv(VecEnv):
+    """A layer as the ``VecEnv`` that a wrapper is put around."""
+
+    def __init__(self, layer: EnvLayer, envs: SamplerEnvs) -> None:
+        self._layer, self._envs = layer, envs
+        self._actions: np.ndarray | None = None
+        self._last: Observations | None = None
+        #: whether the wrapper knows what the environments show; until then a reset only tells it
+        self.is_adopted = False
+        self.metadata = envs.metadata
+        super().__init__(layer.n_envs, layer.observation_space, layer.action_space)
+
+    def prepare_reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+        self._seeds, self._options = list(seeds), list(options)
+
+    def reset(self) -> VecEnvObs:
+        if self.is_adopted:
+            self._layer.reset(self._seeds, self._options)
+            self._reset_seeds()
+            self._reset_options()
+            self.reset_infos = self._envs.reset_infos
+        self._last = None
+        return deepcopy(self._layer.observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        assert self._actions is not None
+        self._last = _empty_like(self._layer.observations)
+        rewards, dones = np.empty(self.num_envs, np.float32), np.empty(self.num_envs, bool)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        self._layer.step(self._actions, self._last, rewards, dones, lambda env, info, _: infos.__setitem__(env, info))
+        self.reset_infos = self._envs.reset_infos
+        return deepcopy(self._last), rewards, dones, infos
+
+    def keep(self) -> None:
+        if self._last is not None:
+            self._layer.keep(self._last)
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        return self._envs.get_attr(attr_name, list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        self._envs.set_attr(attr_name, value, list(self._get_indices(indices)))
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        return self._envs.env_method(method_name, method_args, method_kwargs, list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        return self._envs.env_is_wrapped(wrapper_class, list(self._get_indices(indices)))
+
+
+def _empty_like(observations: Observations) -> Observations:
+    if isinstance(observations, dict):
+        return {key: np.empty_like(array) for key, array in observations.items()}
+    return np.empty_like(observations)

@@ -1,0 +1,173 @@
+"""What was put around a SamplerVecEnv, as something that samplers can do themselves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecEnv,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+
+from sb3_walle.normalization import normalizer_spec
+from sb3_walle.samplers.layers import LayerSpec
+from sb3_walle.samplers.normalizer import WHOLE
+from sb3_walle.samplers.vec_wrappers import StockWrapper
+from sb3_walle.vec_env import SamplerVecEnv
+
+
+@dataclass(frozen=True)
+class WrappedSamplers:
+    """
+    Samplers and what is around them.
+
+    :param samplers: the samplers
+    :param layers: what is around them, for the samplers to do, from the inside to the outside
+    :param observation_space: what the policy observes, with the data types that it comes in
+    :param vec_normalize: the ``VecNormalize`` among the wrappers
+    :param monitors: the ``VecMonitor`` wrappers among them
+    """
+
+    samplers: SamplerVecEnv
+    layers: tuple[LayerSpec, ...]
+    observation_space: spaces.Space
+    vec_normalize: VecNormalize | None
+    monitors: tuple[VecMonitor, ...]
+
+
+def chain_of(env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
+    """
+    :param env: a ``VecEnv``
+    :return: what is inside of all wrappers, and the wrappers from the inside to the outside
+    """
+    wrappers: list[VecEnvWrapper] = []
+    while isinstance(env, VecEnvWrapper):
+        wrappers.insert(0, env)
+        env = env.venv
+    return env, wrappers
+
+
+def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
+    """
+    :param env: the training environment
+    :return: the samplers and what is around them; ``None`` if there are no samplers inside
+    :raises ValueError: if they are inside of a wrapper that samplers cannot run
+    """
+    if env is None:
+        return None
+    samplers, wrappers = chain_of(env)
+    if not isinstance(samplers, SamplerVecEnv):
+        return None
+    obstacle = why_not_in_samplers(wrappers)
+    if obstacle is not None:
+        raise ValueError(obstacle)
+    space = samplers.observation_space
+    for wrapper in wrappers:
+        space = _space_above(space, wrapper)
+    return WrappedSamplers(
+        samplers,
+        tuple(_LAYERS[type(wrapper)](wrapper) for wrapper in wrappers),
+        space,
+        next((wrapper for wrapper in wrappers if isinstance(wrapper, VecNormalize)), None),
+        tuple(wrapper for wrapper in wrappers if isinstance(wrapper, VecMonitor)),
+    )
+
+
+def why_not_in_samplers(wrappers: list[VecEnvWrapper]) -> str | None:
+    """
+    :param wrappers: wrappers from the inside to the outside
+    :return: why samplers cannot run them, and what to do; ``None`` if they can
+    """
+    for wrapper in wrappers:
+        name = type(wrapper).__name__
+        if type(wrapper) not in _LAYERS:
+            known = ", ".join(sorted(kind.__name__ for kind in _LAYERS))
+            return (
+                f"Samplers step their environments on their own, so they would have to run the {name} around them "
+                f"themselves, which they can do with {known}. To run any other wrapper inside of samplers, pass "
+                f"SamplerVecEnv(env_fns, vec_wrapper=lambda venv: {name}(venv, ...)), or wrap the environments in the "
+                "functions that build them."
+            )
+    if sum(isinstance(wrapper, VecNormalize) for wrapper in wrappers) > 1:
+        return "There is more than one VecNormalize around the samplers. Use one."
+    return None
+
+
+def _stock(name: str, *argument_names: str) -> Callable[[Any], StockWrapper]:
+    """For a wrapper that keeps its constructor's arguments under their names."""
+    return lambda wrapper: StockWrapper(
+        name, tuple((argument, getattr(wrapper, argument)) for argument in argument_names)
+    )
+
+
+def _frame_stack(wrapper: VecFrameStack) -> StockWrapper:
+    stacked = wrapper.stacked_obs
+    return StockWrapper("VecFrameStack", (("n_stack", stacked.n_stack), ("channels_order", _channels_order(stacked))))
+
+
+def _channels_order(stacked: StackedObservations) -> Any:
+    if isinstance(stacked.observation_space, spaces.Dict):
+        return {key: _channels_order(inner) for key, inner in stacked.sub_stacked_observations.items()}
+    return "first" if stacked.channels_first else "last"
+
+
+def _monitor(wrapper: VecMonitor) -> StockWrapper:
+    # No file: the learner's own wrapper writes it. The clock is the same for all processes of a machine.
+    return StockWrapper(
+        "VecMonitor", (("info_keywords", wrapper.info_keywords),), attributes=(("t_start", wrapper.t_start),)
+    )
+
+
+_LAYERS: dict[type[VecEnvWrapper], Callable[[Any], LayerSpec]] = {
+    VecCheckNan: _stock("VecCheckNan", "raise_exception", "warn_once", "check_inf"),
+    VecExtractDictObs: _stock("VecExtractDictObs", "key"),
+    VecFrameStack: _frame_stack,
+    VecMonitor: _monitor,
+    VecNormalize: normalizer_spec,
+    VecTransposeImage: _stock("VecTransposeImage", "skip"),
+}
+
+
+def _space_above(space: spaces.Space, wrapper: VecEnvWrapper) -> spaces.Space:
+    """
+    What a wrapper shows. Its own space tells the shapes, but not always the data types: those of normalised
+    observations are not what ``VecNormalize`` declares.
+    """
+    if isinstance(wrapper, VecNormalize):
+        parts = normalizer_spec(wrapper).parts
+        return _with_dtypes(wrapper.observation_space, {**_dtypes(space), **dict.fromkeys(parts, np.dtype(np.float32))})
+    if isinstance(wrapper, VecFrameStack):
+        return wrapper.observation_space
+    if isinstance(wrapper, VecExtractDictObs):
+        assert isinstance(space, spaces.Dict)
+        return space.spaces[wrapper.key]
+    return _with_dtypes(wrapper.observation_space, _dtypes(space))
+
+
+def _dtypes(space: spaces.Space) -> dict[str, Any]:
+    return (
+        {key: part.dtype for key, part in space.spaces.items()}
+        if isinstance(space, spaces.Dict)
+        else {WHOLE: space.dtype}
+    )
+
+
+def _with_dtypes(space: spaces.Space, dtypes: dict[str, Any]) -> spaces.Space:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _with_dtype(part, dtypes[key]) for key, part in space.spaces.items()})
+    return _with_dtype(space, dtypes[WHOLE])
+
+
+def _with_dtype(space: spaces.Space, dtype: Any) -> spaces.Space:
+    if space.dtype == dtype or not isinstance(space, spaces.Box):
+        return space
+    return spaces.Box(-np.inf, np.inf, space.shape, dtype)

@@ -1,0 +1,140 @@
+"""Every space that SB3's PPO takes."""
+
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from oracle import assert_same_training, assert_trains_pipelined
+from space_env import SpaceEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecTransposeImage
+
+from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle.samplers.actors.choice import choose_actor
+from sb3_walle.samplers.errors import SamplerError
+
+VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
+CHANNELS_FIRST = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+CHANNELS_LAST = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+
+ACTION_SPACES = {
+    "box": spaces.Box(-1.0, 1.0, (1,), np.float32),
+    "box, asymmetric": spaces.Box(-2.0, 5.0, (2,), np.float32),
+    "box, bounds of their own": spaces.Box(np.array([-2.0, 0.5]), np.array([5.0, 0.75]), dtype=np.float64),
+    "box, matrix": spaces.Box(-2.0, 5.0, (2, 3), np.float32),
+    "box, matrix of float64": spaces.Box(-2.0, 5.0, (2, 3), np.float64),
+    "discrete": spaces.Discrete(4),
+    "discrete, from 3": spaces.Discrete(4, start=3),
+    "multi-discrete": spaces.MultiDiscrete([2, 3, 4]),
+    "multi-binary": spaces.MultiBinary(3),
+}
+OBSERVATION_SPACES = {
+    "box": VECTOR,
+    "box, one number": spaces.Box(-1.0, 1.0, (1,), np.float64),
+    "box, matrix": spaces.Box(-2.0, 5.0, (2, 3), np.float32),
+    "box, float64": spaces.Box(-2.0, 5.0, (3,), np.float64),
+    "box, uint8": spaces.Box(0, 255, (3,), np.uint8),
+    "box, int64": spaces.Box(-9, 9, (2, 3), np.int64),
+    "box, int32": spaces.Box(-9, 9, (3,), np.int32),
+    "box, unbounded": spaces.Box(-np.inf, np.inf, (3,), np.float32),
+    "box, half bounded": spaces.Box(np.array([0.0, -np.inf]), np.array([np.inf, 1.0]), dtype=np.float64),
+    "image for an MLP": CHANNELS_FIRST,
+    "discrete": spaces.Discrete(5),
+    "multi-discrete": spaces.MultiDiscrete([2, 3, 4]),
+    "multi-binary": spaces.MultiBinary(3),
+    "multi-binary, matrix": spaces.MultiBinary([2, 3]),
+}
+DICTIONARIES = {
+    "numbers": {"b": spaces.Box(-2.0, 5.0, (2, 2), np.float64), "a": spaces.Discrete(5), "c": spaces.MultiBinary(3)},
+    "with an image": {"image": CHANNELS_FIRST, "number": spaces.MultiDiscrete([2, 3])},
+}
+DICTIONARIES_LAST = {"image": CHANNELS_LAST, "vector": VECTOR}
+
+# More of NatureCNN's features than that only take time.
+SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 8}}
+SMALL_COMBINED = {"features_extractor_kwargs": {"cnn_output_dim": 8}}
+
+
+def task(observation_space: spaces.Space = VECTOR, action_space: spaces.Space | None = None) -> partial[SpaceEnv]:
+    return partial(SpaceEnv, observation_space, action_space or spaces.Discrete(3))
+
+
+@pytest.mark.parametrize("action_space", ACTION_SPACES.values(), ids=ACTION_SPACES)
+def test_actions(action_space: spaces.Space) -> None:
+    assert_same_training("MlpPolicy", task(action_space=action_space))
+    model = assert_trains_pipelined("MlpPolicy", task(action_space=action_space))
+    assert choose_actor(model.actor, model.policy) == "numpy"
+
+
+@pytest.mark.parametrize("observation_space", OBSERVATION_SPACES.values(), ids=OBSERVATION_SPACES)
+def test_observations(observation_space: spaces.Space) -> None:
+    assert_same_training("MlpPolicy", task(observation_space))
+    model = assert_trains_pipelined("MlpPolicy", task(observation_space))
+    assert choose_actor(model.actor, model.policy) == "numpy"
+
+
+@pytest.mark.parametrize("name", DICTIONARIES)
+def test_dictionaries(name: str) -> None:
+    # A list of pairs keeps its order, while a dictionary's keys would be sorted.
+    space = spaces.Dict(list(DICTIONARIES[name].items()))
+    kwargs = SMALL_COMBINED if "image" in space.spaces else {}
+    assert_same_training("MultiInputPolicy", task(space), policy_kwargs=kwargs)
+    model = assert_trains_pipelined("MultiInputPolicy", task(space), policy_kwargs=kwargs)
+    assert choose_actor(model.actor, model.policy) == ("torch" if "image" in space.spaces else "numpy")
+
+
+def test_images() -> None:
+    assert_same_training("CnnPolicy", task(CHANNELS_FIRST), policy_kwargs=SMALL_CNN)
+    model = assert_trains_pipelined("CnnPolicy", task(CHANNELS_FIRST), policy_kwargs=SMALL_CNN)
+    assert isinstance(model.env, SamplerVecEnv)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MlpPolicy"])
+def test_images_with_channels_last_are_transposed(policy: str) -> None:
+    kwargs = SMALL_CNN if policy == "CnnPolicy" else {}
+    assert_same_training(policy, task(CHANNELS_LAST), policy_kwargs=kwargs)
+    model = assert_trains_pipelined(policy, task(CHANNELS_LAST), policy_kwargs=kwargs)
+    assert_transposed_around_samplers(model)
+
+
+def test_images_with_channels_last_in_a_dictionary_are_transposed() -> None:
+    space = spaces.Dict(DICTIONARIES_LAST)
+    assert_same_training("MultiInputPolicy", task(space), policy_kwargs=SMALL_COMBINED)
+    model = assert_trains_pipelined("MultiInputPolicy", task(space), policy_kwargs=SMALL_COMBINED)
+    assert_transposed_around_samplers(model)
+
+
+def assert_transposed_around_samplers(model: AsyncPPO) -> None:
+    assert type(model.env) is VecTransposeImage and type(model.env.venv) is SamplerVecEnv
+
+
+@pytest.mark.parametrize(
+    "action_space",
+    [
+        spaces.MultiBinary([2, 2]),
+        spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        spaces.Dict({"a": spaces.Discrete(2)}),
+        spaces.Tuple([spaces.Discrete(2)]),
+    ],
+    ids=["matrix of bits", "unbounded", "dictionary", "tuple"],
+)
+def test_actions_that_sb3_refuses_are_refused_in_its_words(action_space: spaces.Space) -> None:
+    with pytest.raises((AssertionError, NotImplementedError)) as expected:
+        PPO("MlpPolicy", make_vec_env(task(action_space=action_space), 1), device="cpu")
+    with pytest.raises(type(expected.value), match=re.escape(str(expected.value))):
+        AsyncPPO("MlpPolicy", task(action_space=action_space), n_samplers=1, backend="inline", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "observation_space",
+    [spaces.Dict({"a": spaces.Dict({"b": VECTOR})}), spaces.Tuple([VECTOR, VECTOR])],
+    ids=["nested", "tuple"],
+)
+def test_observations_that_sb3_refuses_are_refused(observation_space: spaces.Space) -> None:
+    with pytest.raises(NotImplementedError):
+        PPO("MultiInputPolicy", make_vec_env(task(observation_space), 1), device="cpu")
+    with pytest.raises((NotImplementedError, SamplerError), match="observation space is not supported"):
+        AsyncPPO("MultiInputPolicy", task(observation_space), n_samplers=1, backend="inline", device="cpu")
