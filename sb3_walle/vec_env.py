@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_walle.backends import BACKENDS, make_backend
@@ -162,6 +163,9 @@ class SamplerVecEnv(VecEnv):
         :param indices: which environments, by default all
         :return: whether each of them is wrapped in it
         """
+        if wrapper_class is Monitor:
+            # Samplers see to that. The question would make each of them import SB3, and torch with it.
+            return [True for _ in self._get_indices(indices)]
         return self._ask_some(lambda envs: EnvIsWrapped(wrapper_class, envs), indices)
 
     def get_images(self) -> Sequence[np.ndarray | None]:

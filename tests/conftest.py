@@ -17,8 +17,16 @@ def _single_threaded() -> None:
 
 def child_processes() -> set[int]:
     """Numbers of this process's children, zombies included, but not of those that the standard library keeps."""
-    children = {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    children = {pid for task in Path("/proc/self/task").iterdir() for pid in children_of(task)}
     return {int(pid) for pid in children if "multiprocessing" not in command_line(pid)}
+
+
+def children_of(task: Path) -> list[str]:
+    """Numbers of a thread's children; nothing if it has just ended."""
+    try:
+        return (task / "children").read_text().split()
+    except FileNotFoundError:
+        return []
 
 
 def command_line(pid: str) -> str:

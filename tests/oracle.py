@@ -197,7 +197,9 @@ def assert_behaviour_of(model: PPO, arrays: dict[str, Any]) -> None:
     if arrays["actions"].dtype.kind == "i" and not model.action_space.shape:
         actions = actions.long().flatten()
     with th.no_grad():
-        values, log_probs, _ = policy.evaluate_actions(obs_as_tensor(flat(arrays["observations"]), "cpu"), actions)
+        values, log_probs, _ = policy.evaluate_actions(
+            obs_as_tensor(flat(arrays["observations"]), model.device), actions
+        )
     for name, computed in (("values", values), ("log_probs", log_probs)):
         np.testing.assert_allclose(flat(arrays[name]), computed.numpy().flatten(), 1e-3, 1e-4, err_msg=name)
 

@@ -631,6 +631,37 @@ def test_a_forked_child_may_close_what_it_has_a_copy_of(tmp_path: Path) -> None:
     assert run_script(use_in_child("model.env.close()"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
 
 
+@pytest.mark.xfail(reason="a spawned child's main module is pickled by reference, which samplers cannot follow")
+@pytest.mark.parametrize("env", ["Mine", "'Mine-v0'"])
+def test_an_environment_of_the_script_trains_in_a_spawned_child(env: str, tmp_path: Path) -> None:
+    program = """
+    import multiprocessing
+
+    import gymnasium as gym
+
+    class Mine(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+        def reset(self, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.observation_space.sample(), {}
+        def step(self, action):
+            return self.observation_space.sample(), 1.0, self.np_random.random() < 0.1, False, {}
+
+    gym.register("Mine-v0", entry_point=f"{__name__}:Mine", max_episode_steps=9)
+
+    def train():
+        from sb3_walle import AsyncPPO
+        model = AsyncPPO("MlpPolicy", ENV, n_samplers=2, n_steps=32, batch_size=32, device="cpu")
+        print("trained", model.learn(64).num_timesteps, flush=True)
+
+    if __name__ == "__main__":
+        child = multiprocessing.get_context("spawn").Process(target=train)
+        child.start()
+        child.join()
+    """
+    assert run_script(program.replace("ENV", env), tmp_path).endswith("trained 64\n")
+
+
 def test_a_model_travels_to_a_worker_and_back(tmp_path: Path) -> None:
     program = """
     from concurrent.futures import ProcessPoolExecutor

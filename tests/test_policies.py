@@ -218,7 +218,7 @@ class RunningStatistics(Recorder):
         super()._on_rollout_end()
         policy = self.model.policy
         with th.no_grad():
-            values = policy.predict_values(obs_as_tensor(flat(self.buffers[-1]["observations"]), "cpu"))
+            values = policy.predict_values(obs_as_tensor(flat(self.buffers[-1]["observations"]), policy.device))
         self.values.append(values.numpy().flatten())
         self.means.append(policy.state_dict()["features_extractor.network.2.running_mean"].numpy().copy())
 

@@ -87,8 +87,11 @@ class Contiguous(VecEnvWrapper):
         return self.venv.reset().copy(order="C")
 
     def step_wait(self) -> Any:
-        observations, *others = self.venv.step_wait()
-        return (observations.copy(order="C"), *others)
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = info["terminal_observation"].copy(order="C")
+        return observations.copy(order="C"), rewards, dones, infos
 
 
 WRAPPERS: dict[str, tuple[str, Any, Wrap]] = {

@@ -203,9 +203,11 @@ class InfoRecorder:
         :param info: its info, which will arrive as a plain dictionary; the environment may change it afterwards
         :param done: whether its episode ended
         """
-        if not (done or self._every_step):
+        # SB3 logs an episode wherever an info tells of one, whether the environment says that it is over or not.
+        tells_of_episode = done or EPISODE in info
+        if not (tells_of_episode or self._every_step):
             return
-        keys = self._keys_at_end if done else self._keys
+        keys = self._keys_at_end if tells_of_episode else self._keys
         kept = dict(info) if keys is None else {key: value for key, value in info.items() if key in keys}
         if not _IMMUTABLE.issuperset(map(type, kept.values())):
             _copy_mutable_values(kept)

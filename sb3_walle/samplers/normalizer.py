@@ -128,7 +128,7 @@ class NormalizedEnvs:
 
     def load_statistics(self, arrays: Mapping[str, np.ndarray]) -> None:
         """
-        Normalise with other statistics from now on.
+        Normalise with other statistics from now on, and so what the environments show at present.
 
         :param arrays: means and variances, as published by the learner; only valid during the call
         """
@@ -137,17 +137,17 @@ class NormalizedEnvs:
             self._deviations[part] = np.sqrt(arrays[variance_of(part)] + self._spec.epsilon)
         # A scalar of float64 as in VecNormalize, on which the type of the quotient depends.
         self._returns_deviation = np.sqrt(np.float64(arrays[variance_of(RETURNS)]) + self._spec.epsilon)
+        self._normalize(self.inner.observations, self.observations)
 
     def begin_chunk(self, chunk: Chunk) -> None:
         """
-        Record into this chunk from now on. What the environments show is normalised with the present statistics.
+        Record into this chunk from now on.
 
         :param chunk: the chunk that is about to be filled
         """
         self._chunk, self._step = chunk, 0
         self._originals = self._recorded_originals(chunk)
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
-        self._normalize(self.inner.observations, self.observations)
 
     def end_chunk(self) -> None:
         """Record the mean and variance of what the steps of the chunk led to."""
@@ -167,6 +167,7 @@ class NormalizedEnvs:
         """
         self.inner.reset(seeds, options)
         self._returns[:] = 0.0
+        self._normalize(self.inner.observations, self.observations)
 
     def step(
         self,
@@ -215,11 +216,11 @@ class NormalizedEnvs:
 
     def _normalized(self, original: Any) -> Any:
         """One observation of one environment, normalised into new arrays."""
-        parts = {part: np.asarray(array) for part, array in parts_of(original).items()}
+        parts = dict(parts_of(original))
         for part in self._spec.parts:
-            normalized = np.empty(parts[part].shape, np.float32)
-            self._standardize(part, parts[part], normalized)
-            parts[part] = normalized
+            array = np.asarray(parts[part])
+            parts[part] = np.empty(array.shape, np.float32)
+            self._standardize(part, array, parts[part])
         return parts if isinstance(original, dict) else parts[WHOLE]
 
     def _standardize(self, part: str, original: np.ndarray, target: np.ndarray) -> None:

@@ -155,7 +155,7 @@ class _ChunkFiller:
 
     def __init__(self, index: int, stack: EnvStack, settings: CollectionSettings) -> None:
         self.stack = stack
-        n_envs, action_space = stack.envs.n_envs, stack.top.action_space
+        n_envs, action_space = stack.envs.n_envs, stack.face.action_space
         self.weight_names = settings.actor.weight_names
         self.actor: Actor = settings.actor.build(n_envs)
         self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)

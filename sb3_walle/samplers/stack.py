@@ -66,14 +66,16 @@ class EnvStack:
 
     def wrap(self, layers: tuple[LayerSpec, ...]) -> None:
         """
-        Put layers around what the ``SamplerVecEnv`` shows. They go on from where the environments are.
+        Put layers around what the ``SamplerVecEnv`` shows. They are built when the next chunk begins, and go on from
+        where the environments are.
 
         :param layers: from the inside to the outside
         """
         # The same ones stay: they remember frames, returns and the like.
         if layers != self._outer_layers:
             self._outer_layers = layers
-            self._build_outer_layers()
+            self.top, self._normalizer = self.face, None
+            self._is_top_behind = True
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         """
@@ -85,7 +87,6 @@ class EnvStack:
         with self.changing():
             self.top.reset(seeds, options)
             self.episode_starts[:] = True
-        self._is_top_behind = False
 
     def step_face(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
         """
@@ -95,7 +96,7 @@ class EnvStack:
         :param rewards: receives the rewards, ``[B]``
         :param on_info: called with each info
         """
-        self._is_top_behind = self.top is not self.face
+        self._is_top_behind = len(self._outer_layers) > 0
         face = self.face
         with self.changing():
             face.step(actions, face.observations, rewards, self.episode_starts, on_info)
@@ -108,12 +109,13 @@ class EnvStack:
         :param chunk: the chunk that is about to be filled
         :param published: what the learner has published, statistics of observations and rewards among it
         """
+        if self._is_top_behind:
+            self._build_outer_layers(published)
+        elif self._normalizer is not None:
+            self._normalizer.load_statistics(published)
         if self.needs_reset:
             self.reset([None] * self.envs.n_envs, [{}] * self.envs.n_envs)
-        elif self._is_top_behind:
-            self._build_outer_layers()
         if self._normalizer is not None:
-            self._normalizer.load_statistics(published)
             self._normalizer.begin_chunk(chunk)
 
     def end_chunk(self, observations: Observations, episode_starts: np.ndarray) -> None:
@@ -128,14 +130,15 @@ class EnvStack:
         self.top.keep(observations)
         self.episode_starts[:] = episode_starts
 
-    def _build_outer_layers(self) -> None:
-        self._normalizer = None
-        self._is_top_behind = False
-        self.top = self.face
+    def _build_outer_layers(self, published: Mapping[str, np.ndarray]) -> None:
+        self.top, self._normalizer = self.face, None
         for layer in self._outer_layers:
             self.top = layer.build(self.top, self.envs)
             if isinstance(self.top, NormalizedEnvs):
+                # Before the next layer looks at what it shows.
                 self._normalizer = self.top
+                self._normalizer.load_statistics(published)
+        self._is_top_behind = False
 
 
 def _pile(layers: Sequence[LayerSpec], bottom: EnvLayer, envs: SamplerEnvs) -> EnvLayer:

@@ -91,7 +91,7 @@ class WrappedEnvs:
         self.n_envs = inner.n_envs
         self.observation_space, self.action_space = self.venv.observation_space, self.venv.action_space
         # The wrapper learns what the environments show as if they had just been reset.
-        self.observations: Observations = deepcopy(self.venv.reset())  # type: ignore[assignment]
+        self.observations = _contiguous_copy(self.venv.reset())  # type: ignore[arg-type]
         self._inner_env.is_adopted = True
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
@@ -190,6 +190,13 @@ class _LayerVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         return self._envs.env_is_wrapped(wrapper_class, list(self._get_indices(indices)))
+
+
+def _contiguous_copy(observations: Observations) -> Observations:
+    """Laid out as in a chunk, on which the rounding of torch's convolutions depends."""
+    if isinstance(observations, dict):
+        return {key: array.copy(order="C") for key, array in observations.items()}
+    return observations.copy(order="C")
 
 
 def _empty_like(observations: Observations) -> Observations:
