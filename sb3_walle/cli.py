@@ -331,7 +331,7 @@ def run_returns(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
-    from sb3_walle.experiments.returns import ReturnsSettings, compare_returns
+    from sb3_walle.experiments.returns.comparison import ReturnsSettings, compare_returns
 
     ppo = dict(vars(arguments))
     settings = ReturnsSettings(

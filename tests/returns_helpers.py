@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from sb3_walle.experiments.benchmark import Machine
-from sb3_walle.experiments.returns_training import ReturnsSettings
+from sb3_walle.experiments.returns.training import ReturnsSettings
 
 TINY = ReturnsSettings(
     "CartPole-v1",

@@ -121,6 +121,7 @@ def test_sb3s_figures_and_our_own_are_logged(tmp_path: Path) -> None:
     for name, model in models.items():
         model.set_logger(configure(str(tmp_path / name), ["json"]))
         model.learn(900, log_interval=30)
+        model.logger.close()
         logs[name] = [json.loads(line) for line in (tmp_path / name / "progress.json").read_text().splitlines()]
     keys = {name: {key for row in rows for key in row} for name, rows in logs.items()}
     own = {"time/collect_seconds", "time/wait_seconds", "time/learn_seconds"}

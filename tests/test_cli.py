@@ -15,8 +15,9 @@ from stable_baselines3.common.callbacks import ProgressBarCallback
 
 from sb3_walle import __version__
 from sb3_walle.cli import build_parser, main
-from sb3_walle.experiments import returns, training
+from sb3_walle.experiments import training
 from sb3_walle.experiments.plots import plot_learning_curve, read_learning_curve
+from sb3_walle.experiments.returns import comparison as returns
 
 TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0"]
 

@@ -197,7 +197,7 @@ def statistics_of(vec_normalize: VecNormalize) -> dict[str, RunningMeanStd]:
 
 
 def statistics_of_sb3(recorder: Originals, keys: list[str] | None, gamma: float) -> dict[str, RunningMeanStd]:
-    """What SB3's VecNormalize makes of the same observations, rewards and ends of episodes, one step after the other."""
+    """What SB3's VecNormalize makes of the same observations, rewards and ends of episodes, step by step."""
     found: dict[str, RunningMeanStd] = {"returns": RunningMeanStd(shape=())}
     for key in keys or ["obs"]:
         series = [observation if keys is None else observation[key] for observation in recorder.observations]

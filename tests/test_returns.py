@@ -14,11 +14,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_walle.experiments import returns
 from sb3_walle.experiments.environments import UsageError
-from sb3_walle.experiments.returns import ReturnsSettings, compare_returns
-from sb3_walle.experiments.returns_log import BinReturn, ReturnsLog
-from sb3_walle.experiments.returns_training import ReturnRecorder, Trainee, train_once, trainees
+from sb3_walle.experiments.returns import comparison as returns
+from sb3_walle.experiments.returns.comparison import ReturnsSettings, compare_returns
+from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
+from sb3_walle.experiments.returns.training import ReturnRecorder, Trainee, train_once, trainees
 
 NAN = float("nan")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from returns_helpers import ASYNC_NAME, MACHINE, PPO_NAME, TINY, cells_of, is_picture
 
-from sb3_walle.experiments.returns_plot import plot_returns
-from sb3_walle.experiments.returns_report import final_returns, format_report
+from sb3_walle.experiments.returns.plot import plot_returns
+from sb3_walle.experiments.returns.report import final_returns, format_report
 
 NAN = float("nan")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sb3_walle.experiments.seed_noise import Difference, compare_means, t_quantile
+from sb3_walle.experiments.returns.seed_noise import Difference, compare_means, t_quantile
 
 
 @pytest.mark.parametrize(

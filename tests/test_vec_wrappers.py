@@ -79,8 +79,8 @@ class Offset(VecEnvWrapper):
 
 class Contiguous(VecEnvWrapper):
     """
-    Copies observations. Those that SB3 has transposed lie in memory as before, for which torch takes another convolution
-    with another rounding.
+    Copies observations. Those that SB3 has transposed lie in memory as before, for which torch takes another
+    convolution with another rounding.
     """
 
     def reset(self) -> np.ndarray:

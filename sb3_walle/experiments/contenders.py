@@ -16,7 +16,7 @@ from sb3_walle import AsyncPPO
 from sb3_walle.env_sources import available_cpus
 from sb3_walle.experiments.environments import quiet_factory
 
-Mode = Literal["sync", "pipelined"]
+Mode = Literal["sync", "pipelined", "free"]
 
 VEC_ENVS: dict[str, type[DummyVecEnv | SubprocVecEnv]] = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
 

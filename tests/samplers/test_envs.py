@@ -13,8 +13,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.layers import copy_observations, store
-from sb3_walle.samplers.stack import EnvStack
 from sb3_walle.samplers.monitor import is_wrapped
+from sb3_walle.samplers.stack import EnvStack
 from sb3_walle.transport.chunk import Observations
 
 N_ENVS, N_STEPS = 3, 450

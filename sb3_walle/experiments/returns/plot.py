@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from sb3_walle.experiments.plots import BLUE
-from sb3_walle.experiments.returns_training import ReturnsSettings
+from sb3_walle.experiments.returns.training import ReturnsSettings
 from sb3_walle.experiments.training import plural
 
 # Colours of the Okabe-Ito palette, which are told apart with any kind of colour vision; dashes, in print as well.

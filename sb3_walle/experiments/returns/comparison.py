@@ -16,10 +16,10 @@ from tqdm import tqdm
 from sb3_walle.experiments.benchmark import describe_machine
 from sb3_walle.experiments.contenders import running
 from sb3_walle.experiments.environments import UsageError, check_environment
-from sb3_walle.experiments.returns_log import BinReturn, ReturnsLog
-from sb3_walle.experiments.returns_plot import plot_returns
-from sb3_walle.experiments.returns_report import final_returns, format_mean, format_report, format_settings
-from sb3_walle.experiments.returns_training import FINAL_PART, ReturnsSettings, train_once, trainees
+from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
+from sb3_walle.experiments.returns.plot import plot_returns
+from sb3_walle.experiments.returns.report import final_returns, format_mean, format_report, format_settings
+from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, train_once, trainees
 from sb3_walle.experiments.training import SETTINGS, create_run_directory
 
 __all__ = ["ReturnsOutcome", "ReturnsSettings", "compare_returns"]

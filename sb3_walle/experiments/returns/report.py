@@ -7,8 +7,8 @@ import numpy as np
 
 from sb3_walle.experiments.benchmark import Machine
 from sb3_walle.experiments.benchmark_report import MISSING
-from sb3_walle.experiments.returns_training import FINAL_PART, ReturnsSettings, trainees
-from sb3_walle.experiments.seed_noise import CONFIDENCE, Difference, compare_means
+from sb3_walle.experiments.returns.seed_noise import CONFIDENCE, Difference, compare_means
+from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, trainees
 
 SIGNIFICANT_DIGITS = 4
 

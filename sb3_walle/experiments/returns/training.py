@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Contender, Mode, VecEnvContender, running
 from sb3_walle.experiments.environments import quiet_factory
-from sb3_walle.experiments.returns_log import BinReturn
+from sb3_walle.experiments.returns.log import BinReturn
 
 # What SB3's PPO collects in an iteration with one environment.
 SAMPLES_PER_ITERATION = 2048
@@ -46,7 +46,7 @@ class ReturnsSettings:
     n_seeds: int = 5
     n_samplers: int = 10
     envs_per_sampler: int = 1
-    modes: tuple[str, ...] = ("pipelined",)
+    modes: tuple[Mode, ...] = ("pipelined",)
     normalize: bool = False
     n_bins: int = 20
     ppo: Mapping[str, Any] = field(default_factory=dict)
@@ -133,7 +133,7 @@ def trainees(settings: ReturnsSettings) -> tuple[Trainee, ...]:
     async_arguments = {**arguments, "info_keys": ("episode",), **settings.async_ppo}
     asynchronous = [
         # The benchmark has no use for the mode "free", AsyncPPO has.
-        Trainee(f"{samplers.name}, {mode}", samplers, cast(Mode, mode), async_arguments)
+        Trainee(f"{samplers.name}, {mode}", samplers, mode, async_arguments)
         for mode in dict.fromkeys(settings.modes)
     ]
     return (Trainee(lockstep.name, lockstep, "sync", arguments), *asynchronous)

@@ -1,0 +1,208 @@
+"""Training in other processes than the main one."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import multiprocessing, os, sys, threading
+from concurrent.futures import ProcessPoolExecutor
+
+import torch as th
+
+from sb3_walle import AsyncPPO
+
+
+def train(seed):
+    model = AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=32, batch_size=32, seed=seed, device="cpu")
+    return model.learn(128).num_timesteps
+
+
+def put(queue, seed):
+    queue.put(train(seed))
+
+
+def in_child(context):
+    queue = context.Queue()
+    children = [context.Process(target=put, args=(queue, seed)) for seed in range(2)]
+    for child in children:
+        child.start()
+    results = [queue.get() for _ in children]
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    return results
+
+
+def in_daemonic_workers(context):
+    with context.Pool(2) as pool:
+        return pool.map(train, range(2))
+
+
+def in_executor(context):
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        return list(executor.map(train, range(2)))
+
+
+def in_threads(context):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(train(0))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+if __name__ == "__main__":
+    # torch's own threads do not survive a fork, whoever uses them afterwards waits for them for ever.
+    th.set_num_threads(1)
+    where, method = sys.argv[1:]
+    results = globals()[where](multiprocessing.get_context(method))
+    print("results", results, flush=True)
+"""
+
+
+def run_script(program: str, folder: Path, *arguments: str) -> str:
+    """
+    Run a program in another process and return what it prints. Every process that it starts, samplers too, has a hold
+    on its output: this waits until the last of them has ended.
+    """
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(program))
+    with subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=300)
+        except BaseException:
+            os.killpg(process.pid, 9)
+            raise
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize(
+    ("where", "method"),
+    [
+        ("in_child", "fork"),
+        ("in_child", "spawn"),
+        ("in_daemonic_workers", "fork"),
+        ("in_executor", "spawn"),
+        ("in_threads", "fork"),
+    ],
+)
+def test_training_in_a_worker(where: str, method: str, tmp_path: Path) -> None:
+    assert run_script(SCRIPT, tmp_path, where, method) == "results [128, 128]\n"
+
+
+FORK_IN_TRAINING = """
+import multiprocessing
+
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_walle import AsyncPPO, SamplerError
+
+th.set_num_threads(1)
+model = AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=64, batch_size=64, device="cpu")
+
+def train():
+    USE
+    model.set_env("CartPole-v1")
+    print("child", model.learn(256).num_timesteps, flush=True)
+
+class Fork(BaseCallback):
+    def _on_step(self):
+        if self.n_calls == 100:
+            self.child = multiprocessing.get_context("fork").Process(target=train)
+            self.child.start()
+            self.child.join()
+        return True
+
+callback = Fork()
+model.learn(512, callback=callback)
+print("parent", model.num_timesteps, callback.child.exitcode, flush=True)
+"""
+
+
+def use_in_child(*lines: str) -> str:
+    """What a forked child of a process in training does with its copy of the model before it trains with its own."""
+    return FORK_IN_TRAINING.replace("    USE\n", textwrap.indent("\n".join(lines) + "\n", "    "))
+
+
+def test_a_forked_child_trains_while_its_parent_does(tmp_path: Path) -> None:
+    assert run_script(use_in_child("pass"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
+
+
+@pytest.mark.xfail(reason="a forked copy starts a new run in the policy queue that it shares", run=False)
+@pytest.mark.parametrize("call", ["learn(64)", "learn(64, reset_num_timesteps=False)", "env.reset()"])
+def test_a_forked_child_cannot_disturb_its_parents_samplers(call: str, tmp_path: Path) -> None:
+    program = use_in_child("try:", f"    model.{call}", "except SamplerError as error:", "    print(error, flush=True)")
+    expected = ["The samplers belong to the process that this one was forked from", "child 256", "parent 512 0"]
+    assert run_script(program, tmp_path).splitlines() == expected
+
+
+@pytest.mark.xfail(reason="a forked copy starts a new run in the policy queue that it shares", run=False)
+def test_a_forked_child_may_close_what_it_has_a_copy_of(tmp_path: Path) -> None:
+    assert run_script(use_in_child("model.env.close()"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
+
+
+@pytest.mark.xfail(reason="a spawned child's main module is pickled by reference, which samplers cannot follow")
+@pytest.mark.parametrize("env", ["Mine", "'Mine-v0'"])
+def test_an_environment_of_the_script_trains_in_a_spawned_child(env: str, tmp_path: Path) -> None:
+    program = """
+    import multiprocessing
+
+    import gymnasium as gym
+
+    class Mine(gym.Env):
+        observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+        def reset(self, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.observation_space.sample(), {}
+        def step(self, action):
+            return self.observation_space.sample(), 1.0, self.np_random.random() < 0.1, False, {}
+
+    gym.register("Mine-v0", entry_point=f"{__name__}:Mine", max_episode_steps=9)
+
+    def train():
+        from sb3_walle import AsyncPPO
+        model = AsyncPPO("MlpPolicy", ENV, n_samplers=2, n_steps=32, batch_size=32, device="cpu")
+        print("trained", model.learn(64).num_timesteps, flush=True)
+
+    if __name__ == "__main__":
+        child = multiprocessing.get_context("spawn").Process(target=train)
+        child.start()
+        child.join()
+    """
+    assert run_script(program.replace("ENV", env), tmp_path).endswith("trained 64\n")
+
+
+def test_a_model_travels_to_a_worker_and_back(tmp_path: Path) -> None:
+    program = """
+    from concurrent.futures import ProcessPoolExecutor
+    import multiprocessing
+
+    from sb3_walle import AsyncPPO
+
+    def train(model):
+        model.set_env("CartPole-v1")
+        return model.learn(128, reset_num_timesteps=False)
+
+    if __name__ == "__main__":
+        model = AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=32, batch_size=32, device="cpu").learn(64)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+            trained = executor.submit(train, model).result()
+        trained.set_env(model.get_env())
+        print(model.num_timesteps, trained.num_timesteps, trained.learn(64, reset_num_timesteps=False).num_timesteps)
+    """
+    assert run_script(program, tmp_path) == "64 192 256\n"
