@@ -68,5 +68,5 @@ def test_only_torch_actors_the_choice_of_an_actor_and_vec_env_wrappers_know_torc
         for path in (ROOT / room).rglob("*.py")
         if {name.split(".")[0] for name in imports(path)} & {"torch", "stable_baselines3"}
     }
-    actors = {f"samplers/actors/{name}.py" for name in ("torch_actor", "choice", "numpy_export")}
+    actors = {f"samplers/actors/{name}.py" for name in ("torch_actor", "torch_policy", "choice", "numpy_export")}
     assert knowing == actors | {"samplers/vec_wrappers.py"}
