@@ -1,9 +1,10 @@
 """
 A simulator that waits: for a physics server, a game, a robot. This is where samplers help most.
 
-DummyVecEnv waits for its environments one after the other, samplers wait for theirs at the same time. So 8 samplers
-collect about 8 times as many steps per second, on any number of cores, because waiting takes none. Where steps take
-time to compute rather than to wait for, cores are the limit: measure that with `sb3-walle bench`.
+DummyVecEnv waits for its environments one after the other, samplers wait for theirs at the same time. So expect 8
+samplers to collect about 8 times as many steps per second, on however many cores: waiting takes none. A little more is
+possible, because the learner updates the policy meanwhile. Where steps take computing rather than waiting, cores are
+the limit: `sb3-walle bench` measures that.
 """
 
 import os

@@ -12,6 +12,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle import AsyncPPO
 
@@ -34,6 +36,34 @@ STEP_LOCALS = (
     "infos",
 )
 BUFFER_ARRAYS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
+
+
+class Contiguous(VecEnvWrapper):
+    """
+    Copies observations. Those that SB3 has transposed are views, for which torch takes another convolution with another
+    rounding.
+    """
+
+    def reset(self) -> Any:
+        return contiguous(self.venv.reset())
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                info["terminal_observation"] = contiguous(info["terminal_observation"])
+        return contiguous(observations), rewards, dones, infos
+
+
+def contiguous(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: contiguous(part) for key, part in observations.items()}
+    return observations.copy(order="C") if isinstance(observations, np.ndarray) else observations
+
+
+def transposed(venv: VecEnv) -> VecEnv:
+    """What SB3 does with images whose channels are last, and copies of it."""
+    return Contiguous(VecTransposeImage(venv))
 
 
 class Recorder(BaseCallback):
@@ -71,7 +101,13 @@ def lockstep_twin(policy: Any, env: EnvOrId, n_envs: int, **settings: Any) -> As
 
 
 def assert_same_training(
-    policy: Any, env: EnvOrId, n_envs: int = 2, backend: str = "inline", n_rollouts: int = N_ROLLOUTS, **settings: Any
+    policy: Any,
+    env: EnvOrId,
+    n_envs: int = 2,
+    backend: str = "inline",
+    n_rollouts: int = N_ROLLOUTS,
+    around_oracle: Callable[[VecEnv], VecEnv] = lambda venv: venv,
+    **settings: Any,
 ) -> AsyncPPO:
     """
     Train SB3's PPO and AsyncPPO, and compare to the last bit all that callbacks, rollout buffers and weights show.
@@ -81,11 +117,12 @@ def assert_same_training(
     :param n_envs: number of environments
     :param backend: where AsyncPPO's only sampler lives
     :param n_rollouts: for how many rollouts
+    :param around_oracle: wraps the environments of SB3's PPO
     :param settings: arguments of both, besides those of :data:`TINY`
     :return: the trained AsyncPPO
     """
     settings = {**TINY, **settings}
-    oracle = PPO(policy, make_vec_env(env, n_envs), **copy.deepcopy(settings))
+    oracle = PPO(policy, around_oracle(make_vec_env(env, n_envs)), **copy.deepcopy(settings))
     expected = train(oracle, n_rollouts)
     with warnings.catch_warnings():
         # What warns here and not above would be AsyncPPO's own.

@@ -32,7 +32,8 @@ def number_after(text: str, output: str) -> float:
 def check_half_cheetah(folder: Path, output: str) -> None:
     assert "Collecting with 10 samplers" in output and "total_timesteps" in output
     number_after("Reward of an episode:", output)
-    assert saved(folder / "half_cheetah.zip").num_timesteps == 10 * 512
+    assert saved(folder / "half_cheetah.zip").num_timesteps == 10 * 256
+    assert (folder / "half_cheetah_statistics.pkl").exists()
 
 
 def check_custom_env(folder: Path, output: str) -> None:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from oracle import Recorder, assert_same, assert_same_weights, episodes, train
+from oracle import Contiguous, Recorder, assert_same, assert_same_weights, episodes, train
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -75,23 +75,6 @@ class Offset(VecEnvWrapper):
             if "terminal_observation" in info:
                 info["terminal_observation"] = info["terminal_observation"] + 1
         return observations + 1, rewards - 1, dones, infos
-
-
-class Contiguous(VecEnvWrapper):
-    """
-    Copies observations. Those that SB3 has transposed lie in memory as before, for which torch takes another
-    convolution with another rounding.
-    """
-
-    def reset(self) -> np.ndarray:
-        return self.venv.reset().copy(order="C")
-
-    def step_wait(self) -> Any:
-        observations, rewards, dones, infos = self.venv.step_wait()
-        for info in infos:
-            if "terminal_observation" in info:
-                info["terminal_observation"] = info["terminal_observation"].copy(order="C")
-        return observations.copy(order="C"), rewards, dones, infos
 
 
 WRAPPERS: dict[str, tuple[str, Any, Wrap]] = {

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_walle.samplers.actors.protocol import RANDOM_STATE
 from sb3_walle.samplers.infos import InfoRecord
 from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.transport.chunk import Chunk, Observations
@@ -61,6 +62,8 @@ class Rollout:
             for name, array in like.arrays.items()
             if name == ORIGINAL_REWARDS or name.startswith(ORIGINAL_OBSERVATIONS)
         }
+        #: torch's random state at the sampler after the last step; ``None`` if samplers have streams of their own
+        self.random_state: np.ndarray | None = None
         #: whether the next row is not the continuation of this one
         self.stream_ends = np.zeros((n_steps, n_envs), dtype=bool)
         #: values of the next observations where a stream ends, zero elsewhere; ``None`` as above
@@ -98,6 +101,8 @@ class Rollout:
         for info_step, info_env, info in infos:
             if info_step in rows:
                 self.infos[step + info_step - rows.start].append((env + info_env, info))
+        if RANDOM_STATE in chunk.arrays:
+            self.random_state = chunk.arrays[RANDOM_STATE].copy()
         self._mark_stream_end(chunk, rows, step, target[1], is_continuation)
 
     def original_observations(self, step: int) -> Observations:

@@ -7,6 +7,7 @@ import warnings
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -303,6 +304,8 @@ class AsyncOnPolicyMixin(_Base):
         weights = policy_weights(self.policy, collector.weight_names)
         rollout: Rollout | None = None
         for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
+            if rollout.random_state is not None:
+                th.set_rng_state(th.from_numpy(rollout.random_state))
             with torch_threads_beside(collector.n_samplers_at_work):
                 values = rollout_values(self.policy, rollout, rows)
             if not replay.replay(rollout, rows, values):

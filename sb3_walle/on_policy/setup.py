@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_walle.collection.collector import CollectionTask, Collector
 from sb3_walle.collection.modes import make_collector
 from sb3_walle.normalization import Normalization
 from sb3_walle.samplers.actors.choice import actor_specs, choose_actor
+from sb3_walle.samplers.actors.protocol import RANDOM_STATE
 from sb3_walle.wrappers import WrappedSamplers
 
 if TYPE_CHECKING:
@@ -19,11 +21,12 @@ if TYPE_CHECKING:
 def policy_weights(policy: ActorCriticPolicy, names: Iterable[str]) -> dict[str, np.ndarray]:
     """
     :param policy: a policy, on any device
-    :param names: entries of its ``state_dict()``
+    :param names: entries of its ``state_dict()``; ``RANDOM_STATE`` may be among them
     :return: these entries as arrays, which share the policy's memory where it is on the CPU
     """
     state = policy.state_dict()
-    return {name: state[name].detach().cpu().numpy() for name in names}
+    tensors = {name: th.get_rng_state() if name == RANDOM_STATE else state[name] for name in names}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def set_up_collector(
@@ -44,7 +47,9 @@ def set_up_collector(
             f"mode: {algorithm.mode}, actor: {actor}"
         )
     sde_sample_freq = algorithm.sde_sample_freq if algorithm.use_sde else None
-    spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps, incarnation=algorithm._n_collectors)
+    # One sampler that waits for the learner: together they draw what SB3's one process draws.
+    shares_random_state = algorithm.mode == "sync" and samplers.n_samplers == 1
+    spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps, algorithm._n_collectors, shares_random_state)
     actors = [spec_for(sampler) for sampler in range(samplers.n_samplers)]
     task = CollectionTask(
         env.observation_space,

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_walle.samplers.actors.numpy_export import export_numpy_actor, why_not_numpy
-from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.actors.protocol import RANDOM_STATE, ActorSpec
 from sb3_walle.samplers.actors.torch_actor import TorchActorSpec
 from sb3_walle.samplers.actors.torch_policy import dump_policy
 
@@ -48,6 +48,7 @@ def actor_specs(
     sde_sample_freq: int | None = None,
     n_rollout_steps: int = 1,
     incarnation: int = 0,
+    shares_random_state: bool = False,
 ) -> SpecForSampler:
     """
     How to build each sampler's actor, every one with a random stream of its own.
@@ -58,6 +59,8 @@ def actor_specs(
     :param sde_sample_freq: the algorithm's, ``None`` without gSDE
     :param n_rollout_steps: the algorithm's ``n_steps``
     :param incarnation: how often actors were made from this seed before; their streams must not begin again
+    :param shares_random_state: whether the torch actor goes on with the learner's random stream, and the learner with
+        the actor's, as in SB3's one process; only for a single sampler
     :return: a function from the number of a sampler to its actor's spec
     """
     entropy = np.random.SeedSequence(seed).entropy
@@ -66,11 +69,11 @@ def actor_specs(
         return lambda sampler: export_numpy_actor(policy, seed=(*streams, sampler))
     pickled = dump_policy(policy)
     weight_names = tuple(name for name, value in policy.state_dict().items() if isinstance(value, th.Tensor))
-    # SB3's one process goes on with the stream that initialised the policy. So does the first sampler.
-    first_state = th.get_rng_state()
+    if shares_random_state:
+        weight_names = (*weight_names, RANDOM_STATE)
 
     def torch_spec(sampler: int) -> ActorSpec:
-        state = first_state if sampler == incarnation == 0 else _rng_state((*streams, sampler))
+        state = _rng_state((*streams, sampler))
         return TorchActorSpec(
             pickled, weight_names, policy.action_space, state.numpy().tobytes(), sde_sample_freq, n_rollout_steps
         )

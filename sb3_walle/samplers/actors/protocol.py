@@ -8,6 +8,9 @@ import numpy as np
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
 
+#: Among the weights, torch's random state at the learner; in a chunk, what it is after the chunk's steps.
+RANDOM_STATE = "torch_random_state"
+
 
 class Actor(Protocol):
     """

@@ -8,6 +8,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_walle.samplers.actors.protocol import RANDOM_STATE
 from sb3_walle.samplers.actors.torch_policy import load_policy
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
@@ -21,7 +22,8 @@ class TorchActorSpec:
     :param policy: the pickled policy
     :param weight_names: tensors of its ``state_dict()``
     :param action_space: the policy's action space
-    :param rng_state: where torch's random stream begins, from ``torch.get_rng_state()``
+    :param rng_state: where torch's random stream begins, from ``torch.get_rng_state()``. If the weights bring a
+        :data:`~sb3_walle.samplers.actors.protocol.RANDOM_STATE`, it goes on from there, and chunks take it back.
     :param sde_sample_freq: draw new gSDE noise every so many steps, -1 for once per rollout, ``None`` without gSDE
     :param n_rollout_steps: steps of a rollout, after which gSDE noise is drawn anew
     """
@@ -39,7 +41,7 @@ class TorchActorSpec:
         :param n_envs: environments of a sampler, B
         :return: ``actions`` and ``log_probs``; ``values`` of the observations; ``bootstrap_values`` of the last
             observation of each episode that was truncated, zero elsewhere; ``last_values`` of what the last step led
-            to, ``[B]``
+            to, ``[B]``; and torch's random state after the last step, if it came with the weights
         """
         discrete = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
         per_step = (n_steps, n_envs)
@@ -49,6 +51,7 @@ class TorchActorSpec:
             Field("values", per_step, "<f4"),
             Field("bootstrap_values", per_step, "<f4"),
             Field("last_values", (n_envs,), "<f4"),
+            *((Field(RANDOM_STATE, (len(self.rng_state),), "|u1"),) if RANDOM_STATE in self.weight_names else ()),
         )
 
     def build(self, n_envs: int) -> "TorchActor":
@@ -86,6 +89,8 @@ class TorchActor:
         :param weights: the tensors of the policy's ``state_dict()`` as arrays
         """
         tensors = {name: th.from_numpy(array) for name, array in weights.items()}
+        if RANDOM_STATE in tensors:
+            self._random_stream.state = tensors.pop(RANDOM_STATE).clone()
         self.policy.load_state_dict({**self._extra_state, **tensors})
         # gSDE's noise depends on the weights, and so do the log-probabilities that are recorded.
         self._rollout_step = 0
@@ -133,6 +138,8 @@ class TorchActor:
         with th.no_grad():
             values = self.policy.predict_values(obs_as_tensor(observations, self.policy.device))
         self._chunk.arrays["last_values"][...] = values.numpy().reshape(-1)
+        if RANDOM_STATE in self._chunk.arrays:
+            self._chunk.arrays[RANDOM_STATE][...] = self._random_stream.state.numpy()
 
     def _resample_noise(self) -> None:
         """gSDE's noise, as often as SB3's ``collect_rollouts`` draws it: at the start, then every few steps."""
@@ -155,12 +162,13 @@ class _RandomStream:
     """
 
     def __init__(self, state: bytes) -> None:
-        self._state = th.frombuffer(bytearray(state), dtype=th.uint8)
+        #: where it is at present
+        self.state = th.frombuffer(bytearray(state), dtype=th.uint8)
 
     def __enter__(self) -> None:
         self._others = th.get_rng_state()
-        th.set_rng_state(self._state)
+        th.set_rng_state(self.state)
 
     def __exit__(self, *exception: object) -> None:
-        self._state = th.get_rng_state()
+        self.state = th.get_rng_state()
         th.set_rng_state(self._others)
