@@ -12,7 +12,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle.backends import BACKENDS
-from sb3_walle.samplers.factories import EnvFactory, PickledEnv, factory_from_env, factory_from_id
+from sb3_walle.samplers.factories import (
+    EnvFactory,
+    PickledEnv,
+    factory_from_env,
+    factory_from_id,
+    pickle_main_module_by_value,
+)
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import chain_of, why_not_in_samplers
 
@@ -59,6 +65,7 @@ def in_samplers(
         raise ValueError(f"n_samplers must be at least 1, got {n_samplers}")
     if envs_per_sampler < 1:
         raise ValueError(f"envs_per_sampler must be at least 1, got {envs_per_sampler}")
+    pickle_main_module_by_value()
     if env is None:
         yield None
     elif isinstance(env, VecEnv):

@@ -6,6 +6,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.on_policy import AsyncOnPolicyMixin
+from sb3_walle.on_policy.policy_lag import decouple
 
 SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
 
@@ -16,8 +17,9 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     from N samplers (WALL-E, Xu et al., 2018).
 
     Takes the arguments of SB3's ``PPO`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`.
-    Because the ratio in PPO's objective is to the policy that chose the action, the policy lag of the modes
-    ``"pipelined"`` and ``"free"`` is accounted for.
+    In the modes ``"pipelined"`` and ``"free"`` it learns from what a slightly older policy did. There, the ratio in
+    PPO's objective is one to the policy before the update, and advantages are weighted with the ratio of that one to
+    the policy that chose the actions; see :func:`~sb3_walle.on_policy.policy_lag.decouple`.
 
     .. code-block:: python
 
@@ -55,3 +57,6 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
             "progress_bar": progress_bar,
         }
         return super().learn(**arguments)
+
+    def _correct_for_policy_lag(self) -> None:
+        decouple(self.rollout_buffer, self.policy)

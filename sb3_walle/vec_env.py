@@ -12,7 +12,7 @@ from sb3_walle.backends import BACKENDS, make_backend
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.collector import Collector
 from sb3_walle.samplers.errors import SamplerError
-from sb3_walle.samplers.factories import EnvFactory, modules_for
+from sb3_walle.samplers.factories import EnvFactory, modules_for, pickle_main_module_by_value
 from sb3_walle.samplers.requests import (
     BuildEnvs,
     EnvIsWrapped,
@@ -61,6 +61,7 @@ class SamplerVecEnv(VecEnv):
         vec_wrapper: Callable[[VecEnv], VecEnv] | None = None,
     ) -> None:
         _check(env_fns, envs_per_sampler, backend, vec_wrapper)
+        pickle_main_module_by_value()
         self.backend = backend
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler

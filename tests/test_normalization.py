@@ -384,7 +384,9 @@ def test_integers_are_not_cut_down() -> None:
 
 
 def test_normalize_is_a_shortcut() -> None:
-    model = AsyncPPO("MlpPolicy", Far, n_samplers=2, normalize=True, gamma=0.9, backend="inline", **SETTINGS)
+    for normalize in (True, {}):
+        model = AsyncPPO("MlpPolicy", Far, n_samplers=2, normalize=normalize, gamma=0.9, backend="inline", **SETTINGS)
+        assert model.get_vec_normalize_env().gamma == 0.9
     venv = model.get_vec_normalize_env()
     assert model.env is venv and isinstance(venv.venv, SamplerVecEnv) and venv.gamma == 0.9
     model.learn(2 * 60 * 2)

@@ -143,7 +143,6 @@ def test_a_forked_child_trains_while_its_parent_does(tmp_path: Path) -> None:
     assert run_script(use_in_child("pass"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
 
 
-@pytest.mark.xfail(reason="a forked copy starts a new run in the policy queue that it shares", run=False)
 @pytest.mark.parametrize("call", ["learn(64)", "learn(64, reset_num_timesteps=False)", "env.reset()"])
 def test_a_forked_child_cannot_disturb_its_parents_samplers(call: str, tmp_path: Path) -> None:
     program = use_in_child("try:", f"    model.{call}", "except SamplerError as error:", "    print(error, flush=True)")
@@ -151,12 +150,10 @@ def test_a_forked_child_cannot_disturb_its_parents_samplers(call: str, tmp_path:
     assert run_script(program, tmp_path).splitlines() == expected
 
 
-@pytest.mark.xfail(reason="a forked copy starts a new run in the policy queue that it shares", run=False)
 def test_a_forked_child_may_close_what_it_has_a_copy_of(tmp_path: Path) -> None:
     assert run_script(use_in_child("model.env.close()"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
 
 
-@pytest.mark.xfail(reason="a spawned child's main module is pickled by reference, which samplers cannot follow")
 @pytest.mark.parametrize("env", ["Mine", "'Mine-v0'"])
 def test_an_environment_of_the_script_trains_in_a_spawned_child(env: str, tmp_path: Path) -> None:
     program = """

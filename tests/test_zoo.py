@@ -98,7 +98,7 @@ def test_plain_sb3_loads_the_model_and_the_statistics(trained: tuple[Path, str])
     assert env.gamma == 0.98
     env.training = env.norm_reward = False
     for name in (f"{ENV_ID}.zip", "best_model.zip", f"rl_model_{TOTAL}_steps.zip"):
-        model = PPO.load(logs(directory) / name, env=env, device="cpu")
+        model = PPO.load(logs(directory) / name, env=env, device="cpu", tensorboard_log=None)
         assert type(model) is PPO and model.policy.net_arch == {"pi": [256, 256], "vf": [256, 256]}
         rewards, lengths = evaluate_policy(model, env, n_eval_episodes=2, return_episode_rewards=True)
         assert np.all(np.isfinite(rewards)) and lengths == [EPISODE] * 2

@@ -29,7 +29,7 @@ class InlineBackend:
         :raises SamplerError: if the samplers are closed
         """
         if self._closed:
-            raise SamplerError("The samplers are closed")
+            raise SamplerError("The samplers are closed. Make new ones, and give them to a model with set_env().")
         self._requests.append((sampler, number, request))
 
     def receive(self, timeout: float | None = None) -> Delivery | None:

@@ -183,7 +183,7 @@ class _Pool:
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise SamplerError("The samplers are closed")
+            raise SamplerError("The samplers are closed. Make new ones, and give them to a model with set_env().")
         if os.getpid() != self._owner:
             raise SamplerError("The samplers belong to the process that this one was forked from")
 

@@ -125,7 +125,7 @@ class AsyncOnPolicyMixin(_Base):
             normalized = _normalized(samplers, normalize)
             super().__init__(policy, normalized, *args, **kwargs)  # type: ignore[arg-type]
             wrapped_samplers(self.env)
-        if normalize and self._vec_normalize_env is not None and "gamma" not in _arguments(normalize):
+        if normalize is not False and self._vec_normalize_env is not None and "gamma" not in _arguments(normalize):
             self._vec_normalize_env.gamma = self.gamma
 
     @classmethod
@@ -321,9 +321,17 @@ class AsyncOnPolicyMixin(_Base):
         n_samplers_at_work = 0 if self._collector is None else self._collector.n_samplers_at_work
         started = perf_counter()
         with torch_threads_beside(n_samplers_at_work):
+            if self._collector is not None and self._collector.statistics.policy_lag_max > 0:
+                self._correct_for_policy_lag()
             super().train()
         self.policy_version += 1
         self._learn_seconds = perf_counter() - started
+
+    def _correct_for_policy_lag(self) -> None:
+        """
+        Prepare the rollout buffer, which holds what older policies did, for the update. An algorithm that supports
+        modes with a policy lag does here what its update does not do by itself.
+        """
 
     def dump_logs(self, iteration: int = 0) -> None:
         """

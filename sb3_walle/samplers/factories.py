@@ -18,6 +18,9 @@ from sb3_walle.samplers.monitor import _MONITOR, _monitor_module
 
 EnvFactory: TypeAlias = Callable[[], gym.Env]
 
+# What multiprocessing calls the user's script in a process that it has spawned.
+_SPAWNED_MAIN = "__mp_main__"
+
 # What every row of a monitor file begins with: return, length and time of an episode.
 _MONITOR_COLUMNS = ("r", "l", "t")
 
@@ -108,9 +111,19 @@ def factory_from_id(env_id: str) -> SpecFactory:
     return SpecFactory(_travelling(_find_spec(env_id)), default_render_mode="rgb_array")
 
 
+def pickle_main_module_by_value() -> None:
+    """
+    Let what the user's script defines travel by value from a process that ``multiprocessing`` has spawned, too. There,
+    the script is a module that cloudpickle takes for one that can be imported.
+    """
+    script = sys.modules.get(_SPAWNED_MAIN)
+    if script is not None and script.__name__ == _SPAWNED_MAIN:
+        cloudpickle.register_pickle_by_value(script)
+
+
 def _travelling(spec: EnvSpec) -> EnvSpec:
     """The same spec, with the class itself where it names one of the user's main module, which samplers do not run."""
-    if isinstance(spec.entry_point, str) and spec.entry_point.startswith("__main__:"):
+    if isinstance(spec.entry_point, str) and spec.entry_point.partition(":")[0] in ("__main__", _SPAWNED_MAIN):
         return replace(spec, entry_point=load_env_creator(spec.entry_point))  # type: ignore[arg-type]
     return spec
 
@@ -148,7 +161,7 @@ def named_modules(payload: bytes) -> set[str]:
     strings = (argument for _, argument, _ in pickletools.genops(payload) if isinstance(argument, str))
     # Old-style references name the module and the attribute in one argument, separated by a space.
     words = {word for string in strings for word in (string, string.partition(" ")[0])}
-    return {word for word in words if word in sys.modules and word != "__main__"}
+    return {word for word in words if word in sys.modules and word not in ("__main__", _SPAWNED_MAIN)}
 
 
 def modules_for(factories: Iterable[EnvFactory]) -> set[str]:

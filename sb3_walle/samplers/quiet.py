@@ -4,9 +4,13 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
+
+# There is one standard output for all threads: one that is held back inside of another would never come back.
+_lock = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -17,7 +21,7 @@ def quiet() -> Iterator[None]:
     If an exception is raised inside, what was held back is printed after all: it may explain it.
     """
     _flush()
-    with open(os.memfd_create("output") if hasattr(os, "memfd_create") else os.devnull, "w+b") as held_back:
+    with _lock, open(os.memfd_create("output") if hasattr(os, "memfd_create") else os.devnull, "w+b") as held_back:
         saved = [(stream, os.dup(stream)) for stream in (1, 2)]
         try:
             for stream, _ in saved:

@@ -9,6 +9,7 @@ hold up anybody.
 """
 
 import math
+import os
 import zlib
 from collections.abc import Mapping
 
@@ -86,6 +87,7 @@ class PolicyQueue:
         self._slots = _slots(self.memory.view, layout)
         self._arrays = [layout.views(slot.payload) for slot in self._slots]
         self._serial = 0
+        self._owner = os.getpid()
 
     def publish(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
         """
@@ -121,7 +123,9 @@ class PolicyQueue:
 
         :return: number of the new run
         """
-        self._header["run"][...] = self.run + 1
+        # A forked copy of the learner shares the memory, but the samplers are not its own.
+        if os.getpid() == self._owner:
+            self._header["run"][...] = self.run + 1
         return self.run
 
     def limit_chunks(self, seconds: float) -> None:
