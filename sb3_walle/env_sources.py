@@ -24,6 +24,7 @@ from sb3_walle.wrappers import chain_of, why_not_in_samplers
 
 EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
 
+LOCKSTEP = "Training goes on as in SB3, in lockstep and without samplers."
 HOW_TO_BUILD = (
     "Pass an env id, a function that builds an environment, or "
     "make_vec_env(..., vec_env_cls=SamplerVecEnv) to have samplers collect experience asynchronously."
@@ -111,7 +112,7 @@ def _divided(
     try:
         factories = _factories_of(inside, wrappers)
     except TypeError as error:
-        warnings.warn(f"Training goes on as in SB3, in lockstep and without samplers. {error}", stacklevel=6)
+        warnings.warn(f"{LOCKSTEP} {error}", stacklevel=6)
         yield venv
         return
     if n_samplers is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import (
     VecMonitor,
     VecNormalize,
     VecTransposeImage,
+    unwrap_vec_normalize,
 )
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
@@ -23,6 +24,8 @@ from sb3_walle.samplers.layers import LayerSpec
 from sb3_walle.samplers.normalizer import WHOLE
 from sb3_walle.samplers.vec_wrappers import StockWrapper
 from sb3_walle.vec_env import SamplerVecEnv
+
+NormalizeArgument: TypeAlias = bool | dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,35 @@ def why_not_in_samplers(wrappers: list[VecEnvWrapper]) -> str | None:
     if sum(isinstance(wrapper, VecNormalize) for wrapper in wrappers) > 1:
         return "There is more than one VecNormalize around the samplers. Use one."
     return None
+
+
+def normalized(env: VecEnv | None, normalize: NormalizeArgument) -> VecEnv | None:
+    """
+    Put a ``VecNormalize`` around environments, if that is asked for.
+
+    :param env: the environments, ``None`` if there are none yet
+    :param normalize: whether to do it, or the arguments of ``VecNormalize``
+    :return: the environments in a ``VecNormalize``, or as they are
+    :raises TypeError: if ``normalize`` is something else
+    :raises ValueError: if there is a ``VecNormalize`` already, or it cannot normalise such observations
+    """
+    if not isinstance(normalize, bool | dict):
+        raise TypeError(f"normalize must be True, False or a dictionary of VecNormalize's arguments, got {normalize!r}")
+    if env is None or normalize is False:
+        return env
+    if unwrap_vec_normalize(env) is not None:
+        raise ValueError(
+            f"normalize={normalize!r} was given, but the environments are inside of a VecNormalize already"
+        )
+    return VecNormalize(env, **({} if normalize is True else normalize))
+
+
+def takes_gamma_of_algorithm(normalize: NormalizeArgument) -> bool:
+    """
+    :param normalize: as for :func:`normalized`
+    :return: whether there is a ``VecNormalize`` whose discount factor was not given
+    """
+    return normalize is True or (isinstance(normalize, dict) and "gamma" not in normalize)
 
 
 def _stock(name: str, *argument_names: str) -> Callable[[Any], StockWrapper]:

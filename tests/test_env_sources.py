@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -131,6 +132,14 @@ def test_any_other_vec_env_trains_in_lockstep_with_one_warning(name: str) -> Non
     model.learn(128)
     assert model.num_timesteps >= 128
     env.close()
+
+
+def test_loading_into_a_vec_env_in_lockstep_warns_once(tmp_path: Path) -> None:
+    AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=1, **SETTINGS).save(tmp_path / "model")
+    env = Doubled(make_vec_env("CartPole-v1", 2))
+    with pytest.warns(UserWarning, match="Doubled") as caught:
+        AsyncPPO.load(tmp_path / "model", env=env)
+    assert len(caught) == 1
 
 
 def test_wrappers_around_a_dummy_vec_env_are_kept_around_the_samplers() -> None:

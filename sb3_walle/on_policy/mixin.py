@@ -13,12 +13,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES, check_mode
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.env_sources import EnvSource, in_samplers
+from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
 from sb3_walle.on_policy.buffer import add_rows, keep_fractions, new_rollout_buffer
 from sb3_walle.on_policy.compatibility import check_algorithm
 from sb3_walle.on_policy.infos import wants_all_infos
@@ -31,7 +31,7 @@ from sb3_walle.on_policy.wrapper_state import WrapperState
 from sb3_walle.samplers.actors.choice import check_actor, choose_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.vec_env import SamplerVecEnv
-from sb3_walle.wrappers import wrapped_samplers
+from sb3_walle.wrappers import NormalizeArgument, normalized, takes_gamma_of_algorithm, wrapped_samplers
 
 # The mixin stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class AsyncOnPolicyMixin(_Base):
         max_policy_lag: int | None = None,
         actor: str = "auto",
         backend: str = "process",
-        normalize: bool | dict[str, Any] = False,
+        normalize: NormalizeArgument = False,
         info_keys: InfoKeys = "auto",
         **kwargs: Any,
     ) -> None:
@@ -122,10 +122,9 @@ class AsyncOnPolicyMixin(_Base):
         numpy_is_likely = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
         preload = () if numpy_is_likely else ("torch", "stable_baselines3")
         with in_samplers(env, n_samplers, envs_per_sampler, backend, preload) as samplers:
-            normalized = _normalized(samplers, normalize)
-            super().__init__(policy, normalized, *args, **kwargs)  # type: ignore[arg-type]
+            super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)  # type: ignore[arg-type]
             wrapped_samplers(self.env)
-        if normalize is not False and self._vec_normalize_env is not None and "gamma" not in _arguments(normalize):
+        if self._vec_normalize_env is not None and takes_gamma_of_algorithm(normalize):
             self._vec_normalize_env.gamma = self.gamma
 
     @classmethod
@@ -160,7 +159,10 @@ class AsyncOnPolicyMixin(_Base):
                 "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
             )
         with in_samplers(env, n_samplers, envs_per_sampler, backend) as samplers:
-            model = super().load(path, samplers, *args, **kwargs)
+            with warnings.catch_warnings():
+                # SB3 constructs the model first, and so asks again for what was just found impossible.
+                warnings.filterwarnings("ignore", message=LOCKSTEP)
+                model = super().load(path, samplers, *args, **kwargs)
             model._check_choices()
             wrapped_samplers(model.env)
         return model
@@ -383,20 +385,3 @@ class AsyncOnPolicyMixin(_Base):
             collector.start_run()
         collector.infos = self._infos
         return collector
-
-
-def _arguments(normalize: bool | dict[str, Any]) -> dict[str, Any]:
-    return normalize if isinstance(normalize, dict) else {}
-
-
-def _normalized(env: VecEnv | None, normalize: bool | dict[str, Any]) -> VecEnv | None:
-    """The environments in a ``VecNormalize``, if the user wants that."""
-    if not isinstance(normalize, bool | dict):
-        raise TypeError(f"normalize must be True, False or a dictionary of VecNormalize's arguments, got {normalize!r}")
-    if env is None or normalize is False:
-        return env
-    if unwrap_vec_normalize(env) is not None:
-        raise ValueError(
-            f"normalize={normalize!r} was given, but the environments are inside of a VecNormalize already"
-        )
-    return VecNormalize(env, **_arguments(normalize))

@@ -14,7 +14,7 @@ import cloudpickle
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, _find_spec, load_env_creator
 
-from sb3_walle.samplers.monitor import _MONITOR, _monitor_module
+from sb3_walle.samplers.monitor import MONITOR_MODULE, monitor_module
 
 EnvFactory: TypeAlias = Callable[[], gym.Env]
 
@@ -68,14 +68,14 @@ class PickledEnv:
 
     def modules(self) -> set[str]:
         """Names of the modules that the environment needs, other than SB3's Monitor, which is loaded without SB3."""
-        return named_modules(self.payload) - {_MONITOR}
+        return named_modules(self.payload) - {MONITOR_MODULE}
 
 
 class _EnvPickler(cloudpickle.Pickler):
     """Pickles what cloudpickle does, and monitor files: the copy of an environment goes on with the original's file."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is _monitor_module().ResultsWriter:
+        if type(obj) is monitor_module().ResultsWriter:
             _append_from_now_on(obj.file_handler)
             header, extra_keys, override_existing = None, obj.logger.fieldnames[len(_MONITOR_COLUMNS) :], False
             return type(obj), (obj.file_handler.name, header, extra_keys, override_existing)
@@ -86,7 +86,9 @@ class _EnvUnpickler(pickle.Unpickler):
     """Finds SB3's Monitor without importing the packages around it, and torch with them."""
 
     def find_class(self, module_name: str, name: str) -> Any:
-        return getattr(_monitor_module(), name) if module_name == _MONITOR else super().find_class(module_name, name)
+        return (
+            getattr(monitor_module(), name) if module_name == MONITOR_MODULE else super().find_class(module_name, name)
+        )
 
 
 def _append_from_now_on(file: io.TextIOWrapper) -> None:

@@ -8,11 +8,11 @@ from types import ModuleType
 
 import gymnasium as gym
 
-_MONITOR = "stable_baselines3.common.monitor"
+MONITOR_MODULE = "stable_baselines3.common.monitor"
 
 
 @cache
-def _monitor_module() -> ModuleType:
+def monitor_module() -> ModuleType:
     """
     SB3's own module, loaded from its file.
 
@@ -21,17 +21,17 @@ def _monitor_module() -> ModuleType:
     in this process gets this very module and there is never a second ``Monitor`` class. (Only as an attribute of its
     package, ``stable_baselines3.common.monitor`` without an import, it cannot be had.)
     """
-    if _MONITOR in sys.modules:
-        return sys.modules[_MONITOR]
+    if MONITOR_MODULE in sys.modules:
+        return sys.modules[MONITOR_MODULE]
     package = importlib.util.find_spec("stable_baselines3")
     if package is None or package.origin is None:
         raise ImportError("stable_baselines3 is not installed")
     path = Path(package.origin).parent / "common" / "monitor.py"
-    spec = importlib.util.spec_from_file_location(_MONITOR, path)
+    spec = importlib.util.spec_from_file_location(MONITOR_MODULE, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"Cannot load {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_MONITOR] = module
+    sys.modules[MONITOR_MODULE] = module
     spec.loader.exec_module(module)
     return module
 
@@ -43,7 +43,7 @@ def monitored(env: gym.Env) -> gym.Env:
     :param env: the environment
     :return: an environment that reports the return and length of every episode in ``info["episode"]``
     """
-    monitor_class = _monitor_module().Monitor
+    monitor_class = monitor_module().Monitor
     return env if is_wrapped(env, monitor_class) else monitor_class(env)
 
 
