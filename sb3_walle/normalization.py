@@ -50,10 +50,15 @@ class Normalization:
             statistics.update_from_moments(mean, variance, count)
 
     def n_samples_seen(self) -> float:
-        """:return: from how many samples the statistics of observations were made; infinite if they are fixed"""
-        if not self.vec_normalize.training or not self.spec.parts:
+        """:return: from how many samples the statistics that are in use were made; infinite if they are fixed"""
+        if not self.vec_normalize.training:
             return np.inf
-        return min(statistics.count for part, statistics in self._statistics().items() if part != RETURNS)
+        in_use = [
+            statistics.count
+            for part, statistics in self._statistics().items()
+            if part != RETURNS or self.spec.norm_reward
+        ]
+        return min(in_use, default=np.inf)
 
     def _statistics(self) -> Mapping[str, RunningMeanStd]:
         """The wrapper's present statistics: somebody may have exchanged the objects."""

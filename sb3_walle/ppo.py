@@ -1,10 +1,11 @@
 """PPO with asynchronous samplers."""
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.ppo import PPO
 
+from sb3_walle.collection.modes import MODES
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import decouple
 
@@ -27,6 +28,8 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         model.learn()
         model.save("half_cheetah")
     """
+
+    supported_modes: ClassVar[tuple[str, ...]] = MODES
 
     def learn(
         self: SelfAsyncPPO,
@@ -59,4 +62,6 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         return super().learn(**arguments)
 
     def _correct_for_policy_lag(self) -> None:
-        decouple(self.rollout_buffer, self.policy)
+        # A buffer that was trained on before is flattened, and was prepared then.
+        if not self.rollout_buffer.generator_ready:
+            decouple(self.rollout_buffer, self.policy)

@@ -444,3 +444,64 @@ def test_statistics_reach_evaluation_and_checkpoints(tmp_path: Path) -> None:
     assert evaluation_env.obs_rms.count > 50
     saved = VecNormalize.load(str(tmp_path / "rl_model_vecnormalize_100_steps.pkl"), make_vec_env(Far, 1))
     assert 50 < saved.obs_rms.count <= model.get_vec_normalize_env().obs_rms.count
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rewards_of_the_first_rollout_are_normalised_although_observations_are_not(mode: str) -> None:
+    recorder = Recorder()
+    env = VecNormalize(samplers(Far, 2), norm_obs=False)
+    AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS).learn(2 * 60 * N_ENVS, callback=recorder)
+    for rollout in range(2):
+        rewards = np.abs([step["rewards"] for step in recorder.steps[60 * rollout : 60 * rollout + 60]])
+        assert np.median(rewards) < 5
+
+
+@pytest.mark.parametrize("n_samplers", [1, 2])
+def test_no_random_number_is_drawn_twice_in_the_first_rollout(n_samplers: int) -> None:
+    """There, statistics are published again and again. That must not set back what else was published."""
+    recorder = Recorder()
+    env = VecNormalize(samplers(Far, n_samplers))
+    AsyncPPO("MlpPolicy", env, mode="sync", actor="torch", **SETTINGS).learn(60 * N_ENVS, callback=recorder)
+    # Under a policy whose deviation is always the same, a log-probability tells how large the noise was.
+    log_probs = np.concatenate([step["log_probs"] for step in recorder.steps])
+    assert len(np.unique(log_probs.round(5))) > 0.9 * len(log_probs)
+
+
+def test_environments_without_normalization_are_warned_of(tmp_path: Path) -> None:
+    model = AsyncPPO("MlpPolicy", Far, n_samplers=2, normalize=True, backend="inline", **SETTINGS)
+    model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"VecNormalize\.load") as caught:
+        model.set_env(samplers(Far))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"VecNormalize\.load") as caught:
+        loaded = AsyncPPO.load(tmp_path / "model", env=Far, n_samplers=2, backend="inline")
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AsyncPPO.load(tmp_path / "model")
+        loaded.set_env(VecNormalize(samplers(Far)))
+
+
+def test_a_switch_does_not_disturb_what_is_inside_of_vec_normalize() -> None:
+    """A monitor that was rebuilt in the middle of an episode would report a short one."""
+
+    class SwitchOff(Recorder):
+        def _on_step(self) -> bool:
+            self.model.get_vec_normalize_env().norm_reward = self.n_calls < 70
+            return super()._on_step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = VecNormalize(VecMonitor(SamplerVecEnv([lambda: Fixed()] * 2, envs_per_sampler=2, backend="inline")))
+    recorder = SwitchOff()
+    model = AsyncPPO("MlpPolicy", env, mode="sync", **SETTINGS)
+    model.learn(4 * 60 * 2, callback=recorder)
+    assert {info["l"] for info in model.ep_info_buffer} == {25}
+
+
+class Fixed(Far):
+    """Has episodes of 25 steps."""
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, False, truncated, info

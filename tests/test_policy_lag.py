@@ -7,9 +7,11 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from space_env import SpaceEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_walle import AsyncPPO
+from sb3_walle import AsyncOnPolicyMixin, AsyncPPO
 from sb3_walle.on_policy import policy_lag
 from sb3_walle.on_policy.policy_lag import MAX_IMPORTANCE_WEIGHT, log_probs_of
 
@@ -119,3 +121,40 @@ def test_log_probabilities_do_not_depend_on_how_many_are_computed_at_once(monkey
     make_env = lambda: SpaceEnv(observation_space, action_space)  # noqa: E731
     model = AtOnce("MlpPolicy", make_env, n_samplers=3, backend="inline", **SETTINGS).learn(2 * 40 * 3)
     assert model.compared
+
+
+def test_a_rollout_can_be_trained_on_again() -> None:
+    _, observation_space, action_space = SPACES["continuous"]
+    make_env = lambda: SpaceEnv(observation_space, action_space)  # noqa: E731
+    model = AsyncPPO("MlpPolicy", make_env, n_samplers=2, backend="inline", **SETTINGS).learn(3 * 40 * 2)
+    advantages = model.rollout_buffer.advantages.copy()
+    model.train()
+    np.testing.assert_array_equal(model.rollout_buffer.advantages, advantages)
+
+
+def test_other_environments_in_a_callback_do_not_hide_the_lag_of_a_rollout() -> None:
+    class SetEnv(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            _, observation_space, action_space = SPACES["continuous"]
+            self.model.set_env(lambda: SpaceEnv(observation_space, action_space))
+
+    _, observation_space, action_space = SPACES["continuous"]
+    make_env = lambda: SpaceEnv(observation_space, action_space)  # noqa: E731
+    model = Watched("MlpPolicy", make_env, n_samplers=2, backend="inline", **SETTINGS)
+    model.learn(2 * 40 * 2)
+    model.learn(3 * 40 * 2, callback=SetEnv())
+    # Each rollout is the first of new samplers.
+    assert model.weights == []
+
+
+class Plain(AsyncOnPolicyMixin, PPO):
+    """PPO without what makes up for a policy lag."""
+
+
+def test_an_algorithm_that_does_not_make_up_for_a_lag_has_none() -> None:
+    with pytest.raises(ValueError, match="Plain cannot learn in mode='pipelined'"):
+        Plain("MlpPolicy", "CartPole-v1", n_samplers=1, mode="pipelined")
+    assert Plain("MlpPolicy", "CartPole-v1", n_samplers=1, backend="inline").mode == "sync"

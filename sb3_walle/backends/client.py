@@ -59,13 +59,6 @@ class SamplerClient:
                 values[sampler] = _value(sampler, reply)
         return {sampler: values[sampler] for sampler in requests}
 
-    def call_all(self, request: Request) -> list[Any]:
-        """
-        :param request: the same request for every sampler
-        :return: what each returned
-        """
-        return list(self.call(dict.fromkeys(range(self.n_samplers), request)).values())
-
     def collect(self, sampler: int, ticket: Ticket) -> None:
         """
         Ask a sampler for a chunk. Its report is delivered by :meth:`next_report`.

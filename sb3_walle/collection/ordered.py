@@ -86,7 +86,8 @@ class OrderedCollector(Collector):
 
     def _ask_each(self, n_steps: int, version: int) -> None:
         for sampler in range(self.samplers.n_samplers):
-            self._ask_for_chunk(sampler, n_steps, version)
+            if not self._ask_for_chunk(sampler, n_steps, version):
+                raise RuntimeError(f"The experience queue has no slot left for sampler {sampler}")
 
     def _next_of_each_sampler(self) -> list[ReadyChunk]:
         while not all(self._arrived):

@@ -76,3 +76,14 @@ class CollectionStatistics:
     def policy_lag_max(self) -> int:
         """Largest policy lag in the rollout."""
         return max(self._lags, default=0)
+
+    def figures(self) -> dict[str, float]:
+        """:return: what is logged of every rollout, by name"""
+        return {
+            "time/collect_seconds": self.collect_seconds,
+            "time/wait_seconds": self.wait_seconds,
+            "async/policy_lag_mean": self.policy_lag_mean,
+            "async/policy_lag_max": self.policy_lag_max,
+            "async/sampler_steps_per_second": self.sampler_steps_per_second,
+            "async/queue_fill": self.queue_fill,
+        }

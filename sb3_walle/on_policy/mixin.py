@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.modes import MODES, check_mode
+from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
 from sb3_walle.on_policy.buffer import add_rows, keep_fractions, new_rollout_buffer
@@ -85,8 +85,9 @@ class AsyncOnPolicyMixin(_Base):
     :raises SamplerError: if an environment cannot be built in a sampler
     """
 
-    #: the modes that the algorithm can learn in; the first one is the default
-    supported_modes: ClassVar[tuple[str, ...]] = MODES
+    #: the modes that the algorithm can learn in; the first one is the default. Any but "sync" have a policy lag, for
+    #: which :meth:`_correct_for_policy_lag` has to be overridden
+    supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -118,12 +119,16 @@ class AsyncOnPolicyMixin(_Base):
         self._n_collectors = 0
         self._is_learning = False
         self._infos = select_infos(info_keys, callbacks_may_look=False)
+        #: largest policy lag in the rollout buffer
+        self._rollout_policy_lag = 0
         self._learn_seconds: float | None = None
         numpy_is_likely = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
         preload = () if numpy_is_likely else ("torch", "stable_baselines3")
         with in_samplers(env, n_samplers, envs_per_sampler, backend, preload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)  # type: ignore[arg-type]
             wrapped_samplers(self.env)
+        #: whether the policy learns from normalised observations or rewards
+        self.is_normalized = self._vec_normalize_env is not None
         if self._vec_normalize_env is not None and takes_gamma_of_algorithm(normalize):
             self._vec_normalize_env.gamma = self.gamma
 
@@ -165,6 +170,7 @@ class AsyncOnPolicyMixin(_Base):
                 model = super().load(path, samplers, *args, **kwargs)
             model._check_choices()
             wrapped_samplers(model.env)
+        model._note_normalization()
         return model
 
     def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
@@ -187,6 +193,7 @@ class AsyncOnPolicyMixin(_Base):
         with in_samplers(env, n_samplers, envs_per_sampler, backend) as samplers:
             wrapped_samplers(samplers)
             self._set_env(samplers, force_reset)
+        self._note_normalization()
 
     def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
         env_before, n_envs_before = self.env, self.n_envs
@@ -209,6 +216,18 @@ class AsyncOnPolicyMixin(_Base):
         if self.n_envs != n_envs_before:
             self._last_obs = None
             self.rollout_buffer = new_rollout_buffer(self)
+
+    def _note_normalization(self) -> None:
+        """Warn if the policy does not find the normalised environments any more that it has learned in."""
+        found = self._vec_normalize_env is not None
+        if self.is_normalized and self.env is not None and not found:
+            warnings.warn(
+                "The policy has learned in environments inside of a VecNormalize, but these are in none. "
+                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...)).",
+                stacklevel=3,
+            )
+        if self.env is not None:
+            self.is_normalized = found
 
     def __enter__(self: SelfAsync) -> SelfAsync:
         return self
@@ -295,6 +314,7 @@ class AsyncOnPolicyMixin(_Base):
         """
         collector = self._up_to_date_collector(n_rollout_steps)
         if collector is None:
+            self._rollout_policy_lag = 0
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         wrapped = wrapped_samplers(env)
         assert wrapped is not None
@@ -315,7 +335,11 @@ class AsyncOnPolicyMixin(_Base):
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
             add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), values)
         assert rollout is not None
+        self._rollout_policy_lag = collector.statistics.policy_lag_max
         self._finish(rollout, rollout_buffer, callback)
+        if self._collector is not collector:
+            # A callback has set other environments.
+            collector.interrupt()
         return True
 
     def train(self) -> None:
@@ -323,7 +347,7 @@ class AsyncOnPolicyMixin(_Base):
         n_samplers_at_work = 0 if self._collector is None else self._collector.n_samplers_at_work
         started = perf_counter()
         with torch_threads_beside(n_samplers_at_work):
-            if self._collector is not None and self._collector.statistics.policy_lag_max > 0:
+            if self._rollout_policy_lag > 0:
                 self._correct_for_policy_lag()
             super().train()
         self.policy_version += 1
@@ -342,15 +366,10 @@ class AsyncOnPolicyMixin(_Base):
         :param iteration: number of the iteration
         """
         if self._collector is not None:
-            statistics = self._collector.statistics
-            self.logger.record("time/collect_seconds", statistics.collect_seconds)
-            self.logger.record("time/wait_seconds", statistics.wait_seconds)
-            self.logger.record("async/policy_lag_mean", statistics.policy_lag_mean)
-            self.logger.record("async/policy_lag_max", statistics.policy_lag_max)
-            self.logger.record("async/sampler_steps_per_second", statistics.sampler_steps_per_second)
-            self.logger.record("async/queue_fill", statistics.queue_fill)
+            for name, value in self._collector.statistics.figures().items():
+                self.logger.record(name, value)
             if self.mode == "free":
-                self.logger.record("async/stale_steps", statistics.n_stale_steps)
+                self.logger.record("async/stale_steps", self._collector.statistics.n_stale_steps)
         if self._learn_seconds is not None:
             self.logger.record("time/learn_seconds", self._learn_seconds)
         super().dump_logs(iteration)

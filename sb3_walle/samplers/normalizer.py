@@ -15,8 +15,8 @@ from sb3_walle.transport.layout import Field
 
 ORIGINAL_OBSERVATIONS = f"original_{OBSERVATIONS}"
 ORIGINAL_REWARDS = "original_rewards"
-#: stands for the discounted returns where others stand for a part of the observation
-RETURNS = "returns"
+#: stands for the discounted returns where others stand for a part of the observation; not a likely key of one
+RETURNS = "#returns"
 #: stands for an observation that is not a dictionary
 WHOLE = OBSERVATIONS
 
@@ -124,7 +124,9 @@ class NormalizedEnvs:
         self._deviations: dict[str, np.ndarray] = {}
         self._returns_deviation = np.float64(1.0)
         self._returns = np.zeros(self.n_envs)
+        # How many steps of the present chunk were made.
         self._step = 0
+        self._is_top = False
 
     def load_statistics(self, arrays: Mapping[str, np.ndarray]) -> None:
         """
@@ -139,13 +141,15 @@ class NormalizedEnvs:
         self._returns_deviation = np.sqrt(np.float64(arrays[variance_of(RETURNS)]) + self._spec.epsilon)
         self._normalize(self.inner.observations, self.observations)
 
-    def begin_chunk(self, chunk: Chunk) -> None:
+    def begin_chunk(self, chunk: Chunk, is_top: bool) -> None:
         """
         Record into this chunk from now on.
 
         :param chunk: the chunk that is about to be filled
+        :param is_top: whether there is no layer around this one, so that nobody looks at normalised rewards before the
+            chunk ends
         """
-        self._chunk, self._step = chunk, 0
+        self._chunk, self._step, self._is_top = chunk, 0, is_top
         self._originals = self._recorded_originals(chunk)
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
 
@@ -154,6 +158,8 @@ class NormalizedEnvs:
         n_steps = self._step
         if n_steps == 0:
             return
+        if self._is_top:
+            self._normalize_rewards(self._original_rewards[:n_steps], self._chunk.rewards[:n_steps])
         for part in self._spec.parts:
             self._record_moments(part, parts_of(self._originals)[part][:n_steps], axis=(0, 1))
         self._record_moments(RETURNS, self._discounted_returns(n_steps), axis=None)
@@ -182,7 +188,7 @@ class NormalizedEnvs:
 
         :param actions: one action for each environment
         :param observations: receives the normalised observations, ``[B, ...]``
-        :param rewards: receives the normalised rewards, ``[B]``
+        :param rewards: receives the normalised rewards, ``[B]``, now or at the end of the chunk
         :param dones: receives whether the step ended an episode, ``[B]``
         :param on_info: called with each info, in which the terminal observation is normalised
         """
@@ -195,7 +201,8 @@ class NormalizedEnvs:
         original, original_rewards = row(self._originals, self._step), self._original_rewards[self._step]
         self.inner.step(actions, original, original_rewards, dones, normalize_terminal)
         self._normalize(original, observations)
-        self._normalize_rewards(original_rewards, rewards)
+        if not self._is_top:
+            self._normalize_rewards(original_rewards, rewards)
         self._step += 1
 
     def keep(self, observations: Observations) -> None:
@@ -241,14 +248,17 @@ class NormalizedEnvs:
     def _discounted_returns(self, n_steps: int) -> np.ndarray:
         """Of each step, ``[T, B]``: they go on from chunk to chunk, and begin anew with an episode."""
         recorded = np.empty((n_steps, self.n_envs))
-        returns, gamma = self._returns, self._spec.gamma
-        for step, (rewards, dones) in enumerate(
-            zip(self._original_rewards[:n_steps], self._chunk.dones[:n_steps], strict=True)
-        ):
-            returns *= gamma
-            returns += rewards
-            recorded[step] = returns
-            returns[dones] = 0.0
+        gamma = self._spec.gamma
+        # Python's floats, which are NumPy's float64: for the few environments of a sampler, arrays take much longer.
+        for env in range(self.n_envs):
+            rewards, dones = self._original_rewards[:n_steps, env].tolist(), self._chunk.dones[:n_steps, env].tolist()
+            discounted, column = float(self._returns[env]), []
+            for reward, done in zip(rewards, dones, strict=True):
+                discounted = discounted * gamma + reward
+                column.append(discounted)
+                if done:
+                    discounted = 0.0
+            recorded[:, env], self._returns[env] = column, discounted
         return recorded
 
     def _record_moments(self, part: str, values: np.ndarray, axis: tuple[int, ...] | None) -> None:

@@ -160,6 +160,7 @@ class _ChunkFiller:
         self.actor: Actor = settings.actor.build(n_envs)
         self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)
         self.experience = ExperienceWriter(settings.geometry, settings.experience_memory, index)
+        self._loaded: tuple[int, int] | None = None
         self.to_env_actions = env_actions(action_space, settings.squash_output, n_envs)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
@@ -180,8 +181,12 @@ class _ChunkFiller:
 
     def _pull(self, version: int | None) -> None:
         published = self.policy.pull(version)
-        if published is not None:
+        # Statistics may be published again within a version. Its weights are taken once: with them, actors begin anew
+        # whatever they draw.
+        identity = (self.policy.run, self.policy.version)
+        if published is not None and identity != self._loaded:
             self.actor.load_weights({name: published[name] for name in self.weight_names})
+            self._loaded = identity
 
     def _fill(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """Fill the chunk, going on from where the environments are. Returns the number of steps made."""

@@ -45,8 +45,8 @@ class EnvStack:
         #: what the policy sees
         self.top: EnvLayer = self.face
         self._outer_layers: tuple[LayerSpec, ...] = ()
-        self._normalizer: NormalizedEnvs | None = None
-        self._is_top_behind = False
+        # Those that were built and know where the environments are; the others are built when the next chunk begins.
+        self._built: list[EnvLayer] = []
         #: whether what the environments show is the first observation of an episode, ``[B]``
         self.episode_starts = np.ones(envs.n_envs, dtype=bool)
         #: whether a step or a reset has failed, or there was none yet, so that nobody knows what the environments show
@@ -71,11 +71,12 @@ class EnvStack:
 
         :param layers: from the inside to the outside
         """
-        # The same ones stay: they remember frames, returns and the like.
-        if layers != self._outer_layers:
-            self._outer_layers = layers
-            self.top, self._normalizer = self.face, None
-            self._is_top_behind = True
+        # Those below the first difference stay: they remember frames, episodes and the like.
+        n_same = 0
+        while n_same < min(len(layers), len(self._built)) and layers[n_same] == self._outer_layers[n_same]:
+            n_same += 1
+        self._outer_layers = layers
+        self._keep_layers(n_same)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         """
@@ -96,7 +97,7 @@ class EnvStack:
         :param rewards: receives the rewards, ``[B]``
         :param on_info: called with each info
         """
-        self._is_top_behind = len(self._outer_layers) > 0
+        self._keep_layers(0)
         face = self.face
         with self.changing():
             face.step(actions, face.observations, rewards, self.episode_starts, on_info)
@@ -109,14 +110,13 @@ class EnvStack:
         :param chunk: the chunk that is about to be filled
         :param published: what the learner has published, statistics of observations and rewards among it
         """
-        if self._is_top_behind:
-            self._build_outer_layers(published)
-        elif self._normalizer is not None:
+        if self._normalizer is not None:
             self._normalizer.load_statistics(published)
+        self._build_missing_layers(published)
         if self.needs_reset:
             self.reset([None] * self.envs.n_envs, [{}] * self.envs.n_envs)
         if self._normalizer is not None:
-            self._normalizer.begin_chunk(chunk)
+            self._normalizer.begin_chunk(chunk, is_top=self._normalizer is self.top)
 
     def end_chunk(self, observations: Observations, episode_starts: np.ndarray) -> None:
         """
@@ -130,15 +130,22 @@ class EnvStack:
         self.top.keep(observations)
         self.episode_starts[:] = episode_starts
 
-    def _build_outer_layers(self, published: Mapping[str, np.ndarray]) -> None:
-        self.top, self._normalizer = self.face, None
-        for layer in self._outer_layers:
+    @property
+    def _normalizer(self) -> NormalizedEnvs | None:
+        return next((layer for layer in self._built if isinstance(layer, NormalizedEnvs)), None)
+
+    def _keep_layers(self, n_layers: int) -> None:
+        """Forget all but the innermost of the outer layers."""
+        del self._built[n_layers:]
+        self.top = self._built[-1] if self._built else self.face
+
+    def _build_missing_layers(self, published: Mapping[str, np.ndarray]) -> None:
+        for layer in self._outer_layers[len(self._built) :]:
             self.top = layer.build(self.top, self.envs)
+            self._built.append(self.top)
             if isinstance(self.top, NormalizedEnvs):
                 # Before the next layer looks at what it shows.
-                self._normalizer = self.top
-                self._normalizer.load_statistics(published)
-        self._is_top_behind = False
+                self.top.load_statistics(published)
 
 
 def _pile(layers: Sequence[LayerSpec], bottom: EnvLayer, envs: SamplerEnvs) -> EnvLayer:

@@ -12,6 +12,7 @@ from stable_baselines3.common import vec_env as sb3_vec_env
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
 from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
 from sb3_walle.transport.chunk import Observations
 
@@ -166,7 +167,12 @@ class _LayerVecEnv(VecEnv):
         self._last = _empty_like(self._layer.observations)
         rewards, dones = np.empty(self.num_envs, np.float32), np.empty(self.num_envs, bool)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        self._layer.step(self._actions, self._last, rewards, dones, lambda env, info, _: infos.__setitem__(env, info))
+
+        def keep_info(env: int, info: dict[str, Any], done: bool) -> None:
+            # The environment is reset before the wrapper sees this, and may use its observation again.
+            infos[env] = {**info, TERMINAL_OBSERVATION: deepcopy(info[TERMINAL_OBSERVATION])} if done else info
+
+        self._layer.step(self._actions, self._last, rewards, dones, keep_info)
         self.reset_infos = self._envs.reset_infos
         return deepcopy(self._last), rewards, dones, infos
 
