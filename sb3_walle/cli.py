@@ -162,6 +162,8 @@ def add_train_command(commands: Any) -> None:
     add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies, metavar="{" + ",".join(policies) + "}")
     add_option(ppo, "--n-steps", 2048, "steps of each environment in an iteration", type=integer(1))
     add_ppo_options(ppo)
+    text = "normalise observations and rewards (VecNormalize), and save the statistics beside the model"
+    ppo.add_argument("--normalize", action="store_true", help=text)
 
 
 def add_bench_command(commands: Any) -> None:

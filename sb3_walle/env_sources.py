@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
@@ -62,10 +63,9 @@ def in_samplers(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    if n_samplers is not None and n_samplers < 1:
-        raise ValueError(f"n_samplers must be at least 1, got {n_samplers}")
-    if envs_per_sampler < 1:
-        raise ValueError(f"envs_per_sampler must be at least 1, got {envs_per_sampler}")
+    for name, number in (("n_samplers", n_samplers), ("envs_per_sampler", envs_per_sampler)):
+        if number is not None and (not isinstance(number, int | np.integer) or number < 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
     pickle_main_module_by_value()
     if env is None:
         yield None
@@ -149,6 +149,6 @@ def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper]) -> list[EnvFact
 def _check_agreement(samplers: SamplerVecEnv, n_samplers: int | None, envs_per_sampler: int) -> None:
     if n_samplers not in (None, samplers.n_samplers) or envs_per_sampler not in (1, samplers.envs_per_sampler):
         raise ValueError(
-            f"The SamplerVecEnv has {samplers.n_samplers} samplers of {samplers.envs_per_sampler} environments, but "
-            f"n_samplers={n_samplers} and envs_per_sampler={envs_per_sampler} were given. Leave them out."
+            f"The SamplerVecEnv has {samplers.n_samplers} samplers of {samplers.envs_per_sampler} environments. "
+            f"Leave out n_samplers={n_samplers} and envs_per_sampler={envs_per_sampler}, or build it with these."
         )

@@ -12,6 +12,8 @@ import pytest
 from matplotlib.image import imread
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_walle import __version__
 from sb3_walle.cli import build_parser, main
@@ -149,6 +151,15 @@ def test_run_dir_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "runs").touch()
     options = ["--run-dir", str(tmp_path / "runs"), *TINY]
     assert "directory" in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
+
+
+def test_train_saves_the_statistics_that_belong_to_the_model(tmp_path: Path) -> None:
+    options = ["--normalize", "--timesteps", "200", "--run-dir", str(tmp_path), *TINY]
+    assert main(["train", "CartPole-v1", *options]) == 0
+    directory = run_directory(tmp_path)
+    env = VecNormalize.load(str(directory / "vecnormalize.pkl"), make_vec_env("CartPole-v1", 2))
+    assert env.obs_rms.count > 200
+    PPO.load(directory / "model.zip", env=env).learn(64)
 
 
 def test_train_leaves_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

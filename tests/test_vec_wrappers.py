@@ -278,3 +278,28 @@ def test_layers_that_stay_the_same_are_kept() -> None:
 def test_a_wrong_wrapper_fails_in_the_constructor(vec_wrapper: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         SamplerVecEnv([RandomWalk] * 2, envs_per_sampler=2, backend="inline", vec_wrapper=vec_wrapper)
+
+
+def test_a_wrapper_inside_can_render() -> None:
+    class Photographer(Offset):
+        def step_wait(self) -> Any:
+            self.pictures = self.get_images()
+            return super().step_wait()
+
+    made: list[Photographer] = []
+
+    def wrap(venv: VecEnv) -> VecEnv:
+        made.append(Photographer(venv))
+        return made[-1]
+
+    class Painted(RandomWalk):
+        metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
+        render_mode = "rgb_array"
+
+        def render(self) -> np.ndarray:
+            return np.zeros((2, 2, 3), np.uint8)
+
+    with SamplerVecEnv([Painted] * 2, 2, "inline", vec_wrapper=wrap) as env:
+        env.reset()
+        env.step(np.zeros((2, 1), np.float32))
+        assert [picture.shape for picture in made[0].pictures] == [(2, 2, 3)] * 2

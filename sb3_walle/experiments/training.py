@@ -21,6 +21,7 @@ MODEL = "model.zip"
 PROGRESS = "progress.csv"
 LEARNING_CURVE = "learning_curve.png"
 SETTINGS = "settings.json"
+STATISTICS = "vecnormalize.pkl"
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,15 @@ def create_model(settings: TrainingSettings) -> AsyncPPO:
 
 def save_run(model: AsyncPPO, directory: Path) -> None:
     """
-    Write the model and the learning curve of what has been logged.
+    Write the model, the statistics of ``VecNormalize`` if there is one, and the learning curve of what has been logged.
 
     :param model: the trained model
     :param directory: the run's directory
     """
     model.save(directory / MODEL)
+    vec_normalize = model.get_vec_normalize_env()
+    if vec_normalize is not None:
+        vec_normalize.save(str(directory / STATISTICS))
     plot_learning_curve(directory / PROGRESS, directory / LEARNING_CURVE)
 
 

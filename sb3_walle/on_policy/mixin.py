@@ -249,7 +249,7 @@ class AsyncOnPolicyMixin(_Base):
         choose_actor(self.actor, self.policy)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos"]
+        own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos", "_learn_seconds"]
         return [*super()._excluded_save_params(), *own]
 
     def set_random_seed(self, seed: int | None = None) -> None:

@@ -183,6 +183,9 @@ class _LayerVecEnv(VecEnv):
     def close(self) -> None:
         self._envs.close()
 
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        return self.env_method("render") if self.render_mode == "rgb_array" else [None] * self.num_envs
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         return self._envs.get_attr(attr_name, list(self._get_indices(indices)))
 
