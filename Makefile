@@ -7,6 +7,8 @@ TIMESTEPS ?= 1000000
 TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
 PYTEST_OPTIONS ?=
+# Tests of one file share what takes long to make.
+PARALLEL_TESTS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,7 +49,7 @@ bench: $(INSTALLED) ## Measure AsyncPPO against SB3's PPO on this machine
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest $(PARALLEL_TESTS) $(PYTEST_OPTIONS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, formatting and types
