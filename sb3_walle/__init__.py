@@ -4,19 +4,31 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["AsyncA2C", "AsyncOnPolicyMixin", "AsyncPPO", "SamplerError", "SamplerVecEnv", "__version__"]
+__all__ = [
+    "AsyncA2C",
+    "AsyncOnPolicyMixin",
+    "AsyncPPO",
+    "NonFiniteError",
+    "SafeCheckpointCallback",
+    "SamplerError",
+    "SamplerVecEnv",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from sb3_walle.a2c import AsyncA2C
+    from sb3_walle.callbacks import SafeCheckpointCallback
     from sb3_walle.on_policy import AsyncOnPolicyMixin
     from sb3_walle.ppo import AsyncPPO
-    from sb3_walle.samplers.errors import SamplerError
+    from sb3_walle.samplers.errors import NonFiniteError, SamplerError
     from sb3_walle.vec_env import SamplerVecEnv
 
 _HOMES = {
     "AsyncA2C": "sb3_walle.a2c",
     "AsyncOnPolicyMixin": "sb3_walle.on_policy",
     "AsyncPPO": "sb3_walle.ppo",
+    "NonFiniteError": "sb3_walle.samplers.errors",
+    "SafeCheckpointCallback": "sb3_walle.callbacks",
     "SamplerError": "sb3_walle.samplers.errors",
     "SamplerVecEnv": "sb3_walle.vec_env",
 }

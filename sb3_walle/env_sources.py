@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle.backends import BACKENDS
+from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.factories import (
     EnvFactory,
     PickledEnv,
@@ -46,6 +47,7 @@ def in_samplers(
     envs_per_sampler: int = 1,
     backend: str = "process",
     preload: Sequence[str] = (),
+    supervision: Supervision | None = None,
 ) -> Iterator[VecEnv | None]:
     """
     Put environments into samplers, for good unless the block raises an exception.
@@ -56,6 +58,8 @@ def in_samplers(
     :param envs_per_sampler: environments of each sampler
     :param backend: where samplers live
     :param preload: see :class:`SamplerVecEnv`
+    :param supervision: what happens when samplers die or hang, ``None`` for the default, or what a ``SamplerVecEnv``
+        was told
     :return: the samplers; or ``env`` itself, if it is ``None``, a ``VecEnv`` wrapper whose environments are in samplers
         now, or a ``VecEnv`` that cannot be divided among samplers
     :raises ValueError: if the numbers do not fit
@@ -70,11 +74,11 @@ def in_samplers(
     if env is None:
         yield None
     elif isinstance(env, VecEnv):
-        with _divided(env, n_samplers, envs_per_sampler, backend, preload) as divided:
+        with _divided(env, n_samplers, envs_per_sampler, backend, preload, supervision) as divided:
             yield divided
     else:
         factory, n_envs = _factory(env), (n_samplers or available_cpus()) * envs_per_sampler
-        with _closed_on_error(SamplerVecEnv([factory] * n_envs, envs_per_sampler, backend, preload)) as samplers:
+        with _new_samplers([factory] * n_envs, envs_per_sampler, backend, preload, supervision) as samplers:
             if isinstance(factory, PickledEnv):
                 # The copies have brought the original's random stream with them. They must not all go on with it.
                 samplers.seed()
@@ -82,7 +86,16 @@ def in_samplers(
 
 
 @contextlib.contextmanager
-def _closed_on_error(samplers: SamplerVecEnv) -> Iterator[SamplerVecEnv]:
+def _new_samplers(
+    factories: Sequence[EnvFactory],
+    envs_per_sampler: int,
+    backend: str,
+    preload: Sequence[str],
+    supervision: Supervision | None,
+) -> Iterator[SamplerVecEnv]:
+    """Samplers that are closed if the block raises an exception."""
+    choices = {} if supervision is None else vars(supervision)
+    samplers = SamplerVecEnv(factories, envs_per_sampler, backend, preload, **choices)
     try:
         yield samplers
     except BaseException:
@@ -102,11 +115,16 @@ def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:
 
 @contextlib.contextmanager
 def _divided(
-    venv: VecEnv, n_samplers: int | None, envs_per_sampler: int, backend: str, preload: Sequence[str]
+    venv: VecEnv,
+    n_samplers: int | None,
+    envs_per_sampler: int,
+    backend: str,
+    preload: Sequence[str],
+    supervision: Supervision | None,
 ) -> Iterator[VecEnv]:
     inside, wrappers = chain_of(venv)
     if isinstance(inside, SamplerVecEnv):
-        _check_agreement(inside, n_samplers, envs_per_sampler)
+        _check_agreement(inside, n_samplers, envs_per_sampler, supervision)
         yield venv
         return
     try:
@@ -121,7 +139,7 @@ def _divided(
                 f"The {venv.num_envs} environments of the VecEnv cannot be divided among {n_samplers} samplers"
             )
         envs_per_sampler = venv.num_envs // n_samplers
-    with _closed_on_error(SamplerVecEnv(factories, envs_per_sampler, backend, preload)) as samplers:
+    with _new_samplers(factories, envs_per_sampler, backend, preload, supervision) as samplers:
         # make_vec_env() has seeded the environments for their first reset.
         samplers._seeds, samplers._options = inside._seeds, inside._options
         if not wrappers:
@@ -146,9 +164,17 @@ def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper]) -> list[EnvFact
     return [factory_from_env(env) for env in inside.envs]
 
 
-def _check_agreement(samplers: SamplerVecEnv, n_samplers: int | None, envs_per_sampler: int) -> None:
+def _check_agreement(
+    samplers: SamplerVecEnv, n_samplers: int | None, envs_per_sampler: int, supervision: Supervision | None
+) -> None:
     if n_samplers not in (None, samplers.n_samplers) or envs_per_sampler not in (1, samplers.envs_per_sampler):
         raise ValueError(
             f"The SamplerVecEnv has {samplers.n_samplers} samplers of {samplers.envs_per_sampler} environments. "
             f"Leave out n_samplers={n_samplers} and envs_per_sampler={envs_per_sampler}, or build it with these."
+        )
+    present = samplers.samplers.supervision
+    if supervision not in (None, present):
+        raise ValueError(
+            f"The samplers of a SamplerVecEnv were started with {present}, so {supervision} comes too late. Pass "
+            "on_failure, max_restarts and step_timeout to the SamplerVecEnv instead."
         )

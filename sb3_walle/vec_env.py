@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 
 from sb3_walle.backends import BACKENDS, make_backend
 from sb3_walle.backends.client import SamplerClient
+from sb3_walle.backends.supervision import Supervision
 from sb3_walle.collection.collector import Collector
 from sb3_walle.samplers.errors import SamplerError
 from sb3_walle.samplers.factories import EnvFactory, modules_for, pickle_main_module_by_value
@@ -38,6 +39,10 @@ class SamplerVecEnv(VecEnv):
     is an ordinary ``VecEnv``: ``reset()`` and ``step()`` drive the same environments in lockstep. Environment ``i``
     lives in sampler ``i // envs_per_sampler``.
 
+    A sampler that dies is replaced by another one, which builds the same environments; what was last set in them with
+    ``set_attr()``, and with methods whose names begin with ``set_``, is set again. In the middle of ``step()`` a death
+    is an error, because the episode cannot be gone on with; after it, ``reset()`` begins new ones.
+
     The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with
     the interpreter, whichever comes first.
 
@@ -48,8 +53,15 @@ class SamplerVecEnv(VecEnv):
         to; only matters for start-up time and memory
     :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
         ``lambda venv: VecFrameStack(venv, 4)``; the wrapper sees only the environments of its own sampler
+    :param on_failure: what happens when a sampler dies or an environment raises an exception while it collects:
+        ``"restart"`` warns and starts another sampler in its place, ``"raise"`` raises a :class:`SamplerError`
+    :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death is an error
+        all the same; by default 10, or one for each sampler if there are more
+    :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
+        is killed and counts as dead; by default any time
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, or the backend is unknown
     :raises SamplerError: if an environment cannot be built
+    :raises OSError: if this process may not open as many file descriptors as the samplers take
     """
 
     def __init__(
@@ -59,8 +71,12 @@ class SamplerVecEnv(VecEnv):
         backend: str = "process",
         preload: Sequence[str] = (),
         vec_wrapper: Callable[[VecEnv], VecEnv] | None = None,
+        on_failure: str = "restart",
+        max_restarts: int | None = None,
+        step_timeout: float | None = None,
     ) -> None:
         _check(env_fns, envs_per_sampler, backend, vec_wrapper)
+        supervision = Supervision(on_failure, max_restarts, step_timeout)
         pickle_main_module_by_value()
         self.backend = backend
         self.envs_per_sampler = envs_per_sampler
@@ -74,7 +90,10 @@ class SamplerVecEnv(VecEnv):
         if vec_wrapper is not None:
             preload = (*preload, "stable_baselines3")
         modules = {*modules_for(env_fns), *preload} if backend == "process" else set()
-        self.samplers = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules)))
+        watches_steps = step_timeout is not None
+        self.samplers = SamplerClient(
+            make_backend(backend, self.n_samplers, sorted(modules), watches_steps), supervision
+        )
         try:
             description = self._build(env_fns)
             super().__init__(len(env_fns), description.observation_space, description.action_space)

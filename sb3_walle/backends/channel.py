@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import select
 import socket
 from typing import Any
 
@@ -49,6 +50,15 @@ class Channel:
         """:return: file descriptor to wait on"""
         return self._socket.fileno()
 
+    def wait(self, timeout: float) -> bool:
+        """
+        :param timeout: longest wait in seconds
+        :return: whether there is something to receive, or the other end is closed
+        """
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+
     def send(self, message: Any) -> None:
         """
         :param message: anything that cloudpickle pickles
@@ -76,6 +86,7 @@ class Channel:
 
         :return: the message
         :raises ChannelClosedError: if the other end is closed and all that it sent was received
+        :raises BlockingIOError: if nothing is there, and this end does not wait
         """
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)

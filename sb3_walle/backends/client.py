@@ -1,31 +1,52 @@
 """N samplers, as their owner talks to them."""
 
+import math
+import time
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from sb3_walle.backends.protocol import UNREADABLE, Backend
+from sb3_walle.backends.loss import Loss
+from sb3_walle.backends.patience import Patience
+from sb3_walle.backends.place import Place
+from sb3_walle.backends.protocol import UNREADABLE, Backend, Death, Delivery
+from sb3_walle.backends.supervision import Restarts, Supervision
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Collect, Reply, Request
 from sb3_walle.samplers.sampler import ChunkReport, Ticket
+
+# A sampler that hangs is noticed within this part of the time that a step may take.
+WATCHES_PER_TIMEOUT = 4
+# Longer than any time that matters, and still what the system takes for a time.
+LONGEST_PAUSE = 3600.0
+# Number of a request that was never made.
+NOBODY = -1
 
 
 class SamplerClient:
     """
     Sends requests and sorts the replies: those that somebody waits for, and the reports of chunks, which may come at
-    any time.
+    any time. Where a sampler dies, another one takes its place, is told all that the dead one was told, and carries out
+    what that one left undone: who waits for a reply gets it.
 
     :param backend: where the samplers live
+    :param supervision: what happens when samplers die or hang
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, supervision: Supervision | None = None) -> None:
+        self.supervision = supervision or Supervision()
         self._backend = backend
         self._numbers = count()
+        self._places = [Place(sampler, backend, self._numbers) for sampler in range(backend.n_samplers)]
+        self._restarts = Restarts(self.supervision, backend.n_samplers)
+        self._patience = Patience(self._places)
         # Replies are recognised by number. So whatever is lost or left over when an exception, Ctrl-C say, ends a wait
         # at any instruction, no reply is ever taken for the answer to something else.
         self._collecting: set[int] = set()
         self._reports: deque[tuple[int, Reply]] = deque()
+        # What was asked of samplers that died and cannot be asked of others.
+        self._lost: deque[tuple[int, Loss]] = deque()
 
     @property
     def n_samplers(self) -> int:
@@ -37,6 +58,11 @@ class SamplerClient:
         """Number of processes that the samplers have for themselves on this machine."""
         return self._backend.n_processes
 
+    @property
+    def n_restarts(self) -> int:
+        """How many samplers were started in the place of one that died."""
+        return self._restarts.n_restarts
+
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:
         """
         Have samplers do something, and wait until they have done it. While a sampler is collecting, that is when it has
@@ -44,13 +70,13 @@ class SamplerClient:
 
         :param requests: one request for each of some samplers, by their numbers
         :return: what each returned
-        :raises SamplerError: if one of them failed or died
+        :raises SamplerError: if one of them failed, or died and is not replaced
         """
         waiting: dict[int, int] = {}
         for sampler, request in requests.items():
             number = next(self._numbers)
             waiting[number] = sampler
-            self._backend.send(sampler, number, request)
+            self._places[sampler].send(number, request)
         values = {}
         while waiting:
             number, reply = self._receive(None)
@@ -68,14 +94,14 @@ class SamplerClient:
         """
         number = next(self._numbers)
         self._collecting.add(number)
-        self._backend.send(sampler, number, Collect(ticket))
+        self._places[sampler].send(number, Collect(ticket))
 
     def next_report(self) -> tuple[int, ChunkReport]:
         """
         Wait for a chunk.
 
         :return: number of the sampler and its report, in the order of arrival
-        :raises SamplerError: if a sampler failed or died
+        :raises SamplerError: if a sampler died and is not replaced
         """
         while not self._reports:
             self._receive(None)
@@ -101,23 +127,74 @@ class SamplerClient:
         """End all samplers."""
         self._backend.close()
 
-    def _receive(self, timeout: float | None) -> tuple[int, Reply | None]:
+    def _receive(self, timeout: float | None) -> tuple[int, Reply | Loss | None]:
         """
         Take the next reply. A report is put aside, also that of a failure: it is no concern of whoever is waiting for
         something else. The number and the reply are returned in any case.
         """
-        delivery = self._backend.receive(timeout)
-        if delivery is None:
-            return -1, None
-        if delivery.number in self._collecting:
-            self._collecting.discard(delivery.number)
-            self._reports.append((delivery.sampler, delivery.reply))
-        elif delivery.number == UNREADABLE:
-            _value(delivery.sampler, delivery.reply)
-        return delivery.number, delivery.reply
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._lost:
+            self._look_after_samplers()
+            event = self._backend.receive(self._pause(deadline))
+            if isinstance(event, Death):
+                self._replace(event)
+            elif event is not None:
+                number = self._number_of(event)
+                if self._places[event.sampler].answer(number, event.reply):
+                    self._put_aside_report(event.sampler, number, event.reply)
+                    return number, event.reply
+            elif time.monotonic() >= deadline:
+                return NOBODY, None
+            else:
+                self._patience.look()
+        return self._lost.popleft()
+
+    def _number_of(self, delivery: Delivery) -> int:
+        """Which request a delivery answers. What cannot be read is the oldest: they are answered in their order."""
+        if delivery.number != UNREADABLE:
+            return delivery.number
+        number = self._places[delivery.sampler].oldest_request()
+        return NOBODY if number is None else number
+
+    def _put_aside_report(self, sampler: int, number: int, reply: Reply) -> None:
+        if number in self._collecting:
+            self._collecting.discard(number)
+            self._reports.append((sampler, reply))
+            self._restarts.has_worked(sampler)
+
+    def _replace(self, death: Death) -> None:
+        """Have another sampler take the place of a dead one, unless that was one death too many."""
+        place = self._places[death.sampler]
+        loss = place.bury(death)
+        try:
+            delay = self._restarts.after(loss)
+        except BaseException:
+            place.forget()
+            raise
+        for number in place.take_lost():
+            self._lost.append((number, loss))
+        place.due_at = time.monotonic() + delay
+
+    def _look_after_samplers(self) -> None:
+        """Start those whose time has come, and kill those that do not end or whose environments hang."""
+        now, timeout = time.monotonic(), self.supervision.step_timeout
+        for place in self._places:
+            place.keep_up(now)
+            if timeout is not None and self._backend.seconds_at_step(place.sampler) > timeout:
+                place.kill(f"hung: a step or a reset of its environment took longer than step_timeout={timeout:g} s")
+
+    def _pause(self, deadline: float) -> float:
+        """For how long to wait for samplers until looking after them again."""
+        now = time.monotonic()
+        until = min(deadline, self._patience.ends_at, *(place.due_at for place in self._places))
+        if self.supervision.step_timeout is not None:
+            until = min(until, now + self.supervision.step_timeout / WATCHES_PER_TIMEOUT)
+        return min(max(0.0, until - now), LONGEST_PAUSE)
 
 
-def _value(sampler: int, reply: Reply | None) -> Any:
+def _value(sampler: int, reply: Reply | Loss | None) -> Any:
+    if isinstance(reply, Loss):
+        raise reply.to_error()
     if isinstance(reply, Failure):
         raise reply.to_error(sampler)
     return None if reply is None else reply.value

@@ -3,22 +3,35 @@ The process that samplers are forked from.
 
 It imports what they need once, so that ten samplers start in the time and memory of one. It holds no environment, no
 policy and no thread, which is what makes forking from it safe, whatever the learner's process is doing. It ends its
-samplers when the learner dies, and tells the learner when a sampler dies.
+samplers when the learner dies, and tells the learner when and how a sampler died.
 """
 
+import contextlib
+import faulthandler
 import gc
 import importlib
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.sampler_process import run_sampler
+from sb3_walle.transport.memory import SharedMemory, anonymous_file
+from sb3_walle.transport.pulse import PulseBoard
+
+# Time for a sampler that hangs to say where, before it is killed.
+LAST_WORDS_TIMEOUT = 0.5
+MAX_LAST_WORDS = 16_384
+# Ctrl-C in a terminal, and whoever ends a whole group of processes, reaches this one, too. What happens then is the
+# learner's decision.
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -27,9 +40,13 @@ class Preload:
     First message to the server.
 
     :param modules: names of modules that samplers are going to import
+    :param n_samplers: number of samplers
+    :param pulses: where samplers note that their environments begin a step; ``None`` if nobody wants to know
     """
 
     modules: tuple[str, ...]
+    n_samplers: int
+    pulses: SharedMemory | None
 
 
 @dataclass(frozen=True)
@@ -48,16 +65,42 @@ class Fork:
 
 
 @dataclass(frozen=True)
+class Kill:
+    """
+    End a sampler that does not end by itself.
+
+    :param sampler: number of the sampler
+    """
+
+    sampler: int
+
+
+@dataclass(frozen=True)
 class Exited:
     """
     A sampler is dead.
 
     :param sampler: number of the sampler
-    :param exit_code: its exit code, or minus the number of the signal that killed it
+    :param exit_code: its exit code, or minus the number of the signal that killed it; ``None`` if it never began
+    :param last_words: where it was, as far as the interpreter could still tell, or why it never began
     """
 
     sampler: int
-    exit_code: int
+    exit_code: int | None
+    last_words: str
+
+
+@dataclass(frozen=True)
+class _Child:
+    """
+    A sampler that lives.
+
+    :param sampler: its number
+    :param last_words: descriptor of the file that the interpreter writes to when the process crashes
+    """
+
+    sampler: int
+    last_words: int
 
 
 class ForkServer:
@@ -67,16 +110,17 @@ class ForkServer:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._samplers: dict[int, int] = {}
+        self._children: dict[int, _Child] = {}
+        self._pulses: PulseBoard | None = None
         # A dead child makes the kernel write to this pipe, which is something that one can wait for.
         self._wakeup, wakeup = os.pipe()
         for end in (self._wakeup, wakeup):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # Ctrl-C in a terminal reaches every process of the group; what happens then is the learner's decision.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for ignored in IGNORED_SIGNALS:
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
@@ -84,7 +128,9 @@ class ForkServer:
     def serve(self) -> None:
         """Start samplers and report their deaths until the learner hangs up; then end those that are left."""
         try:
-            _import(self._channel.receive().modules)
+            first: Preload = self._channel.receive()
+            self._pulses = None if first.pulses is None else PulseBoard(first.n_samplers, first.pulses)
+            _import(first.modules)
             # What exists by now is shared with all samplers for as long as nobody writes to it, as a collection would.
             gc.collect()
             gc.freeze()
@@ -93,49 +139,102 @@ class ForkServer:
                 if self._wakeup in ready:
                     self._report_deaths()
                 if self._channel in ready:
-                    self._fork(self._channel.receive())
+                    self._carry_out(self._channel.receive())
         except ChannelClosedError:
             self._end_samplers()
 
-    def _fork(self, request: Fork) -> None:
-        server = os.getpid()
-        pid = os.fork()
-        if pid:
-            request.channel.close()
-            self._samplers[pid] = request.sampler
-        else:
-            self._become_sampler(request, server)
+    def _carry_out(self, request: Fork | Kill) -> None:
+        if isinstance(request, Kill):
+            self._kill(request.sampler)
+            return
+        with request.channel:
+            try:
+                self._fork(request)
+            except OSError as error:
+                # No process or no memory is left for it. The others are not to suffer from that.
+                self._channel.send(Exited(request.sampler, None, f"It could not be started: {error}"))
 
-    def _become_sampler(self, request: Fork, server: int) -> NoReturn:
+    def _fork(self, request: Fork) -> None:
+        server, last_words = os.getpid(), anonymous_file()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(last_words)
+            raise
+        if pid:
+            self._children[pid] = _Child(request.sampler, last_words)
+        else:
+            self._become_sampler(request, server, last_words)
+
+    def _become_sampler(self, request: Fork, server: int, last_words: int) -> NoReturn:
         exit_code = 1
         try:
+            # In a group with the processes that its environments start: they are not to outlive it.
+            os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._selector.close()
-            self._channel.close()
+            for handled in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(handled, signal.SIG_DFL)
+            faulthandler.enable(last_words, all_threads=False)
+            self._close_in_child()
             os.nice(request.niceness)
-            run_sampler(request.sampler, Channel(request.channel), server)
+            pulse = None if self._pulses is None else self._pulses.pulse(request.sampler)
+            run_sampler(request.sampler, Channel(request.channel), server, pulse)
             exit_code = 0
+        except BaseException:
+            os.write(last_words, traceback.format_exc().encode())
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             # Not sys.exit(): what the server registered to run at its end is not for its children.
             os._exit(exit_code)
 
+    def _close_in_child(self) -> None:
+        self._selector.close()
+        self._channel.close()
+        for child in self._children.values():
+            os.close(child.last_words)
+
     def _report_deaths(self) -> None:
         os.read(self._wakeup, 65_536)
-        while self._samplers:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
+        while self._children:
+            # The number of a process is not given to another one until it has been waited for.
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
                 return
-            if pid in self._samplers:
-                self._channel.send(Exited(self._samplers.pop(pid), os.waitstatus_to_exitcode(status)))
+            _kill_group(found.si_pid)
+            _, status = os.waitpid(found.si_pid, 0)
+            child = self._children.pop(found.si_pid, None)
+            if child is not None:
+                self._channel.send(Exited(child.sampler, os.waitstatus_to_exitcode(status), _read(child.last_words)))
+
+    def _kill(self, sampler: int) -> None:
+        for pid in [pid for pid, child in self._children.items() if child.sampler == sampler]:
+            # The interpreter then writes down where it is, even if it is in the middle of a native function.
+            os.kill(pid, signal.SIGABRT)
+            poll = select.poll()
+            poll.register(self._wakeup, select.POLLIN)
+            poll.poll(LAST_WORDS_TIMEOUT * 1000)
+            os.kill(pid, signal.SIGKILL)
 
     def _end_samplers(self) -> None:
-        for pid in self._samplers:
+        for pid in self._children:
             os.kill(pid, signal.SIGKILL)
-        for pid in self._samplers:
+        for pid in self._children:
+            _kill_group(pid)
             os.waitpid(pid, 0)
+
+
+def _kill_group(pid: int) -> None:
+    """End the processes that a sampler has started, whether or not it lives."""
+    # It may not have come as far as to have a group.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _read(file: int) -> str:
+    text = os.pread(file, MAX_LAST_WORDS, 0).decode(errors="replace")
+    os.close(file)
+    return text.strip()
 
 
 def _import(modules: Iterable[str]) -> None:

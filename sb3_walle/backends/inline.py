@@ -2,9 +2,9 @@
 
 from collections import deque
 
-from sb3_walle.backends.protocol import Delivery
-from sb3_walle.samplers.errors import SamplerError
-from sb3_walle.samplers.requests import Request, answer
+from sb3_walle.backends.protocol import Death, Delivery, Event
+from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
+from sb3_walle.samplers.requests import CloseEnvs, Request, answer
 from sb3_walle.samplers.sampler import Sampler
 
 
@@ -17,30 +17,68 @@ class InlineBackend:
 
     def __init__(self, n_samplers: int) -> None:
         self.n_samplers, self.n_processes = n_samplers, 0
-        self._samplers = [Sampler(index) for index in range(n_samplers)]
+        self._samplers: list[Sampler | None] = [Sampler(index) for index in range(n_samplers)]
         self._requests: deque[tuple[int, int, Request]] = deque()
+        self._deaths: deque[Death] = deque()
         self._closed = False
 
-    def send(self, sampler: int, number: int, request: Request) -> None:
+    def send(self, sampler: int, number: int, request: Request) -> bool:
         """
         :param sampler: number of the sampler
         :param number: number of the request
         :param request: what to do
+        :return: True
         :raises SamplerError: if the samplers are closed
         """
         if self._closed:
-            raise SamplerError("The samplers are closed. Make new ones, and give them to a model with set_env().")
-        self._requests.append((sampler, number, request))
+            raise SamplerError(CLOSED)
+        if self._samplers[sampler] is not None:
+            self._requests.append((sampler, number, request))
+        return True
 
-    def receive(self, timeout: float | None = None) -> Delivery | None:
+    def receive(self, timeout: float | None = None) -> Event | None:
         """
         :param timeout: not used: there is nobody to wait for
-        :return: the next reply; ``None`` if nothing was asked
+        :return: the next reply, or the end of a sampler after a failure; ``None`` if nothing was asked
+        :raises SamplerError: if the samplers are closed
         """
-        if not self._requests:
-            return None
-        sampler, number, request = self._requests.popleft()
-        return Delivery(sampler, number, answer(self._samplers[sampler], request))
+        if self._closed:
+            raise SamplerError(CLOSED)
+        if self._deaths:
+            return self._deaths.popleft()
+        if self._requests:
+            index, number, request = self._requests.popleft()
+            sampler = self._samplers[index]
+            assert sampler is not None
+            reply = answer(sampler, request)
+            if isinstance(reply, Failure) and request.failure_ends_sampler:
+                self.kill(index)
+            return Delivery(index, number, reply)
+        return None
+
+    def seconds_at_step(self, sampler: int) -> float:
+        """
+        :param sampler: number of the sampler
+        :return: 0: while one of its environments makes a step, there is nobody who could ask
+        """
+        return 0.0
+
+    def kill(self, sampler: int) -> None:
+        """
+        :param sampler: number of the sampler
+        """
+        ending, self._samplers[sampler] = self._samplers[sampler], None
+        if ending is not None:
+            # A failure in closing what has failed before tells nothing new.
+            answer(ending, CloseEnvs())
+            self._requests = deque(request for request in self._requests if request[0] != sampler)
+            self._deaths.append(Death(sampler, "ended"))
+
+    def start(self, sampler: int) -> None:
+        """
+        :param sampler: number of the sampler
+        """
+        self._samplers[sampler] = Sampler(sampler)
 
     def close(self) -> None:
         """Close the environments."""
@@ -48,4 +86,5 @@ class InlineBackend:
             self._closed = True
             self._requests.clear()
             for sampler in self._samplers:
-                sampler.close()
+                if sampler is not None:
+                    sampler.close()

@@ -1,32 +1,26 @@
 """Samplers in processes of their own on this machine, over shared memory."""
 
 import contextlib
-import json
 import os
 import selectors
-import signal
-import socket
-import subprocess
-import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
-from sb3_walle.backends.fork_server import Fork, Preload
-from sb3_walle.backends.protocol import Delivery
-from sb3_walle.samplers.errors import SamplerError
+from sb3_walle.backends.limits import check_descriptors
+from sb3_walle.backends.notices import warn
+from sb3_walle.backends.protocol import UNREADABLE, Death, Delivery, Event
+from sb3_walle.backends.server_handle import ServerHandle
+from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
 from sb3_walle.samplers.requests import CloseEnvs, Request
+from sb3_walle.transport.pulse import PulseBoard
 
-# Requests are small and few; if a sampler's mailbox is full for that long, it has stopped reading.
-SEND_TIMEOUT = 60.0
-# Time between two attempts to put something into a full mailbox.
-FULL_MAILBOX_PAUSE = 0.01
 # Time to close environments before samplers are killed.
 CLOSE_TIMEOUT = 2.0
-# Time between a dead sampler's hanging up and the report of its exit code.
-EXIT_CODE_TIMEOUT = 5.0
+# Time for a sampler to be gone after the process that it was forked from.
+DEATH_TIMEOUT = 1.0
 # Samplers get the time that the learner leaves. With 10 of them on 2 cores, an update takes as long as without them;
 # at niceness 10 it takes up to a half longer, at 0 twice as long.
 NICENESS = 19
@@ -35,15 +29,6 @@ NICENESS = 19
 _SERVER = -1
 # Number of a request whose reply nobody waits for.
 _NOBODY = -1
-
-# The user's main module is not part of it: samplers never run it.
-_SERVER_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from sb3_walle.backends.fork_server import main; main(int(sys.argv[1]))"
-)
-_SINGLE_THREADED = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
 
 
 class ProcessBackend:
@@ -55,34 +40,59 @@ class ProcessBackend:
 
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
+    :param watches_steps: whether to keep track of how long environments take for a step
     :param niceness: how much samplers give way to other processes, as in ``os.nice``
+    :raises OSError: if this process may not open as many file descriptors as that takes
     """
 
-    def __init__(self, n_samplers: int, preload: Iterable[str] = (), niceness: int = NICENESS) -> None:
+    def __init__(
+        self,
+        n_samplers: int,
+        preload: Iterable[str] = (),
+        watches_steps: bool = False,
+        niceness: int = NICENESS,
+    ) -> None:
         self.n_samplers = self.n_processes = n_samplers
-        self._pool = _Pool(n_samplers, tuple(preload), niceness)
-        self._replies: deque[Delivery] = deque()
+        self._pool = _Pool(n_samplers, tuple(preload), watches_steps, niceness)
         # Also runs when this object is garbage, and at the end of the interpreter.
         self._finalizer = weakref.finalize(self, self._pool.close)
 
-    def send(self, sampler: int, number: int, request: Request) -> None:
+    def send(self, sampler: int, number: int, request: Request) -> bool:
         """
         :param sampler: number of the sampler
         :param number: number of the request
         :param request: what to do
-        :raises SamplerError: if the sampler is dead, or has stopped reading
+        :return: False if its mailbox is full
+        :raises SamplerError: if the samplers are closed
         """
-        self._replies.extend(self._pool.send(sampler, number, request))
+        return self._pool.send(sampler, number, request)
 
-    def receive(self, timeout: float | None = None) -> Delivery | None:
+    def receive(self, timeout: float | None = None) -> Event | None:
         """
-        :param timeout: longest wait in seconds, ``None`` to wait for as long as all samplers live
-        :return: the reply; ``None`` if the time is over
-        :raises SamplerError: if a sampler died
+        :param timeout: longest wait in seconds, ``None`` for ever
+        :return: what happened; ``None`` if the time is over
+        :raises SamplerError: if the samplers are closed
         """
-        if not self._replies:
-            self._replies.extend(self._pool.receive(timeout))
-        return self._replies.popleft() if self._replies else None
+        return self._pool.receive(timeout)
+
+    def seconds_at_step(self, sampler: int) -> float:
+        """
+        :param sampler: number of the sampler
+        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is
+        """
+        return self._pool.seconds_at_step(sampler)
+
+    def kill(self, sampler: int) -> None:
+        """
+        :param sampler: number of the sampler
+        """
+        self._pool.kill(sampler)
+
+    def start(self, sampler: int) -> None:
+        """
+        :param sampler: number of the sampler
+        """
+        self._pool.start(sampler)
 
     def close(self) -> None:
         """End all samplers. Their environments get a moment to close; then the processes are killed."""
@@ -92,137 +102,174 @@ class ProcessBackend:
 class _Pool:
     """The processes and the channels to them. Separate from the backend so that a finalizer can hold on to it."""
 
-    def __init__(self, n_samplers: int, preload: tuple[str, ...], niceness: int) -> None:
+    def __init__(self, n_samplers: int, preload: tuple[str, ...], watches_steps: bool, niceness: int) -> None:
+        check_descriptors(n_samplers)
+        self._n_samplers, self._preload, self._niceness = n_samplers, preload, niceness
         self._owner = os.getpid()
         self._closed = False
-        self._exit_codes: dict[int, int] = {}
-        self._channels: list[Channel] = []
+        self._pulses = PulseBoard(n_samplers) if watches_steps else None
+        self._channels: dict[int, Channel] = {}
+        self._events: deque[Event] = deque()
         self._selector = selectors.DefaultSelector()
-        self._server_channel, server_end = Channel.pair(SEND_TIMEOUT)
-        self._server = _start_server(server_end)
+        self._server = self._new_server()
         _pools.add(self)
         try:
-            self._selector.register(self._server_channel, selectors.EVENT_READ, _SERVER)
-            self._server_channel.send(Preload(preload))
             for sampler in range(n_samplers):
-                self._start_sampler(sampler, niceness)
+                self.start(sampler)
         except BaseException:
             self.close()
             raise
 
-    def send(self, sampler: int, number: int, request: Request) -> list[Delivery]:
-        """
-        Send a request. Returns the replies that were taken in because the sampler's mailbox was full: a sampler that
-        is itself waiting for its replies to be taken does not read.
-        """
+    def send(self, sampler: int, number: int, request: Request) -> bool:
         self._check_usable()
-        arrived: list[Delivery] = []
-        deadline = time.monotonic() + SEND_TIMEOUT
-        while True:
+        channel = self._channels.get(sampler)
+        if channel is not None:
             try:
-                self._channels[sampler].send((number, request))
-                return arrived
-            except ChannelClosedError as error:
-                raise self._death(sampler) from error
-            except BlockingIOError as error:
-                replies = self.receive(FULL_MAILBOX_PAUSE)
-                if replies:
-                    arrived += replies
-                    deadline = time.monotonic() + SEND_TIMEOUT
-                elif time.monotonic() > deadline:
-                    raise SamplerError(
-                        f"Sampler {sampler} has not read its messages for {SEND_TIMEOUT:.0f} s: "
-                        "one of its environments hangs"
-                    ) from error
+                # If it is dead, that is found by receive().
+                with contextlib.suppress(ChannelClosedError):
+                    channel.send((number, request))
+            except BlockingIOError:
+                return False
+        return True
 
-    def receive(self, timeout: float | None) -> list[Delivery]:
+    def receive(self, timeout: float | None) -> Event | None:
         self._check_usable()
-        replies: list[Delivery] = []
-        hung_up = []
-        for key, _ in self._selector.select(timeout):
-            try:
-                message = key.fileobj.receive()  # type: ignore[union-attr]
-            except ChannelClosedError:
-                hung_up.append(key.data)
-                continue
-            if key.data == _SERVER:
-                # The sampler's own channel hangs up as well, after the last of its replies.
-                self._exit_codes[message.sampler] = message.exit_code
-            else:
-                replies.append(Delivery(key.data, *message))
-        # What was finished before a death is delivered first. The death is found again at the next call.
-        if hung_up and not replies:
-            raise self._death(hung_up[0])
-        return replies
+        if not self._events:
+            for key, _ in self._selector.select(timeout):
+                if key.data == _SERVER:
+                    self._hear_of_death()
+                elif key.data in self._channels:
+                    self._take_reply(key.data)
+        return self._events.popleft() if self._events else None
+
+    def seconds_at_step(self, sampler: int) -> float:
+        return 0.0 if self._pulses is None else self._pulses.seconds_at_step(sampler)
+
+    def start(self, sampler: int) -> None:
+        self._check_usable()
+        if sampler in self._channels:
+            # Ctrl-C has ended an attempt to start it.
+            self.kill(sampler)
+            self._bury(sampler)
+        try:
+            channel = self._server.fork(sampler)
+        except ChannelClosedError:
+            self._replace_server()
+            channel = self._server.fork(sampler)
+        self._channels[sampler] = channel
+        self._selector.register(channel, selectors.EVENT_READ, sampler)
+
+    def kill(self, sampler: int) -> None:
+        # A dead server takes its samplers with it.
+        with contextlib.suppress(ChannelClosedError):
+            self._server.kill(sampler)
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
         _pools.discard(self)
+        is_owner = os.getpid() == self._owner
         try:
-            if os.getpid() == self._owner:
+            if is_owner:
                 self._close_samplers()
         finally:
             self.close_descriptors()
-            if os.getpid() == self._owner:
-                _wait_for(self._server)
+            if is_owner:
+                self._server.wait()
 
     def close_descriptors(self) -> None:
         """Hang up. The fork server then kills the samplers that are left, and ends."""
         self._selector.close()
-        for channel in (self._server_channel, *self._channels):
+        self._server.hang_up()
+        for channel in self._channels.values():
             channel.close()
 
-    def _start_sampler(self, sampler: int, niceness: int) -> None:
-        channel, sampler_end = Channel.pair(timeout=0.0)
-        self._channels.append(channel)
-        self._selector.register(channel, selectors.EVENT_READ, sampler)
-        with sampler_end:
-            self._server_channel.send(Fork(sampler, sampler_end, niceness))
+    def _new_server(self) -> ServerHandle:
+        memory = None if self._pulses is None else self._pulses.memory
+        server = ServerHandle(self._preload, self._n_samplers, memory, self._niceness)
+        self._selector.register(server, selectors.EVENT_READ, _SERVER)
+        return server
+
+    def _replace_server(self) -> None:
+        """The server is dead. Its samplers die with it: wait until none of them can write to shared memory any more."""
+        for sampler, channel in list(self._channels.items()):
+            while sampler in self._channels and channel.wait(DEATH_TIMEOUT):
+                self._take_reply(sampler)
+            if sampler in self._channels:
+                self._bury(sampler)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(self._server)
+        self._server.hang_up()
+        self._server.wait()
+        self._server = self._new_server()
+
+    def _take_reply(self, sampler: int) -> bool:
+        """Receive one message of a sampler, or its death. Returns whether there was a message."""
+        try:
+            self._events.append(Delivery(sampler, *self._channels[sampler].receive()))
+        except BlockingIOError:
+            return False
+        except ChannelClosedError:
+            self._bury(sampler)
+            return False
+        except Exception as error:
+            # Of a class that only the sampler can import, say.
+            self._events.append(Delivery(sampler, UNREADABLE, Failure.of(error, "answering what cannot be read here")))
+        return True
+
+    def _hear_of_death(self) -> None:
+        try:
+            sampler = self._server.hear()
+        except ChannelClosedError:
+            # Its samplers die with it, and hang up.
+            self._selector.unregister(self._server)
+            return
+        # What it finished is delivered first. A process that it has started may keep its channel open.
+        while sampler in self._channels and self._take_reply(sampler):
+            continue
+        if sampler in self._channels:
+            self._bury(sampler)
+
+    def _bury(self, sampler: int) -> None:
+        ending = self._server.ending_of(sampler)
+        channel = self._channels.pop(sampler)
+        self._selector.unregister(channel)
+        channel.close()
+        if self._pulses is not None:
+            self._pulses.clear(sampler)
+        self._events.append(Death(sampler, ending.how, ending.last_words))
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise SamplerError("The samplers are closed. Make new ones, and give them to a model with set_env().")
+            raise SamplerError(CLOSED)
         if os.getpid() != self._owner:
             raise SamplerError("The samplers belong to the process that this one was forked from")
 
     def _close_samplers(self) -> None:
         """Let the samplers close their environments, for as long as one is ready to wait for that."""
-        waiting = {}
-        for sampler, channel in enumerate(self._channels):
+        waiting = set()
+        for sampler, channel in self._channels.items():
             # A sampler that is dead or does not listen is left to the fork server.
             with contextlib.suppress(ChannelClosedError, BlockingIOError):
                 channel.send((_NOBODY, CloseEnvs()))
-                waiting[sampler] = channel
-        self._selector.unregister(self._server_channel)
+                waiting.add(sampler)
         deadline = time.monotonic() + CLOSE_TIMEOUT
+        failures: list[SamplerError] = []
         while waiting and (left := deadline - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
                 try:
-                    key.fileobj.receive()  # type: ignore[union-attr]
+                    if key.data == _SERVER:
+                        self._server.hear()
+                    else:
+                        number, reply = key.fileobj.receive()  # type: ignore[union-attr]
+                        if number == _NOBODY and isinstance(reply, Failure):
+                            failures.append(reply.to_error(key.data))
                 except ChannelClosedError:
                     self._selector.unregister(key.fileobj)
-                    waiting.pop(key.data, None)
-
-    def _death(self, who: int) -> SamplerError:
-        if who == _SERVER:
-            exit_code = self._server.wait(EXIT_CODE_TIMEOUT)
-            return SamplerError(f"The process that the samplers are forked from {_describe(exit_code)}")
-        self._wait_for_exit_code(who)
-        return SamplerError(f"Sampler {who} {_describe(self._exit_codes.get(who))}")
-
-    def _wait_for_exit_code(self, sampler: int) -> None:
-        deadline = time.monotonic() + EXIT_CODE_TIMEOUT
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._server_channel, selectors.EVENT_READ)
-            while sampler not in self._exit_codes and (left := deadline - time.monotonic()) > 0:
-                if selector.select(left):
-                    try:
-                        message = self._server_channel.receive()
-                    except ChannelClosedError:
-                        return
-                    self._exit_codes[message.sampler] = message.exit_code
+                    waiting.discard(key.data)
+        if failures:
+            warn(str(failures[0]))
 
 
 _pools: "weakref.WeakSet[_Pool]" = weakref.WeakSet()
@@ -236,36 +283,3 @@ def _hang_up_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_hang_up_in_child)
-
-
-def _start_server(channel_end: socket.socket) -> subprocess.Popen:
-    """Start the process that samplers are forked from. Its end of the channel is closed here."""
-    # It inherits the blocked signal, so that Ctrl-C cannot hit it before it gets to ignore Ctrl-C.
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with channel_end:
-            return subprocess.Popen(
-                [sys.executable, "-c", _SERVER_PROGRAM, str(channel_end.fileno()), json.dumps(sys.path)],
-                pass_fds=[channel_end.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **_SINGLE_THREADED, "CUDA_VISIBLE_DEVICES": ""},
-            )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-
-
-def _wait_for(server: subprocess.Popen) -> None:
-    """The server ends when it finds that the learner has hung up."""
-    try:
-        server.wait(EXIT_CODE_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-
-
-def _describe(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "died"
-    if exit_code < 0:
-        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
-    return f"exited with code {exit_code}"

@@ -1,6 +1,6 @@
 """Where samplers live: the few things that differ between this process, other processes and other machines."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from sb3_walle.samplers.requests import Reply, Request
 
@@ -22,35 +22,76 @@ class Delivery(NamedTuple):
     reply: Reply
 
 
+class Death(NamedTuple):
+    """
+    A sampler has ended without being asked to. All its replies have been delivered before.
+
+    :param sampler: number of the sampler
+    :param how: how it ended, as in "Sampler 3 was killed by signal 11 (SIGSEGV)"
+    :param traceback: where it was, if it could still tell; otherwise empty
+    """
+
+    sampler: int
+    how: str
+    traceback: str = ""
+
+
+Event: TypeAlias = Delivery | Death
+
+
 class Backend(Protocol):
     """
     N samplers, somewhere.
 
     Requests to one sampler are carried out in the order in which they were sent, and each gets exactly one reply,
-    which carries the request's number.
+    which carries the request's number, unless the sampler dies before. A sampler ends by itself after a failure for
+    which its request says so.
     """
 
     n_samplers: int
     #: processes on this machine that the samplers have for themselves
     n_processes: int
 
-    def send(self, sampler: int, number: int, request: Request) -> None:
+    def send(self, sampler: int, number: int, request: Request) -> bool:
         """
-        Hand a request to a sampler. Does not wait until it is carried out.
+        Hand a request to a sampler. Never waits.
 
         :param sampler: number of the sampler
         :param number: number of the request
         :param request: what to do
-        :raises SamplerError: if the sampler is dead, or does not take messages any more
+        :return: False if its mailbox is full: try again when it has replied to something. To a sampler that is dead,
+            anything can be sent
+        :raises SamplerError: if the samplers are closed
         """
 
-    def receive(self, timeout: float | None = None) -> Delivery | None:
+    def receive(self, timeout: float | None = None) -> Event | None:
         """
-        Wait for the next reply of any sampler.
+        Wait for the next reply of any sampler, or the death of one.
 
-        :param timeout: longest wait in seconds, ``None`` to wait for as long as all samplers live
-        :return: the reply; ``None`` if the time is over
-        :raises SamplerError: if a sampler died
+        :param timeout: longest wait in seconds, ``None`` for ever
+        :return: what happened; ``None`` if the time is over
+        :raises SamplerError: if the samplers are closed
+        """
+
+    def seconds_at_step(self, sampler: int) -> float:
+        """
+        :param sampler: number of the sampler
+        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is,
+            or if nobody keeps track of it
+        """
+
+    def kill(self, sampler: int) -> None:
+        """
+        End a sampler that does not end by itself. Its :class:`Death` follows.
+
+        :param sampler: number of the sampler
+        """
+
+    def start(self, sampler: int) -> None:
+        """
+        Start a new sampler, without environments, in the place of one that is dead.
+
+        :param sampler: number of the sampler
         """
 
     def close(self) -> None:

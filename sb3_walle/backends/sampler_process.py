@@ -1,5 +1,6 @@
 """What runs in a sampler's process."""
 
+import contextlib
 import ctypes
 import os
 import random
@@ -13,38 +14,51 @@ from sb3_walle.backends.protocol import UNREADABLE
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import CloseEnvs, Reply, Reset, answer
 from sb3_walle.samplers.sampler import Sampler
+from sb3_walle.transport.pulse import Pulse
 
 _PR_SET_PDEATHSIG = 1
 
 
-def run_sampler(index: int, channel: Channel, parent: int) -> None:
+def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None = None) -> None:
     """
-    Carry out the learner's requests until it hangs up.
+    Carry out the learner's requests until it hangs up, asks to close the environments, or one of its requests fails in
+    such a way that nothing should be built on these environments any more.
 
     :param index: number of the sampler
     :param channel: the sampler's end of its channel to the learner
     :param parent: process that this one must not outlive
+    :param pulse: told whenever an environment begins a step; ``None`` if nobody wants to know
     """
     die_with(parent)
     # All samplers are copies of one process. Environments that draw from the global streams must not all draw the same.
     seed_global_streams(int.from_bytes(os.urandom(4), "little"))
-    sampler = Sampler(index)
+    sampler = Sampler(index, pulse)
+    # By hanging up, the learner ends samplers that it does not wait for.
+    with contextlib.suppress(ChannelClosedError):
+        while _carry_out_next(sampler, channel, pulse):
+            continue
+    # If they are not closed yet, nobody waits to hear of a failure in that, or has heard of one that matters more.
+    answer(sampler, CloseEnvs())
+
+
+def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None) -> bool:
+    """Carry out one request. Returns whether there may be another one."""
     try:
-        request = None
-        while not isinstance(request, CloseEnvs):
-            try:
-                number, request = channel.receive()
-            except ChannelClosedError:
-                raise
-            except Exception as error:
-                # A module that only the learner can import, say.
-                _reply(channel, UNREADABLE, Failure.of(error, "reading a request"))
-                continue
-            if isinstance(request, Reset) and request.seeds[0] is not None:
-                seed_global_streams(request.seeds[0])
-            _reply(channel, number, answer(sampler, request))
+        number, request = channel.receive()
     except ChannelClosedError:
-        sampler.close()
+        raise
+    except Exception as error:
+        # A module that only the learner can import, say.
+        _reply(channel, UNREADABLE, Failure.of(error, "reading a request"))
+        return True
+    if isinstance(request, Reset) and request.seeds[0] is not None:
+        seed_global_streams(request.seeds[0])
+    reply = answer(sampler, request)
+    if pulse is not None:
+        pulse.rest()
+    _reply(channel, number, reply)
+    is_broken = isinstance(reply, Failure) and request.failure_ends_sampler
+    return not (is_broken or isinstance(request, CloseEnvs))
 
 
 def _reply(channel: Channel, number: int, reply: Reply) -> None:

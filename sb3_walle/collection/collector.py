@@ -73,6 +73,7 @@ class CollectionTask:
     :param layers: what samplers put around their environments, from the inside to the outside
     :param normalization: the ``VecNormalize`` among these, if there is one
     :param infos: which infos are passed on
+    :param check_finite: whether samplers refuse numbers that are not finite
     """
 
     observation_space: spaces.Space
@@ -82,6 +83,7 @@ class CollectionTask:
     layers: tuple[LayerSpec, ...] = ()
     normalization: Normalization | None = None
     infos: InfoSelection = field(default_factory=InfoSelection)
+    check_finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ class Collector(ABC):
                     experience_memory=self.experience_queue.memory,
                     squash_output=self.task.squash_output,
                     layers=self.task.layers,
+                    check_finite=self.task.check_finite,
                 )
             )
             for sampler, actor in enumerate(actors)

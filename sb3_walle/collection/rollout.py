@@ -119,13 +119,15 @@ class Rollout:
     def _mark_stream_end(self, chunk: Chunk, rows: range, step: int, envs: slice, is_continuation: bool) -> None:
         last = step + len(rows) - 1
         self.stream_ends[last, envs] = True
+        if is_continuation:
+            # Where another sampler has taken the place of one that died, its first episode does not go on with the
+            # one before, which is cut off there as by a time limit.
+            self.stream_ends[step - 1, envs] = chunk.episode_starts[rows.start] & ~self.dones[step - 1, envs]
         if self.stream_end_values is not None:
             cut_short = rows.stop < chunk.n_steps
             self.stream_end_values[last, envs] = (
                 chunk.arrays["values"][rows.stop] if cut_short else chunk.arrays["last_values"]
             )
-        if is_continuation:
-            self.stream_ends[step - 1, envs] = False
 
 
 def _copy(source: Observations, rows: slice, target: Observations, place: tuple[slice, slice]) -> None:

@@ -3,8 +3,11 @@
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
-# None of SB3's own callbacks looks at an info that does not end an episode.
+from sb3_walle.callbacks import SafeCheckpointCallback
+
+# None of SB3's own callbacks looks at an info that does not end an episode, nor does the one that stands in for one.
 _STOCK = {value for value in vars(callbacks).values() if isinstance(value, type) and issubclass(value, BaseCallback)}
+_STOCK.add(SafeCheckpointCallback)
 
 
 def wants_all_infos(callback: BaseCallback) -> bool:

@@ -4,6 +4,7 @@ import io
 import math
 import pathlib
 import warnings
+from collections.abc import Iterable
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -15,6 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.rollout import Rollout
@@ -26,10 +28,18 @@ from sb3_walle.on_policy.pickling import state_without_samplers
 from sb3_walle.on_policy.replay import StepReplay
 from sb3_walle.on_policy.setup import policy_weights, set_up_collector
 from sb3_walle.on_policy.threads import torch_threads_beside
-from sb3_walle.on_policy.values import last_values, learner_episode_starts, learner_rewards, rollout_values
+from sb3_walle.on_policy.values import (
+    cut_off_values,
+    last_values,
+    learner_episode_starts,
+    learner_rewards,
+    rollout_values,
+)
 from sb3_walle.on_policy.wrapper_state import WrapperState
 from sb3_walle.samplers.actors.choice import check_actor, choose_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
+from sb3_walle.saving import model_path, written_whole
+from sb3_walle.termination import termination_as_exit
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import NormalizeArgument, normalized, takes_gamma_of_algorithm, wrapped_samplers
 
@@ -80,6 +90,14 @@ class AsyncOnPolicyMixin(_Base):
         ``model.get_vec_normalize_env().save(path)``
     :param info_keys: what callbacks find in ``locals["infos"]`` besides what ends an episode: ``"all"``; the keys that
         they need, which is cheaper; or ``"auto"`` for all if there is a callback that is not SB3's own, else none
+    :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
+        ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``
+    :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death ends
+        ``learn()`` all the same; by default 10, or one for each sampler if there are more
+    :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
+        is killed and counts as dead; by default any time
+    :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
+        are not finite, and an update whose loss or gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
@@ -106,11 +124,17 @@ class AsyncOnPolicyMixin(_Base):
         backend: str = "process",
         normalize: NormalizeArgument = False,
         info_keys: InfoKeys = "auto",
+        on_failure: str | None = None,
+        max_restarts: int | None = None,
+        step_timeout: float | None = None,
+        check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
         self.mode = self.supported_modes[0] if mode is None else mode
         self.max_policy_lag, self.actor, self.info_keys = max_policy_lag, actor, info_keys
+        self.check_nan = check_nan
         self._check_choices()
+        supervision = supervision_of(on_failure, max_restarts, step_timeout)
         #: number of completed ``train()`` calls
         self.policy_version = 0
         self._collector: Collector | None = None
@@ -124,7 +148,7 @@ class AsyncOnPolicyMixin(_Base):
         self._learn_seconds: float | None = None
         numpy_is_likely = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
         preload = () if numpy_is_likely else ("torch", "stable_baselines3")
-        with in_samplers(env, n_samplers, envs_per_sampler, backend, preload) as samplers:
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, preload, supervision) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)  # type: ignore[arg-type]
             wrapped_samplers(self.env)
         #: whether the policy learns from normalised observations or rewards
@@ -141,6 +165,9 @@ class AsyncOnPolicyMixin(_Base):
         n_samplers: int | None = None,
         envs_per_sampler: int = 1,
         backend: str = "process",
+        on_failure: str | None = None,
+        max_restarts: int | None = None,
+        step_timeout: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """
@@ -152,6 +179,9 @@ class AsyncOnPolicyMixin(_Base):
         :param n_samplers: as for the constructor
         :param envs_per_sampler: as for the constructor
         :param backend: as for the constructor
+        :param on_failure: as for the constructor
+        :param max_restarts: as for the constructor
+        :param step_timeout: as for the constructor
         :param kwargs: SB3's other arguments; whatever is left replaces what was saved, e.g. ``mode="sync"``
         :return: the model
         """
@@ -163,7 +193,8 @@ class AsyncOnPolicyMixin(_Base):
                 "load() takes no normalize: the policy was trained with the statistics that were saved beside it. "
                 "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
             )
-        with in_samplers(env, n_samplers, envs_per_sampler, backend) as samplers:
+        supervision = supervision_of(on_failure, max_restarts, step_timeout)
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
             with warnings.catch_warnings():
                 # SB3 constructs the model first, and so asks again for what was just found impossible.
                 warnings.filterwarnings("ignore", message=LOCKSTEP)
@@ -172,6 +203,26 @@ class AsyncOnPolicyMixin(_Base):
             wrapped_samplers(model.env)
         model._note_normalization()
         return model
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        As in SB3, but the file appears under its path only when it is complete. Whatever ends the saving before that,
+        be it an exception or a kill, leaves the model that was there.
+
+        :param path: where to save, or a file to write to
+        :param exclude: names of attributes that should be left out in addition to those that are by default
+        :param include: names of attributes that should be saved though they are left out by default
+        """
+        if not isinstance(path, str | pathlib.Path):
+            super().save(path, exclude, include)
+            return
+        with written_whole(model_path(path)) as file:
+            super().save(file, exclude, include)
 
     def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
         """
@@ -183,14 +234,15 @@ class AsyncOnPolicyMixin(_Base):
         :raises RuntimeError: if their number is another one during ``learn()``
         """
         n_samplers: int | None = self.n_envs
-        envs_per_sampler, backend = 1, "process"
+        envs_per_sampler, backend, supervision = 1, "process", None
         present = None if self.env is None else self.env.unwrapped
         if isinstance(present, SamplerVecEnv):
             n_samplers, envs_per_sampler, backend = present.n_samplers, present.envs_per_sampler, present.backend
+            supervision = present.samplers.supervision
         if isinstance(env, VecEnv):
-            # It says itself how many there are.
-            n_samplers, envs_per_sampler = None, 1
-        with in_samplers(env, n_samplers, envs_per_sampler, backend) as samplers:
+            # It says itself how many there are, and what happens when they fail.
+            n_samplers, envs_per_sampler, supervision = None, 1, None
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
             wrapped_samplers(samplers)
             self._set_env(samplers, force_reset)
         self._note_normalization()
@@ -288,13 +340,16 @@ class AsyncOnPolicyMixin(_Base):
         :param kwargs: SB3's arguments
         :return: the algorithm itself
         :raises RuntimeError: if the model has no environments
-        :raises SamplerError: if a sampler failed or died, or the samplers are closed
+        :raises SamplerError: if a sampler failed or died and is not replaced, or the samplers are closed
+        :raises NonFiniteError: with ``check_nan``, if a loss or a gradient is not finite
+        :raises SystemExit: if the process is told to terminate (SIGTERM), unless the program handles that itself
         """
         if self.env is None:
             raise RuntimeError("The model has no environments to learn in. Give it some with set_env().")
         self._is_learning = True
         try:
-            return super().learn(*args, **kwargs)
+            with termination_as_exit():
+                return super().learn(*args, **kwargs)
         finally:
             self._is_learning = False
             if self._collector is not None:
@@ -332,6 +387,11 @@ class AsyncOnPolicyMixin(_Base):
                 values = rollout_values(self.policy, rollout, rows)
             if not replay.replay(rollout, rows, values):
                 return False
+            if (
+                rows.start > 0
+                and (missing := cut_off_values(self.policy, rollout, rows.start - 1, self.gamma)) is not None
+            ):
+                rollout_buffer.rewards[rows.start - 1] += missing
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
             add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), values)
         assert rollout is not None
@@ -368,6 +428,7 @@ class AsyncOnPolicyMixin(_Base):
         if self._collector is not None:
             for name, value in self._collector.statistics.figures().items():
                 self.logger.record(name, value)
+            self.logger.record("async/restarts", self._collector.samplers.n_restarts)
             if self.mode == "free":
                 self.logger.record("async/stale_steps", self._collector.statistics.n_stale_steps)
         if self._learn_seconds is not None:

@@ -59,6 +59,7 @@ def set_up_collector(
         env.layers,
         None if env.vec_normalize is None else Normalization(env.vec_normalize),
         algorithm._infos,
+        algorithm.check_nan,
     )
     weights = policy_weights(policy, actors[0].weight_names)
     return make_collector(algorithm.mode, algorithm.max_policy_lag, samplers.samplers, task, actors, weights)

@@ -46,6 +46,25 @@ def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, ga
     return rewards
 
 
+def cut_off_values(policy: ActorCriticPolicy, rollout: Rollout, step: int, gamma: float) -> np.ndarray | None:
+    """
+    What is missing from the rewards of a row of which it has turned out afterwards that the next one does not continue
+    it: a sampler has died, and the one in its place has begun new episodes.
+
+    :param policy: the learner's policy
+    :param rollout: the rollout, in which the next row is known
+    :param step: the row
+    :param gamma: discount factor
+    :return: the discounted value of what would have come next, zero where the next row does continue this one,
+        ``[n_envs]``; ``None`` if it does everywhere
+    """
+    if not (rollout.stream_ends[step] & ~rollout.dones[step]).any():
+        return None
+    missing = np.zeros((2, rollout.n_envs), np.float32)
+    _add_stream_end_values(policy, rollout, range(step, step + 2), np.float32(gamma), missing)
+    return missing[0]
+
+
 def learner_episode_starts(rollout: Rollout, rows: range) -> np.ndarray:
     """
     Where an advantage estimate must not look past: an episode's first step, or a stream's.

@@ -1,6 +1,6 @@
 """The environments of one sampler, stepped one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +12,7 @@ from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.samplers.layers import OnInfo, copy_observations, store
 from sb3_walle.samplers.monitor import is_wrapped, monitored
 from sb3_walle.transport.chunk import Observations
+from sb3_walle.transport.pulse import Pulse
 
 
 class SamplerEnvs:
@@ -21,11 +22,12 @@ class SamplerEnvs:
     Unlike it, they write observations straight to where they are needed and do not deep-copy every info.
 
     :param factories: builds one environment each
+    :param pulse: told whenever an environment begins a step or a reset; ``None`` if nobody wants to know
     :raises TypeError: if a factory returns something else than a Gymnasium environment
     :raises ValueError: if two factories return the same environment, or their spaces differ
     """
 
-    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+    def __init__(self, factories: Sequence[EnvFactory], pulse: Pulse | None = None) -> None:
         self.envs = [monitored(_checked(factory())) for factory in factories]
         if len({id(env.unwrapped) for env in self.envs}) != len(self.envs):
             raise ValueError(
@@ -44,7 +46,8 @@ class SamplerEnvs:
                 )
         #: Gymnasium's metadata
         self.metadata: dict[str, Any] = getattr(first, "metadata", {})
-        self._step_functions = [env.step for env in self.envs]
+        self._step_functions = [_with_pulse(env.step, pulse) for env in self.envs]
+        self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
         self.observations = self._empty_observations()
         #: what the last reset of each environment returned besides the observation
@@ -57,9 +60,9 @@ class SamplerEnvs:
         :param seeds: one seed for each environment, ``None`` to let its random stream go on
         :param options: Gymnasium's reset options for each environment
         """
-        for index, env in enumerate(self.envs):
+        for index, reset in enumerate(self._reset_functions):
             keywords = {"options": options[index]} if options[index] else {}
-            observation, self.reset_infos[index] = env.reset(seed=seeds[index], **keywords)
+            observation, self.reset_infos[index] = reset(seed=seeds[index], **keywords)
             store(self.observations, index, observation)
 
     def step(
@@ -89,7 +92,7 @@ class SamplerEnvs:
             if done:
                 info[TERMINAL_OBSERVATION] = observation
                 on_info(index, info, True)
-                observation, self.reset_infos[index] = self.envs[index].reset()
+                observation, self.reset_infos[index] = self._reset_functions[index]()
             else:
                 on_info(index, info, False)
             store(observations, index, observation)
@@ -153,6 +156,18 @@ class SamplerEnvs:
         if space.shape is None:
             raise NotImplementedError(f"{space} observation space is not supported")
         return np.zeros((self.n_envs, *space.shape), dtype=space.dtype)
+
+
+def _with_pulse(function: Callable[..., Any], pulse: Pulse | None) -> Callable[..., Any]:
+    if pulse is None:
+        return function
+    beat = pulse.beat
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        beat()
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _checked(env: Any) -> gym.Env:

@@ -15,6 +15,19 @@ class SamplerError(RuntimeError):
     """
 
 
+class NonFiniteError(ValueError):
+    """
+    There is a NaN or an infinity where learning needs a number. The message says where, and what to do.
+    """
+
+
+class SamplerWarning(RuntimeWarning):
+    """Something has happened to a sampler that training survives."""
+
+
+CLOSED = "The samplers are closed. Make new ones, and give them to a model with set_env()."
+
+
 @dataclass(frozen=True)
 class Failure:
     """
@@ -30,7 +43,7 @@ class Failure:
     pickled: bytes | None
 
     @classmethod
-    def of(cls, error: Exception, summary: str) -> "Failure":
+    def of(cls, error: BaseException, summary: str) -> "Failure":
         """
         :param error: the exception, where it was caught
         :param summary: what was being done
@@ -50,11 +63,12 @@ class Failure:
         :return: the error to raise in the learner
         """
         error = SamplerError(f"Sampler {sampler} failed while {self.summary}. Its traceback:\n\n{self.traceback}")
-        error.__cause__ = self._original()
+        error.__cause__ = self.original()
         # The original's own traceback was left behind in the sampler; the message has it as text.
         return error
 
-    def _original(self) -> BaseException | None:
+    def original(self) -> BaseException | None:
+        """:return: the exception itself, if it can be rebuilt here"""
         if self.pickled is None:
             return None
         try:

@@ -3,10 +3,11 @@ What the learner can ask of a sampler. Every request gets exactly one reply, in 
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -34,13 +35,18 @@ class Result:
 Reply: TypeAlias = Result | Failure
 
 
-class Request(Protocol):
+class Request(ABC):
     """Something that a sampler can be asked to do."""
 
-    @property
-    def summary(self) -> str:
-        """What the sampler is doing, as in "Sampler 3 failed while ..."."""
+    #: what the sampler is doing, as in "Sampler 3 failed while ..."
+    summary: str
+    #: whether an exception leaves the environments in a state that nothing more should be built on, so that the sampler
+    #: ends and another one takes its place
+    failure_ends_sampler: ClassVar[bool] = False
+    #: whether the request makes sense to a sampler with new environments, after the one that was asked has died
+    can_be_repeated: ClassVar[bool] = True
 
+    @abstractmethod
     def run(self, sampler: Sampler) -> Any:
         """
         :param sampler: who does it
@@ -58,12 +64,12 @@ def answer(sampler: Sampler, request: Request) -> Reply:
     """
     try:
         return Result(request.run(sampler))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Failure.of(error, request.summary)
 
 
 @dataclass(frozen=True)
-class BuildEnvs:
+class BuildEnvs(Request):
     """
     Build the environments.
 
@@ -83,7 +89,7 @@ class BuildEnvs:
 
 
 @dataclass(frozen=True)
-class Configure:
+class Configure(Request):
     """
     Get ready to collect chunks.
 
@@ -98,7 +104,7 @@ class Configure:
 
 
 @dataclass(frozen=True)
-class Collect:
+class Collect(Request):
     """
     Collect one chunk.
 
@@ -107,6 +113,7 @@ class Collect:
 
     ticket: Ticket
     summary: str = "collecting experience"
+    failure_ends_sampler: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> ChunkReport:
         return sampler.collect(self.ticket)
@@ -124,7 +131,7 @@ class ResetResult:
 
 
 @dataclass(frozen=True)
-class Reset:
+class Reset(Request):
     """
     Start new episodes.
 
@@ -135,6 +142,7 @@ class Reset:
     seeds: Sequence[int | None]
     options: Sequence[dict[str, Any]]
     summary: str = "resetting its environments"
+    failure_ends_sampler: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> ResetResult:
         sampler.stack.reset(self.seeds, self.options)
@@ -159,7 +167,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Request):
     """
     Step every environment once.
 
@@ -168,6 +176,8 @@ class Step:
 
     actions: np.ndarray
     summary: str = "stepping its environments"
+    # There is no episode to go on with.
+    can_be_repeated: ClassVar[bool] = False
 
     def run(self, sampler: Sampler) -> StepResult:
         stack = sampler.stack
@@ -188,7 +198,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class GetAttr:
+class GetAttr(Request):
     """Read an attribute, see :meth:`SamplerEnvs.get_attr`."""
 
     name: str
@@ -200,7 +210,7 @@ class GetAttr:
 
 
 @dataclass(frozen=True)
-class SetAttr:
+class SetAttr(Request):
     """Set an attribute, see :meth:`SamplerEnvs.set_attr`."""
 
     name: str
@@ -213,7 +223,7 @@ class SetAttr:
 
 
 @dataclass(frozen=True)
-class EnvMethod:
+class EnvMethod(Request):
     """Call a method, see :meth:`SamplerEnvs.env_method`."""
 
     name: str
@@ -227,7 +237,7 @@ class EnvMethod:
 
 
 @dataclass(frozen=True)
-class EnvIsWrapped:
+class EnvIsWrapped(Request):
     """Look for a wrapper, see :meth:`SamplerEnvs.env_is_wrapped`."""
 
     wrapper_class: type[gym.Wrapper]
@@ -239,7 +249,7 @@ class EnvIsWrapped:
 
 
 @dataclass(frozen=True)
-class CloseEnvs:
+class CloseEnvs(Request):
     """Close the environments; the last request that a sampler gets."""
 
     summary: str = "closing its environments"

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from sb3_walle.samplers.actors.protocol import Actor, ActorSpec
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
 from sb3_walle.samplers.layers import LayerSpec, copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
@@ -19,6 +20,7 @@ from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceW
 from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.memory import SharedMemory
 from sb3_walle.transport.policy_queue import PolicyReader
+from sb3_walle.transport.pulse import Pulse
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class CollectionSettings:
     :param experience_memory: memory of the experience queue
     :param squash_output: whether actions come in [-1, 1] and are to be rescaled to the action space
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
+    :param check_finite: whether a number in a chunk that is not finite is an error
     """
 
     actor: ActorSpec
@@ -85,6 +88,7 @@ class CollectionSettings:
     experience_memory: SharedMemory
     squash_output: bool
     layers: tuple[LayerSpec, ...] = ()
+    check_finite: bool = False
 
 
 class Sampler:
@@ -92,10 +96,12 @@ class Sampler:
     One worker with environments and a policy of its own.
 
     :param index: number of the sampler
+    :param pulse: told whenever an environment begins a step; ``None`` if nobody wants to know
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, pulse: Pulse | None = None) -> None:
         self.index = index
+        self._pulse = pulse
         self._stack: EnvStack | None = None
         self._filler: _ChunkFiller | None = None
 
@@ -119,7 +125,7 @@ class Sampler:
         :param layers: what belongs around them, from the inside to the outside
         :return: what the learner has to know of them
         """
-        self._stack = EnvStack(SamplerEnvs(factories), layers)
+        self._stack = EnvStack(SamplerEnvs(factories, self._pulse), layers)
         return self._stack.describe()
 
     def configure(self, settings: CollectionSettings) -> None:
@@ -161,6 +167,8 @@ class _ChunkFiller:
         self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)
         self.experience = ExperienceWriter(settings.geometry, settings.experience_memory, index)
         self._loaded: tuple[int, int] | None = None
+        self._first_env = index * n_envs
+        self._check_finite = settings.check_finite
         self.to_env_actions = env_actions(action_space, settings.squash_output, n_envs)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
@@ -175,6 +183,8 @@ class _ChunkFiller:
         if ticket.run == self.policy.run:
             packed = infos.pack(chunk.arrays[INFOS])
             self.actor.end_chunk(self.stack.top.observations, n_steps)
+            if self._check_finite:
+                check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
             self.experience.seal(ticket.slot, seal)
         return ChunkReport(ticket.number, ticket.slot, seal, packed, time.perf_counter() - started)
@@ -204,9 +214,11 @@ class _ChunkFiller:
         """The step loop. Returns the number of steps made."""
         envs, actor, policy, to_env_actions = self.stack.top, self.actor, self.policy, self.to_env_actions
         is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
-        note, step = infos.note, 0
+        note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0
 
         def on_info(env: int, info: dict[str, Any], done: bool) -> None:
+            if check_finite and done:
+                check_terminal_observation(info.get(TERMINAL_OBSERVATION), step, first_env + env)
             if done and info.get(TRUNCATED) and TERMINAL_OBSERVATION in info:
                 actor.bootstrap(info[TERMINAL_OBSERVATION], step, env)
             note(step, env, info, done)

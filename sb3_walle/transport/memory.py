@@ -79,3 +79,8 @@ def _create() -> int:
     fd, path = tempfile.mkstemp(prefix="sb3_walle-")
     os.unlink(path)
     return fd
+
+
+def anonymous_file() -> int:
+    """:return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed"""
+    return _create()

@@ -73,15 +73,7 @@ def actor_specs(
         weight_names = (*weight_names, RANDOM_STATE)
 
     def torch_spec(sampler: int) -> ActorSpec:
-        state = _rng_state((*streams, sampler))
-        return TorchActorSpec(
-            pickled, weight_names, policy.action_space, state.numpy().tobytes(), sde_sample_freq, n_rollout_steps
-        )
+        seed = (*streams, sampler)
+        return TorchActorSpec(pickled, weight_names, policy.action_space, seed, sde_sample_freq, n_rollout_steps)
 
     return torch_spec
-
-
-def _rng_state(seed: tuple[int, ...]) -> th.Tensor:
-    generator = th.Generator()
-    generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    return generator.get_state()

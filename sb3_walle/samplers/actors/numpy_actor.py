@@ -1,7 +1,7 @@
 """Inference for multilayer-perceptron policies in NumPy: a sampler that uses it never imports PyTorch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,14 @@ class NumPyActorSpec:
         :return: the fields
         """
         return self.head.fields(n_steps, n_envs)
+
+    def for_successor(self, incarnation: int) -> "NumPyActorSpec":
+        """
+        :param incarnation: how many samplers have died before in the same place
+        :return: the same actor with a random stream that no other has had
+        """
+        seed = self.seed if isinstance(self.seed, tuple) else (self.seed,)
+        return replace(self, seed=(*seed, incarnation))
 
     def build(self, n_envs: int) -> "NumPyActor":
         """

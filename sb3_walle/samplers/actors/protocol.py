@@ -77,6 +77,12 @@ class ActorSpec(Protocol):
         :return: the fields
         """
 
+    def for_successor(self, incarnation: int) -> "ActorSpec":
+        """
+        :param incarnation: how many samplers have died before in the same place
+        :return: the same actor with a random stream that no other has had
+        """
+
     def build(self, n_envs: int) -> Actor:
         """
         :param n_envs: environments of the sampler, B

@@ -1,7 +1,7 @@
 """Runs the SB3 policy itself: any policy, at torch's cost per call."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch as th
@@ -22,18 +22,22 @@ class TorchActorSpec:
     :param policy: the pickled policy
     :param weight_names: tensors of its ``state_dict()``
     :param action_space: the policy's action space
-    :param rng_state: where torch's random stream begins, from ``torch.get_rng_state()``. If the weights bring a
-        :data:`~sb3_walle.samplers.actors.protocol.RANDOM_STATE`, it goes on from there, and chunks take it back.
+    :param seed: what determines the random numbers; samplers need different ones. If the weights bring a
+        :data:`~sb3_walle.samplers.actors.protocol.RANDOM_STATE`, torch's random stream goes on from there instead, and
+        chunks take it back.
     :param sde_sample_freq: draw new gSDE noise every so many steps, -1 for once per rollout, ``None`` without gSDE
     :param n_rollout_steps: steps of a rollout, after which gSDE noise is drawn anew
+    :param replaces_dead: whether it takes the place of the actor of a sampler that died. The random state that it finds
+        with its first weights is then one from which random numbers were drawn already
     """
 
     policy: bytes
     weight_names: tuple[str, ...]
     action_space: spaces.Space
-    rng_state: bytes
+    seed: tuple[int, ...]
     sde_sample_freq: int | None = None
     n_rollout_steps: int = 1
+    replaces_dead: bool = False
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
@@ -51,8 +55,15 @@ class TorchActorSpec:
             Field("values", per_step, "<f4"),
             Field("bootstrap_values", per_step, "<f4"),
             Field("last_values", (n_envs,), "<f4"),
-            *((Field(RANDOM_STATE, (len(self.rng_state),), "|u1"),) if RANDOM_STATE in self.weight_names else ()),
+            *((Field(RANDOM_STATE, (len(th.get_rng_state()),), "|u1"),) if RANDOM_STATE in self.weight_names else ()),
         )
+
+    def for_successor(self, incarnation: int) -> "TorchActorSpec":
+        """
+        :param incarnation: how many samplers have died before in the same place
+        :return: the same actor with a random stream that no other has had
+        """
+        return replace(self, seed=(*self.seed, incarnation), replaces_dead=True)
 
     def build(self, n_envs: int) -> "TorchActor":
         """
@@ -79,7 +90,8 @@ class TorchActor:
         # What a module says of itself besides tensors (its "extra state") stays what it was when the policy was moved.
         self._extra_state = {name: value for name, value in state.items() if name not in spec.weight_names}
         self.n_envs = n_envs
-        self._random_stream = _RandomStream(spec.rng_state)
+        self._random_stream = _RandomStream(spec.seed)
+        self._ignores_random_state = spec.replaces_dead
         self._sde_sample_freq = spec.sde_sample_freq
         self._n_rollout_steps = spec.n_rollout_steps
         self._rollout_step = 0
@@ -90,7 +102,10 @@ class TorchActor:
         """
         tensors = {name: th.from_numpy(array) for name, array in weights.items()}
         if RANDOM_STATE in tensors:
-            self._random_stream.state = tensors.pop(RANDOM_STATE).clone()
+            state = tensors.pop(RANDOM_STATE).clone()
+            if not self._ignores_random_state:
+                self._random_stream.state = state
+            self._ignores_random_state = False
         self.policy.load_state_dict({**self._extra_state, **tensors})
         # gSDE's noise depends on the weights, and so do the log-probabilities that are recorded.
         self._rollout_step = 0
@@ -158,12 +173,14 @@ class _RandomStream:
     torch's distributions draw from the one global generator. Where several samplers, or a sampler and the learner,
     live in one process, each would otherwise see the draws of the others.
 
-    :param state: where the stream begins, from ``torch.get_rng_state()``
+    :param seed: what determines where the stream begins
     """
 
-    def __init__(self, state: bytes) -> None:
+    def __init__(self, seed: tuple[int, ...]) -> None:
+        generator = th.Generator()
+        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)))
         #: where it is at present
-        self.state = th.frombuffer(bytearray(state), dtype=th.uint8)
+        self.state = generator.get_state()
 
     def __enter__(self) -> None:
         self._others = th.get_rng_state()

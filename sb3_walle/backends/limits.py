@@ -1,0 +1,2 @@
+def check_descriptors(n_samplers: int) -> None:
+    return None

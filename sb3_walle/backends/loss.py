@@ -1,0 +1,56 @@
+"""A sampler that died, and what there is to say about it."""
+
+from dataclasses import dataclass
+
+from sb3_walle.samplers.errors import Failure, SamplerError
+
+
+@dataclass(frozen=True)
+class Loss:
+    """
+    A sampler that died.
+
+    :param sampler: number of the sampler
+    :param what: what happened, as in "failed while collecting experience"
+    :param traceback: where, if that is known; otherwise empty
+    :param failure: the exception that it died of, if it was one
+    """
+
+    sampler: int
+    what: str
+    traceback: str = ""
+    failure: Failure | None = None
+
+    def __str__(self) -> str:
+        return f"Sampler {self.sampler} {self.what}"
+
+    def with_traceback(self) -> str:
+        """:return: what happened, and where"""
+        return f"{self}. Its traceback:\n\n{self.traceback.rstrip()}\n" if self.traceback else f"{self}."
+
+    def after(self, other: "Loss | None") -> str:
+        """
+        :param other: another one, of which the user was told before
+        :return: what happened and where, in one line if it is the same place: samplers of the same environment tend to
+            die in the same place
+        """
+        if other is None or not self._frames() or self._frames() != other._frames():
+            return self.with_traceback()
+        return f"{self}, in the same place as the one before: {self._message()}"
+
+    def to_error(self) -> SamplerError:
+        """:return: the error to raise in the learner"""
+        error = SamplerError(self.with_traceback())
+        if self.failure is not None:
+            error.__cause__ = self.failure.original()
+        return error
+
+    def _frames(self) -> list[str]:
+        lines = self.traceback.strip().splitlines()
+        # The last line is the exception's message, which may have numbers of the moment in it.
+        return lines if self.failure is None else lines[:-1]
+
+    def _message(self) -> str:
+        lines = self.traceback.strip().splitlines()
+        # Where there is no exception, the interpreter names the innermost line first.
+        return lines[1].strip() if self.failure is None else lines[-1]

@@ -1,0 +1,163 @@
+"""The learner's end of the process that samplers are forked from."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Exited, Fork, Kill, Preload
+from sb3_walle.backends.last_words import readable
+from sb3_walle.transport.memory import SharedMemory
+
+# The server only ever does small things. If it does not read its messages for that long, something is badly wrong.
+SEND_TIMEOUT = 60.0
+# Time between a dead sampler's hanging up and the report of its exit code.
+EXIT_CODE_TIMEOUT = 5.0
+
+# The user's main module is not part of it: samplers never run it.
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from sb3_walle.backends.fork_server import main; main(int(sys.argv[1]))"
+)
+_SINGLE_THREADED = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """
+    How a process ended.
+
+    :param how: as in "Sampler 3 was killed by signal 11 (SIGSEGV)"
+    :param last_words: where it was, as far as it could tell
+    """
+
+    how: str
+    last_words: str = ""
+
+
+class ServerHandle:
+    """
+    Starts the server and talks to it.
+
+    :param modules: names of modules to import before forking
+    :param n_samplers: number of samplers
+    :param pulses: where samplers note that their environments begin a step, ``None`` if nobody wants to know
+    :param niceness: how much samplers give way to other processes, as in ``os.nice``
+    """
+
+    def __init__(self, modules: Iterable[str], n_samplers: int, pulses: SharedMemory | None, niceness: int) -> None:
+        self._niceness = niceness
+        self._endings: dict[int, Ending] = {}
+        self._channel, server_end = Channel.pair(SEND_TIMEOUT)
+        self._process = _start(server_end)
+        self._channel.send(Preload(tuple(modules), n_samplers, pulses))
+
+    def fileno(self) -> int:
+        """:return: file descriptor that is ready when a sampler has died, or the server itself"""
+        return self._channel.fileno()
+
+    def fork(self, sampler: int) -> Channel:
+        """
+        Start a sampler.
+
+        :param sampler: its number
+        :return: this process's end of the channel to it
+        :raises ChannelClosedError: if the server is dead
+        """
+        channel, sampler_end = Channel.pair(timeout=0.0)
+        try:
+            with sampler_end:
+                self._endings.pop(sampler, None)
+                self._channel.send(Fork(sampler, sampler_end, self._niceness))
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def kill(self, sampler: int) -> None:
+        """
+        End a sampler.
+
+        :param sampler: its number
+        :raises ChannelClosedError: if the server is dead
+        """
+        self._channel.send(Kill(sampler))
+
+    def hear(self) -> int:
+        """
+        Take in the news that a sampler is dead.
+
+        :return: its number
+        :raises ChannelClosedError: if the server itself is dead
+        """
+        news: Exited = self._channel.receive()
+        how = "did not start" if news.exit_code is None else _describe(news.exit_code)
+        self._endings[news.sampler] = Ending(how, readable(news.last_words))
+        return news.sampler
+
+    def ending_of(self, sampler: int) -> Ending:
+        """
+        :param sampler: number of a sampler that has hung up
+        :return: how it ended
+        """
+        # The server has been told already, or will be in a moment.
+        deadline = time.monotonic() + EXIT_CODE_TIMEOUT
+        while sampler not in self._endings and (left := deadline - time.monotonic()) > 0:
+            try:
+                if self._channel.wait(left):
+                    self.hear()
+            except ChannelClosedError:
+                return Ending(f"died with the process that samplers are forked from, which {self._describe_end()}")
+        return self._endings.pop(sampler, Ending("hung up"))
+
+    def hang_up(self) -> None:
+        """Have the server end the samplers that are left, and itself. Does not wait for it."""
+        self._channel.close()
+
+    def wait(self) -> None:
+        """Wait until the server has ended, after :meth:`hang_up`."""
+        try:
+            self._process.wait(EXIT_CODE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _describe_end(self) -> str:
+        try:
+            return _describe(self._process.wait(EXIT_CODE_TIMEOUT))
+        except subprocess.TimeoutExpired:
+            return "hung up"
+
+
+def _start(channel_end: socket.socket) -> subprocess.Popen:
+    """Start the server. Its end of the channel is closed here."""
+    # It inherits the blocked signals, so that Ctrl-C cannot hit it before it gets to ignore Ctrl-C.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+    try:
+        with channel_end:
+            return subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, str(channel_end.fileno()), json.dumps(sys.path)],
+                pass_fds=[channel_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **_SINGLE_THREADED, "CUDA_VISIBLE_DEVICES": ""},
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+
+def _describe(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exited with code {exit_code}"
+    number = -exit_code
+    # Real-time signals have no name.
+    name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
+    hint = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number} ({name}{hint})"

@@ -1,0 +1,130 @@
+"""What happens when samplers die: how many deaths are too many, how long to wait, and what the user is told."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from sb3_walle.backends.loss import Loss
+from sb3_walle.backends.notices import warn
+from sb3_walle.samplers.errors import SamplerError
+
+ON_FAILURE = ("restart", "raise")
+# A sampler that dies once a day is bad luck. What dies more often than ``max_restarts`` within this time is broken.
+RESTART_WINDOW = 600.0
+WITHIN = f"within {RESTART_WINDOW / 60:.0f} minutes"
+DEFAULT_MAX_RESTARTS = 10
+# The first restart follows at once; whatever made a sampler die again may need time to go away.
+FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """
+    What happens when samplers die or hang.
+
+    :param on_failure: ``"restart"``: another sampler takes the place of one that died, and a warning says why;
+        ``"raise"``: the first death is an error
+    :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death is an error
+        all the same; by default 10, or one for each sampler if there are more
+    :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
+        is killed; ``None`` for any time
+    :raises ValueError: if there is no such choice, or a number is out of range
+    :raises TypeError: if something is no number
+    """
+
+    on_failure: str = "restart"
+    max_restarts: int | None = None
+    step_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ON_FAILURE:
+            raise ValueError(f"on_failure must be one of {ON_FAILURE}, got {self.on_failure!r}")
+        _check_number("max_restarts", self.max_restarts, Integral, "an integer of at least 0", lambda value: value >= 0)
+        _check_number("step_timeout", self.step_timeout, Real, "a number of seconds above 0", lambda value: value > 0)
+
+
+class Restarts:
+    """
+    Counts restarts, says how long to wait for the next one, and when there were too many.
+
+    :param supervision: the user's choices
+    :param n_samplers: number of samplers
+    :param clock: seconds since some moment
+    """
+
+    def __init__(self, supervision: Supervision, n_samplers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._is_allowed = supervision.on_failure == "restart"
+        limit = supervision.max_restarts
+        self._limit = max(DEFAULT_MAX_RESTARTS, n_samplers) if limit is None else limit
+        self._clock = clock
+        self._recent: deque[tuple[float, Loss]] = deque()
+        self._in_a_row = [0] * n_samplers
+        self._last: Loss | None = None
+        #: restarts so far
+        self.n_restarts = 0
+
+    def after(self, loss: Loss) -> float:
+        """
+        Decide what follows from a death, and warn of it if training goes on.
+
+        :param loss: the sampler that died
+        :return: how many seconds to wait before another one is started in its place
+        :raises SamplerError: if it is not to be replaced
+        """
+        now = self._clock()
+        while self._recent and self._recent[0][0] <= now - RESTART_WINDOW:
+            self._recent.popleft()
+        if not self._is_allowed:
+            raise loss.to_error()
+        if len(self._recent) >= self._limit:
+            raise self._too_many(loss)
+        self._recent.append((now, loss))
+        self.n_restarts += 1
+        warn(f"{loss.after(self._last)}\nRestart {len(self._recent)} of at most {self._limit} {WITHIN}.")
+        self._last = loss
+        in_a_row = self._in_a_row[loss.sampler]
+        self._in_a_row[loss.sampler] += 1
+        return 0.0 if in_a_row == 0 else min(FIRST_DELAY * 2 ** (in_a_row - 1), LONGEST_DELAY)
+
+    def has_worked(self, sampler: int) -> None:
+        """
+        Note that the last restart of a sampler has helped.
+
+        :param sampler: a sampler that has finished a chunk
+        """
+        self._in_a_row[sampler] = 0
+
+    def _too_many(self, last: Loss) -> SamplerError:
+        if not self._recent:
+            return last.to_error()
+        first = self._recent[0][1]
+        error = SamplerError(
+            f"Samplers died more often than max_restarts={self._limit} times {WITHIN}. "
+            f"The first death: {first.with_traceback()}\nThe last death: {last.after(first)}"
+        )
+        error.__cause__ = last.to_error().__cause__
+        return error
+
+
+def supervision_of(on_failure: str | None, max_restarts: int | None, step_timeout: float | None) -> Supervision | None:
+    """
+    :param on_failure: as for :class:`Supervision`, ``None`` if it is not given
+    :param max_restarts: likewise
+    :param step_timeout: likewise
+    :return: these choices, with the default where one is not given; ``None`` if none is
+    """
+    if on_failure is max_restarts is step_timeout is None:
+        return None
+    return Supervision(ON_FAILURE[0] if on_failure is None else on_failure, max_restarts, step_timeout)
+
+
+def _check_number(name: str, value: object, kind: type, allowed: str, is_in_range: Callable[[Any], bool]) -> None:
+    if value is None:
+        return
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {allowed}, or None, got {value!r}")
+    if not is_in_range(value):
+        raise ValueError(f"{name} must be {allowed}, or None, got {value!r}")

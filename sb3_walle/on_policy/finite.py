@@ -1,0 +1,131 @@
+"""Stopping an update before a loss or a gradient that is not finite reaches the weights."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from sb3_walle.samplers.errors import NonFiniteError
+
+# Names enough to see where it began; a large network has hundreds of parameters.
+MAX_NAMES = 3
+ADVICE = (
+    "The weights are those of the last good step: save the model. Before training goes on, lower the learning rate, "
+    "and check that observations and rewards are finite and not huge."
+)
+
+
+@contextlib.contextmanager
+def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
+    """
+    Around an algorithm's ``train()``, stops it before an optimizer step whose loss or gradients are not finite.
+
+    The optimizer step of that minibatch does not take place, so that the policy and its optimizer stay as the step
+    before has left them. The gradients remain for a debugger to look at.
+
+    Neither the algorithm nor torch is patched. The values of the policy are handed out as a tensor that knows when
+    ``backward()`` is called on what was computed from it, which is the loss. That is the one moment at which gradients
+    are as they were computed: SB3 clips them next, which makes all of them NaN if one is, and zero if their norm is
+    infinite. Of a policy without SB3's ``value_net``, the clipped gradients are checked.
+
+    :param policy: the policy that is updated
+    :param update: number of the update, from 1
+    :raises NonFiniteError: if the loss, a gradient, or the norm of all gradients is NaN or infinite
+    """
+    watch = _UpdateWatch(policy, update)
+    value_net = getattr(policy, "value_net", None)
+    with contextlib.ExitStack() as stack:
+        stack.callback(policy.optimizer.register_step_pre_hook(watch.before_step).remove)
+        if isinstance(value_net, th.nn.Module):
+            stack.callback(value_net.register_forward_hook(_as_watched).remove)
+        stack.callback(_watch.reset, _watch.set(watch))
+        yield
+
+
+class _UpdateWatch:
+    """
+    Checks one minibatch of an update after the other.
+
+    :param policy: the policy that is updated
+    :param update: number of the update, from 1
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, update: int) -> None:
+        self._update = update
+        self._minibatch = 1
+        self._parameters = dict(policy.named_parameters())
+        self._buffers = list(policy.buffers())
+        self._good_buffers = [buffer.clone() for buffer in self._buffers]
+        self._gradients_are_checked = False
+
+    def before_backward(self, loss: th.Tensor) -> None:
+        value = loss.item()
+        if not math.isfinite(value):
+            self._stop(f"the loss is {value}")
+
+    def after_backward(self) -> None:
+        self._check_gradients()
+        self._gradients_are_checked = True
+
+    def before_step(self, *_: Any) -> None:
+        if not self._gradients_are_checked:
+            self._check_gradients()
+        self._gradients_are_checked = False
+        self._good_buffers = [buffer.clone() for buffer in self._buffers]
+        self._minibatch += 1
+
+    def _check_gradients(self) -> None:
+        gradients = {name: found.grad for name, found in self._parameters.items() if found.grad is not None}
+        # One number for all of them: looking at each on its own would take several times as long.
+        if not gradients or math.isfinite(_norm(list(gradients.values()))):
+            return
+        names = [name for name, gradient in gradients.items() if not th.isfinite(gradient).all()]
+        if names:
+            self._stop(f"there are NaN or infinite numbers in the gradients of {_first_names(names)}")
+        self._stop("the norm of the gradients is infinite, though each of them is finite")
+
+    def _stop(self, reason: str) -> None:
+        # Batch normalization notes what it sees in the forward pass already.
+        with th.no_grad():
+            for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
+                buffer.copy_(good)
+        raise NonFiniteError(
+            f"Update {self._update} was stopped before minibatch {self._minibatch} could change the weights: {reason}. "
+            f"{ADVICE}"
+        )
+
+
+# Not shared between threads, each of which may train a model of its own.
+_watch: ContextVar[_UpdateWatch | None] = ContextVar("_watch", default=None)
+
+
+class _WatchedTensor(th.Tensor):
+    """A tensor like any other, and so is all that is computed from it; but the update hears of its ``backward()``."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        watch = _watch.get() if func is th.Tensor.backward else None
+        if watch is None:
+            return super().__torch_function__(func, types, args, kwargs)
+        watch.before_backward(args[0])
+        result = super().__torch_function__(func, types, args, kwargs)
+        watch.after_backward()
+        return result
+
+
+def _as_watched(module: th.nn.Module, inputs: Any, output: Any) -> Any:
+    # Another kind of tensor may need what its own class does.
+    return output.as_subclass(_WatchedTensor) if type(output) is th.Tensor else output
+
+
+def _norm(tensors: list[th.Tensor]) -> float:
+    return th.linalg.vector_norm(th.cat([tensor.reshape(-1) for tensor in tensors])).item()
+
+
+def _first_names(names: list[str]) -> str:
+    shown, n_more = ", ".join(names[:MAX_NAMES]), len(names) - MAX_NAMES
+    return f"{shown} and {n_more} more" if n_more > 0 else shown

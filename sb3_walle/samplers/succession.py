@@ -1,0 +1,72 @@
+"""What a sampler that takes the place of a dead one has to be told."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from sb3_walle.samplers.requests import BuildEnvs, Configure, EnvMethod, Request, Reset, SetAttr
+
+# By this convention a method sets something that lasts. Others are not called again: they may do anything.
+SETTER_PREFIX = "set_"
+
+
+class Briefing:
+    """
+    Remembers what a sampler was asked to do that lasts: how its environments are built, what was set in them, with
+    what seeds they began, and how to collect. Of what was set more than once, the last counts.
+    """
+
+    def __init__(self) -> None:
+        self._build: BuildEnvs | None = None
+        self._setters: dict[tuple[str, str, int], SetAttr | EnvMethod] = {}
+        self._reset: Reset | None = None
+        self._configure: Configure | None = None
+
+    def note(self, request: Request) -> None:
+        """
+        :param request: a request that was carried out
+        """
+        if isinstance(request, BuildEnvs):
+            self._build = request
+        elif isinstance(request, Configure):
+            self._configure = request
+        elif isinstance(request, Reset) and request.seeds[0] is not None:
+            self._reset = request
+        elif isinstance(request, SetAttr) or (
+            isinstance(request, EnvMethod) and request.name.startswith(SETTER_PREFIX)
+        ):
+            self._note_setter(request)
+
+    def for_successor(self, incarnation: int) -> Iterator[Request]:
+        """
+        :param incarnation: how many samplers have died before in the same place
+        :return: what to ask the new one for, in this order. Its random streams are others than those before
+        """
+        if self._build is not None:
+            # The same warnings were shown before.
+            yield replace(self._build, show_warnings=False)
+        yield from self._setters.values()
+        if self._reset is not None:
+            yield replace(
+                self._reset, seeds=_other_seeds(self._reset, incarnation), options=[{}] * len(self._reset.seeds)
+            )
+        if self._configure is not None:
+            settings = self._configure.settings
+            yield replace(self._configure, settings=replace(settings, actor=settings.actor.for_successor(incarnation)))
+
+    def _note_setter(self, request: SetAttr | EnvMethod) -> None:
+        for env in request.indices:
+            key = (type(request).__name__, request.name, env)
+            # To the end: in the order in which the last of each were carried out.
+            self._setters.pop(key, None)
+            self._setters[key] = replace(request, indices=[env])
+
+
+def _other_seeds(reset: Reset, incarnation: int) -> list[int | None]:
+    """One seed for each environment, a function of the seed before and of the incarnation."""
+    return [None if seed is None else _other_seed(seed, incarnation) for seed in reset.seeds]
+
+
+def _other_seed(seed: int, incarnation: int) -> int:
+    return int(np.random.SeedSequence((seed, incarnation)).generate_state(1)[0])

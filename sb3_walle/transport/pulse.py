@@ -1,0 +1,67 @@
+"""Since when an environment has been making its present step: tells a sampler that hangs from one that works."""
+
+import time
+
+from sb3_walle.transport.layout import ALIGNMENT
+from sb3_walle.transport.memory import SharedMemory
+
+_RESTING = 0
+
+
+class PulseBoard:
+    """
+    The learner's end: one number a sampler, which nobody but that sampler writes.
+
+    :param n_samplers: number of samplers
+    :param memory: memory of another board; by default new memory is made
+    """
+
+    def __init__(self, n_samplers: int, memory: SharedMemory | None = None) -> None:
+        # Each number has a cache line for itself, so that samplers do not slow each other down.
+        self.memory = memory or SharedMemory(n_samplers * ALIGNMENT)
+        self._places = [
+            self.memory.view[start : start + 8].cast("q") for start in range(0, n_samplers * ALIGNMENT, ALIGNMENT)
+        ]
+
+    def seconds_at_step(self, sampler: int) -> float:
+        """
+        :param sampler: number of the sampler
+        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is
+        """
+        began = self._places[sampler][0]
+        return 0.0 if began == _RESTING else (time.monotonic_ns() - began) / 1e9
+
+    def clear(self, sampler: int) -> None:
+        """
+        Forget what a dead sampler was doing.
+
+        :param sampler: number of the sampler
+        """
+        self._places[sampler][0] = _RESTING
+
+    def pulse(self, sampler: int) -> "Pulse":
+        """
+        :param sampler: number of the sampler
+        :return: the sampler's end
+        """
+        return Pulse(self._places[sampler])
+
+
+class Pulse:
+    """
+    A sampler's end.
+
+    :param place: where the sampler's number lies
+    """
+
+    def __init__(self, place: memoryview) -> None:
+        self._place = place
+
+    def beat(self) -> None:
+        """An environment begins a step or a reset."""
+        # This clock is the same for all processes of a machine.
+        self._place[0] = time.monotonic_ns()
+
+    def rest(self) -> None:
+        """No environment is making a step."""
+        self._place[0] = _RESTING
