@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sb3_walle.samplers import requests
 
+HEADING = "Most recent call first:"
 _FRAME = "  File "
 # From here on outwards, every sampler is in the same place.
 _OUTERMOST = f'{_FRAME}"{Path(requests.__file__)}"'
@@ -19,4 +20,4 @@ def readable(dump: str) -> str:
     inner = list(takewhile(lambda line: not line.startswith(_OUTERMOST), frames))
     if not dump.startswith("Fatal Python error") or not inner:
         return dump
-    return "\n".join(["Most recent call first:", *inner])
+    return "\n".join([HEADING, *inner])

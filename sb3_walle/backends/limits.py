@@ -1,2 +1,53 @@
+"""Whether this process may open as many file descriptors as its samplers take."""
+
+import errno
+import os
+
+#: what a sampler takes in this process: the socket that its requests and its chunks travel through
+DESCRIPTORS_PER_SAMPLER = 1
+#: what is needed besides, however many samplers there are: the process that they are forked from and the pipes to start
+#: it, the queues' memory, messages that travel as a file, the files that logs and models are written to
+FURTHER_DESCRIPTORS = 24
+
+
 def check_descriptors(n_samplers: int) -> None:
-    return None
+    """
+    Refuse what would fail later, in the middle of starting samplers. Where there is no such limit, nothing is refused.
+
+    :param n_samplers: how many samplers are about to be started
+    :raises OSError: if this process may not open as many file descriptors as they take
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return
+    n_needed = n_samplers * DESCRIPTORS_PER_SAMPLER + FURTHER_DESCRIPTORS
+    n_open = _n_open(limit)
+    if n_open + n_needed <= limit:
+        return
+    can_be_raised = hard_limit == resource.RLIM_INFINITY or n_open + n_needed <= hard_limit
+    raise OSError(
+        errno.EMFILE,
+        f"{n_samplers} samplers take {n_needed} file descriptors in this process, which may open {limit} and has "
+        f"{n_open} open. {_remedy(n_open + n_needed, None if can_be_raised else hard_limit)}",
+    )
+
+
+def _remedy(limit: int, highest_limit: int | None) -> str:
+    fewer = "fewer samplers with more envs_per_sampler"
+    if highest_limit is None:
+        return f"Raise the limit with 'ulimit -n {limit}' before the program starts, or use {fewer}."
+    return f"Use {fewer}, or have the administrator allow more than {highest_limit}: 'ulimit -n {limit}' would do."
+
+
+def _n_open(limit: int) -> int:
+    """How many descriptors are open; 0 if the system does not tell."""
+    try:
+        # Looking takes one, too, but not for long.
+        return len(os.listdir("/dev/fd")) - 1
+    except OSError as error:
+        # Perhaps none is left even to look.
+        return limit if error.errno == errno.EMFILE else 0

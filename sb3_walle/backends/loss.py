@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sb3_walle.backends.last_words import HEADING
 from sb3_walle.samplers.errors import Failure, SamplerError
 
 
@@ -52,5 +53,5 @@ class Loss:
 
     def _message(self) -> str:
         lines = self.traceback.strip().splitlines()
-        # Where there is no exception, the interpreter names the innermost line first.
-        return lines[1].strip() if self.failure is None else lines[-1]
+        # A crashing interpreter names the innermost line first, everything else what matters last.
+        return lines[1].strip() if lines[0] == HEADING else lines[-1]

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from types import FrameType
 
 from sb3_walle.samplers.errors import SamplerWarning
 
@@ -15,11 +16,14 @@ def warn(message: str) -> None:
 
     :param message: what has happened
     """
-    warnings.warn(message, SamplerWarning, stacklevel=_level_of_user())
+    frame = _frame_of_user()
+    module = frame.f_globals.get("__name__")
+    # By warnings.warn(), what happens again in the same words, hours later say, would not be shown again.
+    warnings.warn_explicit(message, SamplerWarning, frame.f_code.co_filename, frame.f_lineno, module)
 
 
-def _level_of_user() -> int:
-    level, frame = 1, sys._getframe(1)
+def _frame_of_user() -> FrameType:
+    frame = sys._getframe(1)
     while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_NOT_THE_USERS):
-        level, frame = level + 1, frame.f_back
-    return level
+        frame = frame.f_back
+    return frame

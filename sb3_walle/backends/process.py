@@ -137,9 +137,10 @@ class _Pool:
         if not self._events:
             for key, _ in self._selector.select(timeout):
                 if key.data == _SERVER:
-                    self._hear_of_death()
+                    self._hear_server()
                 elif key.data in self._channels:
                     self._take_reply(key.data)
+            self._bury_dead()
         return self._events.popleft() if self._events else None
 
     def seconds_at_step(self, sampler: int) -> float:
@@ -218,18 +219,21 @@ class _Pool:
             self._events.append(Delivery(sampler, UNREADABLE, Failure.of(error, "answering what cannot be read here")))
         return True
 
-    def _hear_of_death(self) -> None:
+    def _hear_server(self) -> None:
         try:
-            sampler = self._server.hear()
+            self._server.take_in_news()
         except ChannelClosedError:
             # Its samplers die with it, and hang up.
             self._selector.unregister(self._server)
-            return
-        # What it finished is delivered first. A process that it has started may keep its channel open.
-        while sampler in self._channels and self._take_reply(sampler):
-            continue
-        if sampler in self._channels:
-            self._bury(sampler)
+
+    def _bury_dead(self) -> None:
+        """Samplers that are said to be dead, but have not hung up: a process that they have started has not either."""
+        for sampler in self._server.dead & self._channels.keys():
+            # What it finished is delivered first.
+            while sampler in self._channels and self._take_reply(sampler):
+                continue
+            if sampler in self._channels:
+                self._bury(sampler)
 
     def _bury(self, sampler: int) -> None:
         ending = self._server.ending_of(sampler)
@@ -260,7 +264,7 @@ class _Pool:
             for key, _ in self._selector.select(left):
                 try:
                     if key.data == _SERVER:
-                        self._server.hear()
+                        self._server.take_in_news()
                     else:
                         number, reply = key.fileobj.receive()  # type: ignore[union-attr]
                         if number == _NOBODY and isinstance(reply, Failure):

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
@@ -91,31 +91,32 @@ class ServerHandle:
         """
         self._channel.send(Kill(sampler))
 
-    def hear(self) -> int:
-        """
-        Take in the news that a sampler is dead.
+    @property
+    def dead(self) -> Set[int]:
+        """Numbers of the samplers that are known to be dead and whose ending nobody has asked for yet."""
+        return self._endings.keys()
 
-        :return: its number
+    def take_in_news(self) -> None:
+        """
+        Note which samplers have died, as far as the server has told.
+
         :raises ChannelClosedError: if the server itself is dead
         """
-        news: Exited = self._channel.receive()
-        how = "did not start" if news.exit_code is None else _describe(news.exit_code)
-        self._endings[news.sampler] = Ending(how, readable(news.last_words))
-        return news.sampler
+        while self._channel.wait(0.0):
+            self._hear()
 
     def ending_of(self, sampler: int) -> Ending:
         """
         :param sampler: number of a sampler that has hung up
         :return: how it ended
         """
-        # The server has been told already, or will be in a moment.
-        deadline = time.monotonic() + EXIT_CODE_TIMEOUT
-        while sampler not in self._endings and (left := deadline - time.monotonic()) > 0:
-            try:
-                if self._channel.wait(left):
-                    self.hear()
-            except ChannelClosedError:
-                return Ending(f"died with the process that samplers are forked from, which {self._describe_end()}")
+        try:
+            if not self._wait_for_ending(sampler):
+                # It has hung up and lives on. Nobody can have any use for it.
+                self.kill(sampler)
+                self._wait_for_ending(sampler)
+        except ChannelClosedError:
+            return Ending(f"died with the process that samplers are forked from, which {self._describe_end()}")
         return self._endings.pop(sampler, Ending("hung up"))
 
     def hang_up(self) -> None:
@@ -129,6 +130,19 @@ class ServerHandle:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _wait_for_ending(self, sampler: int) -> bool:
+        """Wait until the server has told how a sampler ended, which it does in a moment if it has not done so."""
+        deadline = time.monotonic() + EXIT_CODE_TIMEOUT
+        while sampler not in self._endings and (left := deadline - time.monotonic()) > 0:
+            if self._channel.wait(left):
+                self._hear()
+        return sampler in self._endings
+
+    def _hear(self) -> None:
+        news: Exited = self._channel.receive()
+        how = "did not start" if news.exit_code is None else _describe(news.exit_code)
+        self._endings[news.sampler] = Ending(how, readable(news.last_words))
 
     def _describe_end(self) -> str:
         try:

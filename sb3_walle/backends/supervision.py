@@ -87,7 +87,8 @@ class Restarts:
         self._last = loss
         in_a_row = self._in_a_row[loss.sampler]
         self._in_a_row[loss.sampler] += 1
-        return 0.0 if in_a_row == 0 else min(FIRST_DELAY * 2 ** (in_a_row - 1), LONGEST_DELAY)
+        # Where nothing limits restarts, the power would become larger than any float.
+        return 0.0 if in_a_row == 0 else min(FIRST_DELAY * 2 ** min(in_a_row - 1, 100), LONGEST_DELAY)
 
     def has_worked(self, sampler: int) -> None:
         """

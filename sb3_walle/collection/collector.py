@@ -1,49 +1,27 @@
 """The learner's side of collecting: publishes weights, hands out tickets, takes chunks. Subclasses are the modes."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
 
 import numpy as np
-from gymnasium import spaces
 
 from sb3_walle.backends.client import SamplerClient
+from sb3_walle.collection.queues import MAX_CHUNKS_QUEUED as MAX_CHUNKS_QUEUED
+from sb3_walle.collection.queues import Capacity, plan_queues
+from sb3_walle.collection.queues import chunk_length as chunk_length
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
-from sb3_walle.normalization import Normalization
+from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
-from sb3_walle.samplers.layers import LayerSpec
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
-from sb3_walle.transport.chunk import INFOS, Chunk, chunk_layout
+from sb3_walle.transport.chunk import INFOS, Chunk
 from sb3_walle.transport.experience_queue import ExperienceQueue, Seal
-from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.policy_queue import PolicyQueue
-
-# Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
-# costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
-MAX_CHUNK_STEPS = 128
-# A mailbox holds some dozens of messages, and who finds it full has to wait. So a long rollout is divided into longer
-# chunks rather than into more of them.
-MAX_CHUNKS_QUEUED = 64
-
-
-def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:
-    """
-    Into chunks of what length a sampler's share of a rollout is divided.
-
-    :param n_steps: steps of each environment in a rollout
-    :param n_rollouts_queued: how many rollouts fit into the experience queue
-    :param min_chunks: the least number of chunks, if it is that many steps
-    :return: number of steps
-    """
-    wanted = min(MAX_CHUNK_STEPS, math.ceil(n_steps / min_chunks))
-    most_chunks = max(1, MAX_CHUNKS_QUEUED // n_rollouts_queued)
-    return max(wanted, math.ceil(n_steps / most_chunks))
 
 
 def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
@@ -59,31 +37,6 @@ def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
     while (collected := sum(lengths)) < n_steps:
         lengths.append(min(max(collected, 1), longest, n_steps - collected))
     return lengths
-
-
-@dataclass(frozen=True)
-class CollectionTask:
-    """
-    What is to be collected.
-
-    :param observation_space: what the policy observes, with the data types that it comes in
-    :param envs_per_sampler: environments of each sampler, B
-    :param n_steps: steps of each environment in a rollout
-    :param squash_output: whether actions come in [-1, 1] and are to be rescaled
-    :param layers: what samplers put around their environments, from the inside to the outside
-    :param normalization: the ``VecNormalize`` among these, if there is one
-    :param infos: which infos are passed on
-    :param check_finite: whether samplers refuse numbers that are not finite
-    """
-
-    observation_space: spaces.Space
-    envs_per_sampler: int
-    n_steps: int
-    squash_output: bool
-    layers: tuple[LayerSpec, ...] = ()
-    normalization: Normalization | None = None
-    infos: InfoSelection = field(default_factory=InfoSelection)
-    check_finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,9 +66,8 @@ class Collector(ABC):
     :param task: what to collect
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types
-    :param n_rollouts_queued: how many rollouts fit into the experience queue
-    :param min_chunks: the least number of chunks that each sampler's share of a rollout is divided into, if it is that
-        many steps
+    :param capacity: what the mode asks of the experience queue
+    :raises MemoryError: if there is too little memory for the queues
     """
 
     def __init__(
@@ -124,23 +76,23 @@ class Collector(ABC):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
-        n_rollouts_queued: int,
-        min_chunks: int = 1,
+        capacity: Capacity,
     ) -> None:
         self.samplers = samplers
         self.task = task
         #: which infos are passed on from now on; if there is no room for them, they are pickled
         self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers)
-        longest = chunk_length(task.n_steps, n_rollouts_queued, min_chunks)
+        plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
+        plan.check_memory()
         #: lengths of the chunks that make up a sampler's share of a rollout
-        self.chunk_steps = [min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest)]
+        self.chunk_steps = plan.chunk_steps
         self.normalization = task.normalization
         #: which entries of the policy's ``state_dict()`` the samplers need
         self.weight_names = tuple(weights)
-        self.policy_queue = PolicyQueue(Layout.of({**weights, **self._published_statistics()}))
-        layout = self._chunk_layout(actors[0])
-        self.experience_queue = ExperienceQueue(layout, samplers.n_samplers, n_rollouts_queued * len(self.chunk_steps))
+        self.policy_queue = PolicyQueue(plan.weights)
+        geometry = plan.geometry
+        self.experience_queue = ExperienceQueue(geometry.layout, geometry.n_samplers, geometry.n_slots)
         self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
         self._n_taken = 0
         self._configure(actors)
@@ -209,19 +161,7 @@ class Collector(ABC):
 
     def _publish(self) -> None:
         """Publish the learner's weights, and the statistics as they are now."""
-        self.policy_queue.publish(self._version, {**self._weights, **self._published_statistics()})
-
-    def _published_statistics(self) -> dict[str, np.ndarray]:
-        return {} if self.normalization is None else self.normalization.published()
-
-    def _chunk_layout(self, actor: ActorSpec) -> Layout:
-        n_steps, n_envs = self.chunk_steps[0], self.task.envs_per_sampler
-        fields = actor.fields(n_steps, n_envs)
-        if self.normalization is not None:
-            fields += self.normalization.spec.fields(n_steps, n_envs)
-        return chunk_layout(
-            n_steps, n_envs, self.task.observation_space, fields, self.task.infos.area_nbytes(n_steps, n_envs)
-        )
+        self.policy_queue.publish(self._version, {**self._weights, **self.task.published_statistics()})
 
     def _configure(self, actors: list[ActorSpec]) -> None:
         requests = {

@@ -8,8 +8,10 @@ from time import perf_counter
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk, warm_up_lengths
+from sb3_walle.collection.collector import Collector, ReadyChunk, warm_up_lengths
+from sb3_walle.collection.queues import Capacity
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
 # What a sampler has not delivered when its policy gets too old may be lost: about one chunk out of these.
@@ -78,9 +80,17 @@ class FreeCollector(Collector):
         weights: Mapping[str, np.ndarray],
         max_policy_lag: int,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, n_rollouts_queued=max_policy_lag, min_chunks=MIN_CHUNKS)
+        super().__init__(samplers, task, actors, weights, self.capacity(max_policy_lag))
         self.max_policy_lag = max_policy_lag
         self._forget()
+
+    @staticmethod
+    def capacity(max_policy_lag: int) -> Capacity:
+        """
+        :param max_policy_lag: how many versions the policy may be behind
+        :return: what that asks of the experience queue
+        """
+        return Capacity(n_rollouts=max_policy_lag, min_chunks=MIN_CHUNKS)
 
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""

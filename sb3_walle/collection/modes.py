@@ -1,17 +1,21 @@
 """The modes by name."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import CollectionTask, Collector
+from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.free import FreeCollector
 from sb3_walle.collection.ordered import OrderedCollector
+from sb3_walle.collection.queues import Capacity
+from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
 MODES = ("pipelined", "sync", "free")
 DEFAULT_MAX_POLICY_LAG = 1
+# Of the modes in which it is fixed.
+POLICY_LAGS = {"sync": 0, "pipelined": 1}
 
 
 def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported: Sequence[str] = MODES) -> None:
@@ -36,7 +40,7 @@ def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported:
         remedy = "Use it with mode='free', or leave it out." if "free" in supported else "Leave it out."
         raise ValueError(
             f"max_policy_lag={max_policy_lag} was given with mode={mode!r}, whose policy lag is fixed "
-            f"({0 if mode == 'sync' else 1}). {remedy}"
+            f"({POLICY_LAGS[mode]}). {remedy}"
         )
     if max_policy_lag < 1:
         raise ValueError(f"max_policy_lag must be at least 1, got {max_policy_lag}. For a lag of 0, use mode='sync'.")
@@ -59,9 +63,17 @@ def make_collector(
     :param weights: the policy's weights, for their shapes and types
     :return: a collector that works in that mode
     """
-    constructors: dict[str, Callable[[], Collector]] = {
-        "sync": lambda: OrderedCollector(samplers, task, actors, weights, policy_lag=0),
-        "pipelined": lambda: OrderedCollector(samplers, task, actors, weights, policy_lag=1),
-        "free": lambda: FreeCollector(samplers, task, actors, weights, max_policy_lag or DEFAULT_MAX_POLICY_LAG),
-    }
-    return constructors[mode]()
+    if mode == "free":
+        return FreeCollector(samplers, task, actors, weights, max_policy_lag or DEFAULT_MAX_POLICY_LAG)
+    return OrderedCollector(samplers, task, actors, weights, POLICY_LAGS[mode])
+
+
+def queue_capacity(mode: str, max_policy_lag: int | None) -> Capacity:
+    """
+    :param mode: one of ``MODES``
+    :param max_policy_lag: bound for ``"free"``, ``None`` for the default
+    :return: what a collector that works in that mode asks of the experience queue
+    """
+    if mode == "free":
+        return FreeCollector.capacity(max_policy_lag or DEFAULT_MAX_POLICY_LAG)
+    return OrderedCollector.capacity(POLICY_LAGS[mode])

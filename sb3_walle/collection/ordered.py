@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import CollectionTask, Collector, ReadyChunk, warm_up_lengths
+from sb3_walle.collection.collector import Collector, ReadyChunk, warm_up_lengths
+from sb3_walle.collection.queues import Capacity
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
 
@@ -31,9 +33,17 @@ class OrderedCollector(Collector):
         weights: Mapping[str, np.ndarray],
         policy_lag: int,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, n_rollouts_queued=policy_lag + 1)
+        super().__init__(samplers, task, actors, weights, self.capacity(policy_lag))
         self.policy_lag = policy_lag
         self._forget()
+
+    @staticmethod
+    def capacity(policy_lag: int) -> Capacity:
+        """
+        :param policy_lag: how many versions the policy is behind
+        :return: what that asks of the experience queue
+        """
+        return Capacity(n_rollouts=policy_lag + 1)
 
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""

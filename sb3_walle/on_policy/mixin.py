@@ -26,7 +26,7 @@ from sb3_walle.on_policy.compatibility import check_algorithm
 from sb3_walle.on_policy.infos import wants_all_infos
 from sb3_walle.on_policy.pickling import state_without_samplers
 from sb3_walle.on_policy.replay import StepReplay
-from sb3_walle.on_policy.setup import policy_weights, set_up_collector
+from sb3_walle.on_policy.setup import check_memory, memory_advice, policy_weights, set_up_collector
 from sb3_walle.on_policy.threads import torch_threads_beside
 from sb3_walle.on_policy.values import (
     cut_off_values,
@@ -101,6 +101,7 @@ class AsyncOnPolicyMixin(_Base):
     :param kwargs: the algorithm's other arguments
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
+    :raises MemoryError: if there is too little memory for the queues
     """
 
     #: the modes that the algorithm can learn in; the first one is the default. Any but "sync" have a policy lag, for
@@ -297,8 +298,10 @@ class AsyncOnPolicyMixin(_Base):
         checked_info_keys(self.info_keys)
 
     def _setup_model(self) -> None:
-        super()._setup_model()
-        choose_actor(self.actor, self.policy)
+        self._check_choices()
+        with memory_advice():
+            super()._setup_model()
+        check_memory(self, choose_actor(self.actor, self.policy))
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos", "_learn_seconds"]

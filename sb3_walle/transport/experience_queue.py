@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sb3_walle.transport.chunk import Chunk
 from sb3_walle.transport.errors import TransportError
+from sb3_walle.transport.label import LABEL_NBYTES, Label
 from sb3_walle.transport.layout import Field, Layout, align
 from sb3_walle.transport.memory import SharedMemory
 
@@ -52,12 +53,17 @@ class ExperienceGeometry:
     @property
     def nbytes(self) -> int:
         """Size of the queue's memory in bytes."""
-        return self.n_samplers * self.n_slots * self.stride
+        return LABEL_NBYTES + self.n_samplers * self.n_slots * self.stride
 
     @property
     def stride(self) -> int:
         """Bytes from one slot to the next."""
         return align(_SEAL.nbytes + self.layout.nbytes)
+
+    @property
+    def label(self) -> Label:
+        """What stands in front of the queue's memory."""
+        return Label("experience queue", self.layout, self.nbytes, (self.n_samplers, self.n_slots))
 
     def slot(self, memory: memoryview, sampler: int, slot: int) -> memoryview:
         """
@@ -69,7 +75,7 @@ class ExperienceGeometry:
         """
         if not (0 <= sampler < self.n_samplers and 0 <= slot < self.n_slots):
             raise IndexError(f"No slot {slot} of sampler {sampler} in {self.n_samplers} x {self.n_slots} slots")
-        start = (sampler * self.n_slots + slot) * self.stride
+        start = LABEL_NBYTES + (sampler * self.n_slots + slot) * self.stride
         return memory[start : start + self.stride]
 
 
@@ -93,6 +99,7 @@ class ExperienceQueue:
     def __init__(self, layout: Layout, n_samplers: int, n_slots: int) -> None:
         self.geometry = ExperienceGeometry(layout, n_samplers, n_slots)
         self.memory = SharedMemory(self.geometry.nbytes)
+        self.geometry.label.write(self.memory.view)
         self._slots = [
             [_ExperienceSlot(self.geometry.slot(self.memory.view, sampler, slot), layout) for slot in range(n_slots)]
             for sampler in range(n_samplers)
@@ -150,14 +157,11 @@ class ExperienceWriter:
     :param geometry: where the slots lie
     :param memory: the memory of the learner's end
     :param sampler: index of this sampler
-    :raises TransportError: if the memory does not have the size that the geometry asks for
+    :raises TransportError: if the memory is not that of an experience queue with this geometry
     """
 
     def __init__(self, geometry: ExperienceGeometry, memory: SharedMemory, sampler: int) -> None:
-        if memory.nbytes != geometry.nbytes:
-            raise TransportError(
-                f"The experience queue has {memory.nbytes} bytes, but its layout needs {geometry.nbytes}"
-            )
+        geometry.label.check(memory.view)
         self._slots = [
             _ExperienceSlot(geometry.slot(memory.view, sampler, slot), geometry.layout)
             for slot in range(geometry.n_slots)

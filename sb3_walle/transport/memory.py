@@ -5,6 +5,13 @@ import mmap
 import os
 import tempfile
 
+from sb3_walle.transport.available_memory import available_memory
+from sb3_walle.transport.errors import TransportError
+
+# What is smaller, most messages for example, is taken without asking what is left, as any other memory of a process is:
+# asking takes longer than allocating.
+SMALL = 2**20
+
 
 class SharedMemory:
     """
@@ -17,11 +24,14 @@ class SharedMemory:
     :param fd: file descriptor of an existing block to map; owned by this object from now on.
         By default a new, zeroed block is made.
     :raises MemoryError: if the machine does not have that much memory left
+    :raises TransportError: if the existing block has another size
     """
 
     def __init__(self, nbytes: int, fd: int | None = None) -> None:
         self.nbytes = nbytes
         self.fd = _allocate(nbytes) if fd is None else fd
+        if fd is not None:
+            _check_size(fd, nbytes)
         # The mapping goes away with the last array over it, so that no array can ever point to unmapped memory.
         self.view = memoryview(mmap.mmap(self.fd, nbytes))
 
@@ -36,11 +46,27 @@ class SharedMemory:
             self.close()
 
 
+def anonymous_file() -> int:
+    """:return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed"""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("sb3_walle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd, path = tempfile.mkstemp(prefix="sb3_walle-")
+    os.unlink(path)
+    return fd
+
+
+def _check_size(fd: int, nbytes: int) -> None:
+    """Whoever touches a page behind the end of the file is killed by a SIGBUS."""
+    found = os.fstat(fd).st_size
+    if found != nbytes:
+        raise TransportError(f"A block of shared memory has a size of {found} bytes, but {nbytes} were announced")
+
+
 def _allocate(nbytes: int) -> int:
-    if nbytes > _available():
+    if nbytes > SMALL and nbytes > available_memory():
         # The kernel would not refuse. It would give out page after page, and then kill whoever is the largest.
         raise _cannot_reserve(nbytes, "Not that much is left")
-    fd = _create()
+    fd = anonymous_file()
     try:
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, nbytes)
@@ -61,26 +87,3 @@ def _cannot_reserve(nbytes: int, reason: str) -> MemoryError:
         f"Could not reserve {nbytes / 2**20:.1f} MiB of shared memory ({reason}). "
         "Use a smaller n_steps, fewer samplers, or a machine with more memory."
     )
-
-
-def _available() -> float:
-    """Bytes of memory that can be used without taking any away from a process, where the kernel tells."""
-    try:
-        with open("/proc/meminfo") as file:
-            values = dict(line.split(":") for line in file)
-        return int(values["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return float("inf")
-
-
-def _create() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("sb3_walle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fd, path = tempfile.mkstemp(prefix="sb3_walle-")
-    os.unlink(path)
-    return fd
-
-
-def anonymous_file() -> int:
-    """:return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed"""
-    return _create()

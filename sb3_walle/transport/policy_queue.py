@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sb3_walle.transport.errors import TransportError
+from sb3_walle.transport.label import LABEL_NBYTES, Label
 from sb3_walle.transport.layout import Field, Layout, align
 from sb3_walle.transport.memory import SharedMemory
 
@@ -39,17 +40,25 @@ def policy_queue_nbytes(layout: Layout) -> int:
     :param layout: layout of one set of weights
     :return: size of the queue's memory in bytes
     """
-    return _HEADER.nbytes + N_SLOTS * _stride(layout)
+    return LABEL_NBYTES + _HEADER.nbytes + N_SLOTS * _stride(layout)
+
+
+def _label(layout: Layout) -> Label:
+    return Label("policy queue", layout, policy_queue_nbytes(layout))
 
 
 def _stride(layout: Layout) -> int:
     return align(_SLOT_HEADER.nbytes + layout.nbytes)
 
 
+def _header(memory: memoryview) -> dict[str, np.ndarray]:
+    return _HEADER.views(memory[LABEL_NBYTES:])
+
+
 def _number_at(memory: memoryview, name: str) -> memoryview:
     """A view of one number of the header."""
     index = [field.name for field in _HEADER.fields].index(name)
-    offset = _HEADER.offsets[index]
+    offset = LABEL_NBYTES + _HEADER.offsets[index]
     return memory[offset : offset + 8].cast("q")
 
 
@@ -64,7 +73,7 @@ class _Publication:
 
 def _slots(memory: memoryview, layout: Layout) -> list[_Publication]:
     stride = _stride(layout)
-    starts = [_HEADER.nbytes + index * stride for index in range(N_SLOTS)]
+    starts = [LABEL_NBYTES + _HEADER.nbytes + index * stride for index in range(N_SLOTS)]
     return [_Publication(memory[start : start + stride], layout) for start in starts]
 
 
@@ -82,7 +91,8 @@ class PolicyQueue:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.memory = SharedMemory(policy_queue_nbytes(layout))
-        self._header = _HEADER.views(self.memory.view)
+        _label(layout).write(self.memory.view)
+        self._header = _header(self.memory.view)
         self._header["latest_version"][...] = -1
         self._slots = _slots(self.memory.view, layout)
         self._arrays = [layout.views(slot.payload) for slot in self._slots]
@@ -143,16 +153,12 @@ class PolicyReader:
 
     :param layout: layout of one set of weights
     :param memory: the memory of the learner's end
-    :raises TransportError: if the memory does not have the size that the layout asks for
+    :raises TransportError: if the memory is not that of a policy queue with this layout
     """
 
     def __init__(self, layout: Layout, memory: SharedMemory) -> None:
-        if memory.nbytes != policy_queue_nbytes(layout):
-            raise TransportError(
-                f"The policy queue has {memory.nbytes} bytes, but its layout needs {policy_queue_nbytes(layout)}"
-            )
-        header = _HEADER.views(memory.view)
-        self._latest_serial = header["latest_serial"]
+        _label(layout).check(memory.view)
+        self._latest_serial = _header(memory.view)["latest_serial"]
         # Samplers look at these at every step, and NumPy takes several times as long to read a number as this does.
         self._latest_version = _number_at(memory.view, "latest_version")
         self._run = _number_at(memory.view, "run")

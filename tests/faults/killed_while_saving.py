@@ -27,6 +27,8 @@ def killed(work: Callable[[], Any], has_begun: Callable[[], bool], instants: ran
     """Do something in a child process, and kill it some time after it has begun in earnest."""
     child = os.fork()
     if child == 0:
+        # It ends by itself, whatever becomes of this process.
+        signal.alarm(60)
         try:
             work()
         finally:
@@ -62,12 +64,11 @@ def replace_one_model(folder: Path, instants: random.Random) -> list[dict[str, A
 
         killed(save_again_and_again, lambda before=before: path.stat().st_ino != before, instants)
         loaded = AsyncPPO.load(path)
+        weights = th.cat([tensor.flatten() for tensor in weights_of(loaded).values()])
         outcomes.append(
             {
                 "version": loaded.policy_version,
-                "weights": sorted(
-                    {number for weights in weights_of(loaded).values() for number in weights.unique().tolist()}
-                ),
+                "weights": weights.unique().tolist(),
                 "others": sorted({entry.name for entry in folder.iterdir()} - {path.name}),
             }
         )

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sb3_walle.transport.chunk import Chunk, chunk_layout
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceQueue, ExperienceWriter, Seal
+from sb3_walle.transport.label import LABEL_NBYTES
 from sb3_walle.transport.layout import ALIGNMENT, Field
 from sb3_walle.transport.memory import SharedMemory
 
@@ -238,7 +239,7 @@ def test_slot_that_does_not_exist_has_no_memory(sampler: int, slot: int, ends: E
 
 @unhurried
 @given(st.integers(1, 5), st.integers(1, 5))
-def test_slots_share_no_cache_line_and_fill_the_memory(n_samplers: int, n_slots: int) -> None:
+def test_slots_share_no_cache_line_and_fill_the_memory_behind_the_label(n_samplers: int, n_slots: int) -> None:
     geometry = ExperienceGeometry(LAYOUT, n_samplers, n_slots)
     memory = memoryview(bytearray(geometry.nbytes))
     n_owners = np.frombuffer(memory, np.uint8)
@@ -248,4 +249,5 @@ def test_slots_share_no_cache_line_and_fill_the_memory(n_samplers: int, n_slots:
             assert len(part) >= LAYOUT.nbytes
             assert (part.ctypes.data - n_owners.ctypes.data) % ALIGNMENT == 0
             part += 1
-    assert (n_owners == 1).all()
+    assert (n_owners[:LABEL_NBYTES] == 0).all()
+    assert (n_owners[LABEL_NBYTES:] == 1).all()

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport import memory as memory_module
+from sb3_walle.transport.errors import TransportError
+from sb3_walle.transport.memory import SMALL, SharedMemory, anonymous_file
 
 N_BYTES = 10_000
 
@@ -143,12 +145,30 @@ def test_memory_survives_a_process_that_is_killed_over_it() -> None:
     assert (array == 9).all()
 
 
-def test_memory_that_is_smaller_than_announced_is_refused_and_its_descriptor_closed() -> None:
+@pytest.mark.parametrize("n_more", [-N_BYTES, -1, 1, 10 * N_BYTES])
+def test_memory_of_another_size_than_announced_is_refused_and_its_descriptor_closed(n_more: int) -> None:
     memory = SharedMemory(N_BYTES)
     before = n_descriptors()
-    with pytest.raises(ValueError, match="size"):
-        SharedMemory(N_BYTES + 1, os.dup(memory.fd))
+    with pytest.raises(TransportError, match=f"a size of {N_BYTES} bytes, but {N_BYTES + n_more} were announced"):
+        SharedMemory(N_BYTES + n_more, os.dup(memory.fd))
     assert n_descriptors() == before
+
+
+def test_what_is_no_memory_at_all_is_refused() -> None:
+    with pytest.raises(TransportError, match="a size of 0 bytes"):
+        SharedMemory(N_BYTES, os.open(os.devnull, os.O_RDWR))
+
+
+def test_memory_is_taken_exactly_up_to_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "available_memory", lambda: SMALL + 64)
+    assert SharedMemory(SMALL + 64).nbytes == SMALL + 64
+    with pytest.raises(MemoryError, match="Not that much is left"):
+        SharedMemory(SMALL + 65)
+
+
+def test_small_blocks_are_taken_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "available_memory", lambda: pytest.fail("it was asked what is left"))
+    assert SharedMemory(SMALL).nbytes == SMALL
 
 
 @pytest.mark.parametrize("n_bytes", [2**50, 2**63 - 1, 2**70])
@@ -166,3 +186,28 @@ def test_what_the_kernel_refuses_is_a_memory_error_that_says_what_to_do() -> Non
     assert child.returncode == 0, child.stderr
     assert child.stdout.startswith("Could not reserve 9.5 MiB of shared memory (")
     assert "fewer samplers" in child.stdout
+
+
+def test_anonymous_file_is_empty_nameless_private_and_not_inherited() -> None:
+    fd = anonymous_file()
+    try:
+        found = os.fstat(fd)
+        assert (found.st_size, found.st_nlink) == (0, 0)
+        assert not os.get_inheritable(fd)
+        os.pwrite(fd, b"some words", 0)
+        assert os.pread(fd, 100, 5) == b"words"
+    finally:
+        os.close(fd)
+
+
+def test_anonymous_file_leaves_nothing_behind_where_the_kernel_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fd = anonymous_file()
+    try:
+        assert os.fstat(fd).st_nlink == 0
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        os.close(fd)

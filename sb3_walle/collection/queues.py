@@ -1,0 +1,116 @@
+"""How large the queues between a learner and its samplers are."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_walle.collection.task import CollectionTask
+from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.transport.available_memory import available_memory
+from sb3_walle.transport.chunk import chunk_layout
+from sb3_walle.transport.experience_queue import ExperienceGeometry
+from sb3_walle.transport.layout import Layout
+from sb3_walle.transport.policy_queue import policy_queue_nbytes
+
+# Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
+# costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
+MAX_CHUNK_STEPS = 128
+# A mailbox holds some dozens of messages, and who finds it full has to wait. So a long rollout is divided into longer
+# chunks rather than into more of them.
+MAX_CHUNKS_QUEUED = 64
+
+#: what helps where memory is too small
+REMEDY = "Use a smaller n_steps, fewer samplers, or fewer environments of each sampler."
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """
+    What a mode asks of the experience queue.
+
+    :param n_rollouts: how many rollouts fit into it
+    :param min_chunks: the least number of chunks that each sampler's share of a rollout is divided into, if it is that
+        many steps
+    """
+
+    n_rollouts: int
+    min_chunks: int = 1
+
+
+@dataclass(frozen=True)
+class QueuePlan:
+    """
+    What the queues are going to be. No memory is taken for it.
+
+    :param chunk_steps: lengths of the chunks that make up a sampler's share of a rollout
+    :param weights: layout of what the policy queue publishes
+    :param geometry: where the slots of the experience queue are going to lie
+    """
+
+    chunk_steps: tuple[int, ...]
+    weights: Layout
+    geometry: ExperienceGeometry
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that both queues take, in bytes."""
+        return policy_queue_nbytes(self.weights) + self.geometry.nbytes
+
+    def check_memory(self) -> None:
+        """
+        :raises MemoryError: if less memory is left than the queues take
+        """
+        left = available_memory()
+        if self.nbytes > left:
+            raise MemoryError(
+                f"Collecting with {self.geometry.n_samplers} samplers and n_steps={sum(self.chunk_steps)} takes "
+                f"{_in_words(self.nbytes)} of shared memory, but only {_in_words(left)} are left. {REMEDY}"
+            )
+
+
+def plan_queues(
+    task: CollectionTask, n_samplers: int, capacity: Capacity, actor: ActorSpec, weights: Mapping[str, np.ndarray]
+) -> QueuePlan:
+    """
+    :param task: what to collect
+    :param n_samplers: number of samplers
+    :param capacity: what the mode asks of the experience queue
+    :param actor: the spec of any sampler's actor
+    :param weights: the policy's weights, for their shapes and types
+    :return: the queues that this takes
+    """
+    longest = chunk_length(task.n_steps, capacity.n_rollouts, capacity.min_chunks)
+    chunk_steps = tuple(min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest))
+    return QueuePlan(
+        chunk_steps,
+        Layout.of({**weights, **task.published_statistics()}),
+        ExperienceGeometry(_chunk_layout(task, actor, longest), n_samplers, capacity.n_rollouts * len(chunk_steps)),
+    )
+
+
+def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:
+    """
+    Into chunks of what length a sampler's share of a rollout is divided.
+
+    :param n_steps: steps of each environment in a rollout
+    :param n_rollouts_queued: how many rollouts fit into the experience queue
+    :param min_chunks: the least number of chunks, if it is that many steps
+    :return: number of steps
+    """
+    wanted = min(MAX_CHUNK_STEPS, math.ceil(n_steps / min_chunks))
+    most_chunks = max(1, MAX_CHUNKS_QUEUED // n_rollouts_queued)
+    return max(wanted, math.ceil(n_steps / most_chunks))
+
+
+def _chunk_layout(task: CollectionTask, actor: ActorSpec, n_steps: int) -> Layout:
+    n_envs = task.envs_per_sampler
+    fields = actor.fields(n_steps, n_envs)
+    if task.normalization is not None:
+        fields += task.normalization.spec.fields(n_steps, n_envs)
+    return chunk_layout(n_steps, n_envs, task.observation_space, fields, task.infos.area_nbytes(n_steps, n_envs))
+
+
+def _in_words(nbytes: float) -> str:
+    return f"{nbytes / 2**20:.1f} MiB"

@@ -1,0 +1,39 @@
+"""What a collector is asked to collect."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_walle.normalization import Normalization
+from sb3_walle.samplers.infos import InfoSelection
+from sb3_walle.samplers.layers import LayerSpec
+
+
+@dataclass(frozen=True)
+class CollectionTask:
+    """
+    What is to be collected.
+
+    :param observation_space: what the policy observes, with the data types that it comes in
+    :param envs_per_sampler: environments of each sampler, B
+    :param n_steps: steps of each environment in a rollout
+    :param squash_output: whether actions come in [-1, 1] and are to be rescaled
+    :param layers: what samplers put around their environments, from the inside to the outside
+    :param normalization: the ``VecNormalize`` among these, if there is one
+    :param infos: which infos are passed on
+    :param check_finite: whether samplers refuse numbers that are not finite
+    """
+
+    observation_space: spaces.Space
+    envs_per_sampler: int
+    n_steps: int
+    squash_output: bool
+    layers: tuple[LayerSpec, ...] = ()
+    normalization: Normalization | None = None
+    infos: InfoSelection = field(default_factory=InfoSelection)
+    check_finite: bool = False
+
+    def published_statistics(self) -> dict[str, np.ndarray]:
+        """:return: copies of what samplers normalise with, by name; nothing if they do not normalise"""
+        return {} if self.normalization is None else self.normalization.published()

@@ -1,0 +1,223 @@
+"""The user is told once of samplers that have not been heard of for a minute, and of what they do, but of no others."""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import gymnasium as gym
+import pytest
+
+from sb3_walle.backends.patience import NOTICE_AFTER, Patience
+from sb3_walle.backends.place import Place
+from sb3_walle.backends.protocol import Death, Event
+from sb3_walle.samplers.errors import Failure, SamplerWarning
+from sb3_walle.samplers.requests import BuildEnvs, EnvIsWrapped, GetAttr, Request, Reset, Result
+
+BUILD = BuildEnvs([], (), False)
+RESET = Reset([1], [{}])
+LOOK = GetAttr("x", [0])
+
+
+class Clock:
+    """Stands for the module ``time``, and shows the time that it was set to."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Mailboxes:
+    """A backend that takes everything and does nothing."""
+
+    n_samplers, n_processes = 3, 0
+
+    def send(self, sampler: int, number: int, request: Request) -> bool:
+        return True
+
+    def receive(self, timeout: float | None = None) -> Event | None:
+        return None
+
+    def seconds_at_step(self, sampler: int) -> float:
+        return 0.0
+
+    def kill(self, sampler: int) -> None:
+        pass
+
+    def start(self, sampler: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("place", "patience"):
+        monkeypatch.setattr(f"sb3_walle.backends.{module}.time", clock)
+    return clock
+
+
+@pytest.fixture
+def places(clock: Clock) -> list[Place]:
+    numbers, backend = count(1000), Mailboxes()
+    return [Place(sampler, backend, numbers) for sampler in range(Mailboxes.n_samplers)]
+
+
+@pytest.fixture
+def patience(places: Sequence[Place]) -> Patience:
+    return Patience(places)
+
+
+@pytest.fixture
+def told() -> Iterator[list[warnings.WarningMessage]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def test_nothing_is_told_while_nobody_has_anything_to_do(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    assert patience.ends_at == math.inf
+    places[0].send(0, LOOK)
+    places[0].answer(0, Result([1]))
+    assert patience.ends_at == math.inf
+    clock.now += 1e6
+    patience.look()
+    assert told == []
+
+
+def test_silent_samplers_are_named_after_a_minute_with_what_they_do(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    started = clock.now
+    places[0].send(0, BUILD)
+    places[2].send(1, RESET)
+    places[2].send(2, LOOK)
+    assert patience.ends_at == started + NOTICE_AFTER == started + 60.0
+    clock.now = patience.ends_at - 0.001
+    patience.look()
+    assert told == []
+    clock.now = patience.ends_at
+    patience.look()
+    assert [(warning.category, str(warning.message)) for warning in told] == [
+        (
+            SamplerWarning,
+            "Waiting for 60 s for sampler 0 (building its environments), sampler 2 (resetting its environments). If a "
+            "step of an environment may hang, pass step_timeout to have its sampler killed and replaced after that "
+            "many seconds.",
+        )
+    ]
+
+
+def test_it_is_told_once(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    places[0].send(0, LOOK)
+    for _ in range(10):
+        clock.now += 100
+        patience.look()
+        # There is nothing to wake up for any more.
+        assert patience.ends_at == math.inf
+    places[1].send(1, LOOK)
+    clock.now += 100
+    patience.look()
+    assert len(told) == 1
+
+
+def test_nothing_is_told_while_everybody_answers(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    numbers = count()
+    asked = {place.sampler: next(numbers) for place in places}
+    for place in places:
+        place.send(asked[place.sampler], LOOK)
+    for _ in range(20):
+        clock.now += 59
+        patience.look()
+        for place in places:
+            # There is always something left to do.
+            number, asked[place.sampler] = asked[place.sampler], next(numbers)
+            place.send(asked[place.sampler], LOOK)
+            place.answer(number, Result([1]))
+        assert patience.ends_at == clock.now + NOTICE_AFTER
+    assert told == []
+
+
+def test_only_those_that_are_silent_are_named(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    for place in places:
+        place.send(2 * place.sampler, LOOK)
+        place.send(2 * place.sampler + 1, EnvIsWrapped(gym.Wrapper, [0]))
+    clock.now += 30
+    places[1].answer(2, Result([1]))
+    clock.now += 30
+    patience.look()
+    (warning,) = told
+    attribute = "(reading an attribute of its environments)"
+    assert f"for sampler 0 {attribute}, sampler 2 {attribute}. If" in str(warning.message)
+
+
+def test_time_does_not_count_in_which_a_sampler_had_nothing_to_do(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    clock.now += 1000
+    places[0].send(0, LOOK)
+    assert patience.ends_at == clock.now + NOTICE_AFTER
+    patience.look()
+    assert told == []
+    clock.now += 30
+    # What is asked besides does not make it a sampler that was heard of.
+    places[0].send(1, LOOK)
+    assert patience.ends_at == clock.now + NOTICE_AFTER - 30
+
+
+def test_dead_samplers_are_not_waited_for_until_there_is_another_one(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    place = places[1]
+    place.send(0, LOOK)
+    clock.now += 59
+    place.bury(Death(1, "died"))
+    assert patience.ends_at == math.inf
+    place.due_at = clock.now
+    clock.now += 59
+    place.keep_up(clock.now)
+    # It has a minute of its own.
+    assert patience.ends_at == clock.now + NOTICE_AFTER
+    patience.look()
+    assert told == []
+    clock.now += 60
+    patience.look()
+    assert [str(warning.message).partition(" (")[0] for warning in told] == ["Waiting for 60 s for sampler 1"]
+
+
+def test_preparations_of_a_new_sampler_are_named(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    place = places[0]
+    place.send(0, BUILD)
+    place.answer(0, Result(None))
+    place.send(1, LOOK)
+    place.bury(Death(0, "died"))
+    place.due_at = clock.now
+    place.keep_up(clock.now)
+    clock.now += 60
+    patience.look()
+    (warning,) = told
+    assert "sampler 0 (building its environments)" in str(warning.message)
+
+
+def test_failures_are_a_sign_of_life(
+    patience: Patience, places: list[Place], clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    places[0].send(0, LOOK)
+    places[0].send(1, LOOK)
+    clock.now += 59
+    places[0].answer(0, Failure("reading an attribute", "", None))
+    assert patience.ends_at == clock.now + NOTICE_AFTER

@@ -1,0 +1,124 @@
+"""Whenever a sampler is killed: training finishes, with every sample exactly once, and nothing is left behind."""
+
+import functools
+import os
+import re
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from danger import PHASES, EndangeredTask
+from follow_samples import FollowSamples, sampler_processes
+from stamped_task import StampedTask
+
+from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+from sb3_walle.samplers.errors import SamplerWarning
+
+N_SAMPLERS, N_STEPS = 3, 64
+SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1, "device": "cpu"}
+MODES = ("sync", "pipelined", "free")
+
+# How often it is tried to kill a sampler when it comes to the phase, so that about ten are killed in every training.
+PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "wait": 0.05, "report": 0.1, "close": 1.0}
+
+
+def endangered(phase: str, width: int = 1) -> functools.partial:
+    return functools.partial(EndangeredTask, phase, PROBABILITIES.get(phase, 0.1), width)
+
+
+def check(model: AsyncPPO, samples: FollowSamples, timesteps: int) -> None:
+    """That a model has learned from so many samples, each of them once."""
+    assert model.num_timesteps == samples.n_samples == timesteps
+    restarts = model.env.unwrapped.samplers.n_restarts  # type: ignore[union-attr]
+    assert samples.n_lives <= model.n_envs + restarts * model.env.unwrapped.envs_per_sampler  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("phase", PHASES)
+def test_sampler_killed_in(phase: str, mode: str) -> None:
+    samples = FollowSamples(is_ordered=mode != "free")
+    n_rollouts = 30
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with AsyncPPO(
+            "MlpPolicy", endangered(phase), n_samplers=N_SAMPLERS, mode=mode, max_restarts=10_000, **SETTINGS
+        ) as model:
+            model.learn(n_rollouts * N_STEPS * N_SAMPLERS, callback=samples)
+            n_restarts = model.env.samplers.n_restarts  # type: ignore[union-attr]
+            check(model, samples, n_rollouts * N_STEPS * N_SAMPLERS)
+    told = [str(warning.message) for warning in caught if issubclass(warning.category, SamplerWarning)]
+    assert len(told) == n_restarts
+    assert all(re.match(r"Sampler \d was killed by signal 14 \(SIGALRM\) while ", text) for text in told)
+    print(f"{phase}, {mode}: {n_restarts} restarts")
+
+
+@contextmanager
+def killing(pause: tuple[float, float], counts: list[int]) -> Iterator[None]:
+    """Kill a random sampler every so many seconds, for the length of the block."""
+    random, over = np.random.default_rng(), threading.Event()
+
+    def kill() -> None:
+        while not over.wait(random.uniform(*pause)):
+            samplers = sampler_processes()
+            if samplers:
+                try:
+                    os.kill(int(random.choice(samplers)), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                counts.append(1)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize("envs_per_sampler", [1, 3])
+@pytest.mark.parametrize("mode", MODES)
+def test_samplers_killed_at_any_instant(mode: str, envs_per_sampler: int) -> None:
+    kills: list[int] = []
+    samples = FollowSamples(is_ordered=mode != "free")
+    env = SamplerVecEnv([StampedTask] * 3 * envs_per_sampler, envs_per_sampler, max_restarts=10_000)
+    timesteps = 60 * env.num_envs * N_STEPS
+    with AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model, killing((0.03, 0.2), kills):
+        model.learn(timesteps, callback=samples)
+        check(model, samples, timesteps)
+    assert kills
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+def test_large_samples_are_never_torn() -> None:
+    kills: list[int] = []
+    samples = FollowSamples()
+    env = SamplerVecEnv([functools.partial(StampedTask, 2_000)] * 2, max_restarts=10_000)
+    with AsyncPPO("MlpPolicy", env, policy_kwargs={"net_arch": [2]}, **{**SETTINGS, "n_steps": 32, "batch_size": 64}) as model:
+        with killing((0.02, 0.1), kills):
+            model.learn(40 * 64, callback=samples)
+        check(model, samples, 40 * 64)
+    assert kills
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+def test_lockstep_goes_on_after_a_kill() -> None:
+    env = SamplerVecEnv([StampedTask] * 2)
+    with env:
+        env.set_attr("mark", 5)
+        env.reset()
+        os.kill(sampler_processes()[1], signal.SIGKILL)
+        with pytest.raises(SamplerError, match=r"Sampler \d was killed by signal 9 \(SIGKILL.* while stepping"):
+            for _ in range(100):
+                env.step(np.zeros(2, int))
+        # What can be asked of a new sampler is.
+        assert env.get_attr("mark") == [5, 5]
+        assert (env.reset()[:, 0, 3] == 0).all()
+        env.step(np.zeros(2, int))
+        assert env.samplers.n_restarts == 1
