@@ -1,5 +1,6 @@
 """Messages between two processes on this machine."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -88,10 +89,7 @@ class Channel:
         :raises ChannelClosedError: if the other end is closed and all that it sent was received
         :raises BlockingIOError: if nothing is there, and this end does not wait
         """
-        try:
-            packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
-        except ConnectionError as error:
-            raise ChannelClosedError("The other end of the channel is closed") from error
+        packet, descriptors = self._receive()
         if not packet:
             raise ChannelClosedError("The other end of the channel is closed")
         for descriptor in descriptors:
@@ -110,6 +108,14 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        for _ in range(2):
+            # That the other end was closed before it had read everything, is said once, before what it has sent.
+            with contextlib.suppress(ConnectionResetError):
+                packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
+                return packet, descriptors
+        return b"", []
 
     def _send(self, kind: bytes, payload: bytes | memoryview, descriptors: list[int]) -> None:
         try:

@@ -29,9 +29,9 @@ from sb3_walle.transport.pulse import PulseBoard
 # Time for a sampler that hangs to say where, before it is killed.
 LAST_WORDS_TIMEOUT = 0.5
 MAX_LAST_WORDS = 16_384
-# Ctrl-C in a terminal, and whoever ends a whole group of processes, reaches this one, too. What happens then is the
-# learner's decision.
-IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Keys in a terminal, its closing, and whoever ends a whole group of processes, reach this one, too. What happens then is
+# the learner's decision; and if that is to die, somebody has to end what the environments have started.
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 
 @dataclass(frozen=True)

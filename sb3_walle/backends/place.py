@@ -96,7 +96,6 @@ class Place:
         self._preparing.discard(number)
         if isinstance(reply, Result) and not is_preparation:
             self._briefing.note(request)
-        self._send_unsent()
         return not is_preparation
 
     def kill(self, reason: str) -> None:
@@ -146,6 +145,8 @@ class Place:
 
         :param now: the time
         """
+        # Not when something is answered: an error in sending would cost somebody the answer.
+        self._send_unsent()
         if now < self.due_at:
             return
         if self._is_dead:

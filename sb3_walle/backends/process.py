@@ -193,12 +193,7 @@ class _Pool:
         return server
 
     def _replace_server(self) -> None:
-        """The server is dead. Its samplers die with it: wait until none of them can write to shared memory any more."""
-        for sampler, channel in list(self._channels.items()):
-            while sampler in self._channels and channel.wait(DEATH_TIMEOUT):
-                self._take_reply(sampler)
-            if sampler in self._channels:
-                self._bury(sampler)
+        self._bury_all()
         with contextlib.suppress(KeyError):
             self._selector.unregister(self._server)
         self._server.hang_up()
@@ -223,8 +218,8 @@ class _Pool:
         try:
             self._server.take_in_news()
         except ChannelClosedError:
-            # Its samplers die with it, and hang up.
             self._selector.unregister(self._server)
+            self._bury_all()
 
     def _bury_dead(self) -> None:
         """Samplers that are said to be dead, but have not hung up: a process that they have started has not either."""
@@ -232,6 +227,17 @@ class _Pool:
             # What it finished is delivered first.
             while sampler in self._channels and self._take_reply(sampler):
                 continue
+            if sampler in self._channels:
+                self._bury(sampler)
+
+    def _bury_all(self) -> None:
+        """
+        The server is dead. Its samplers die with it: wait until none of them can write to shared memory any more. Not
+        all hang up: a process that an environment has forked may keep a channel open.
+        """
+        for sampler, channel in list(self._channels.items()):
+            while sampler in self._channels and channel.wait(DEATH_TIMEOUT):
+                self._take_reply(sampler)
             if sampler in self._channels:
                 self._bury(sampler)
 

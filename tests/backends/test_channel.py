@@ -219,6 +219,19 @@ def test_what_was_sent_before_the_other_end_closed_still_arrives(pair: Pair) -> 
             there.receive()
 
 
+def test_what_was_sent_arrives_although_the_other_end_closed_without_reading_everything(pair: Pair) -> None:
+    here, there = pair
+    messages = [bytes(10), bytes(2 * MAX_INLINE), "last"]
+    for message in messages:
+        there.send("unread")
+        here.send(message)
+    here.close()
+    assert [there.receive() for _ in messages] == messages
+    for _ in range(2):
+        with pytest.raises(ChannelClosedError):
+            there.receive()
+
+
 def test_other_end_that_closes_without_reading_is_an_error(pair: Pair) -> None:
     here, there = pair
     here.send("unread")

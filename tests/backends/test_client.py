@@ -8,7 +8,7 @@ import functools
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import count
@@ -32,7 +32,6 @@ from sb3_walle.samplers.requests import (
     BuildEnvs,
     Collect,
     Configure,
-    EnvIsWrapped,
     EnvMethod,
     GetAttr,
     Reply,
@@ -143,11 +142,11 @@ class FakeBackend:
                 self._clock.now += timeout
                 return None
             if fate is not Fate.ARRIVE:
-                self._befall(index, fate)
+                self.befall(index, fate)
             elif self.samplers[index].on_the_way:
                 return self._arrival(index)
         for index in range(self.n_samplers):
-            self._befall(index, Fate.WORK)
+            self.befall(index, Fate.WORK)
         for index, sampler in enumerate(self.samplers):
             if sampler.on_the_way:
                 return self._arrival(index)
@@ -190,7 +189,7 @@ class FakeBackend:
             self._model.answered(index, request, event.reply)
         return event
 
-    def _befall(self, index: int, fate: Fate) -> None:
+    def befall(self, index: int, fate: Fate) -> None:
         """Something becomes of a sampler, if it can."""
         sampler = self.samplers[index]
         if not sampler.is_alive:
@@ -511,9 +510,9 @@ class World:
         assert self.backend.is_closed
         self.patch.undo()
 
-    def happens(self, *fates: tuple[int, Fate]) -> None:
-        """Let something become of samplers as soon as somebody waits."""
-        self.backend.fates.extend(fates)
+    def happens(self, sampler: int, *fates: Fate) -> None:
+        """Let something become of a sampler as soon as somebody waits, and after what was to happen before."""
+        self.backend.fates.extend((sampler, fate) for fate in fates)
 
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:
         for sampler, request in requests.items():
@@ -616,7 +615,8 @@ class ClientAgainstModel(RuleBasedStateMachine):
     def try_to(self, fates: list[tuple[int, Fate]], wait: Callable[..., object], *arguments: object) -> None:
         """Wait for something, while something becomes of the samplers. Whether errors are right, the world knows."""
         n_samplers = self.world.client.n_samplers
-        self.world.happens(*((sampler % n_samplers, fate) for sampler, fate in fates))
+        for sampler, fate in fates:
+            self.world.happens(sampler % n_samplers, fate)
         with contextlib.suppress(SamplerError, KeyboardInterrupt):
             wait(*arguments)
 
@@ -659,13 +659,424 @@ class ClientAgainstModel(RuleBasedStateMachine):
         self.world.backend.fates.clear()
         while model.wanted or model.reports:
             self.try_to([], self.world.next_report)
-        while any(place.open for place in model.places):
+        while any(place.open or place.to_send for place in model.places):
             self.world.clock.now += 1
             self.try_to([], self.world.receive_waiting_reports)
-        assert not any(place.to_send for place in model.places)
         assert self.world.client.n_reports_waiting == 0
         self.world.end()
 
 
-ClientAgainstModel.TestCase.settings = settings(deadline=None, max_examples=int(__import__("os").environ.get("NEX", "100")), stateful_step_count=int(__import__("os").environ.get("NST","20")))
+ClientAgainstModel.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=20)
 TestClientAgainstModel = ClientAgainstModel.TestCase
+
+
+# One thing at a time
+
+
+def restarting(max_restarts: int = 100, step_timeout: float | None = None) -> Supervision:
+    return Supervision("restart", max_restarts, step_timeout)
+
+
+@pytest.fixture
+def make_world() -> Iterator[Callable[..., World]]:
+    """Builds worlds that end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*arguments: Any, **keywords: Any) -> World:
+            world = World(*arguments, **keywords)
+            stack.callback(world.end)
+            return world
+
+        yield make
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """Two samplers that are built."""
+    world = make_world()
+    world.call({0: build(), 1: build()})
+    return world
+
+
+def kinds(requests: Iterable[Request]) -> list[type[Request]]:
+    return [type(request) for request in requests]
+
+
+def test_client_knows_its_samplers(make_world: Callable[..., World]) -> None:
+    client = make_world(n_samplers=3).client
+    assert (client.n_samplers, client.n_processes, client.n_restarts, client.n_reports_waiting) == (3, 0, 0, 0)
+    assert (
+        SamplerClient(FakeBackend(1, 1, Clock(), False, Model(1, restarting(), Clock()))).supervision == Supervision()
+    )
+
+
+def test_answers_belong_to_the_samplers_that_were_asked_whatever_the_order(world: World) -> None:
+    world.happens(1, Fate.WORK, Fate.ARRIVE)
+    assert list(world.call({1: get_attr(), 0: step()})) == [1, 0]
+
+
+def test_reports_are_delivered_in_the_order_of_their_arrival(world: World) -> None:
+    first, second, third = world.collect(0), world.collect(1), world.collect(1)
+    world.happens(1, *[Fate.WORK, Fate.ARRIVE] * 2)
+    assert [world.next_report() for _ in range(3)] == [(1, second), (1, third), (0, first)]
+
+
+def test_reports_that_arrive_while_something_else_is_waited_for_are_kept(world: World) -> None:
+    numbers = [world.collect(0), world.collect(0)]
+    world.call({0: get_attr()})
+    assert world.client.n_reports_waiting == 2
+    assert [world.next_report()[1] for _ in numbers] == numbers
+
+
+def test_what_has_arrived_is_taken_in_without_waiting(world: World) -> None:
+    number = world.collect(0)
+    world.happens(0, Fate.WAIT)
+    world.receive_waiting_reports()
+    assert world.client.n_reports_waiting == 0
+    world.receive_waiting_reports()
+    assert world.client.n_reports_waiting == 1
+    assert world.next_report() == (0, number)
+
+
+def test_forgotten_chunks_are_not_reported_wherever_they_are(world: World) -> None:
+    for _ in range(3):
+        world.collect(0)
+    # One is taken in, one is on its way, and one is not begun.
+    world.happens(0, Fate.WORK, Fate.ARRIVE, Fate.WORK, Fate.WAIT)
+    world.receive_waiting_reports()
+    assert world.client.n_reports_waiting == 1
+    world.forget_reports()
+    number = world.collect(0)
+    assert world.next_report() == (0, number)
+    world.receive_waiting_reports()
+    assert world.client.n_reports_waiting == 0
+
+
+def test_new_sampler_is_told_what_those_before_it_were_told_and_does_what_was_left(world: World) -> None:
+    world.ask(
+        0, set_attr("x", 1), configure(), reset(5), method("set_y"), method("render"), set_attr("x", 2), get_attr()
+    )
+    numbers = [world.collect(0), world.collect(0)]
+    last = get_attr()
+    world.happens(0, Fate.WORK, Fate.DIE)
+    world.call({0: last})
+    told = world.backend.sent[0][1]
+    preparations = [BuildEnvs, EnvMethod, EnvMethod, SetAttr, SetAttr, Reset, Configure]
+    assert kinds(told) == [*preparations, Collect, GetAttr]
+    assert told[0] == replace(build(), show_warnings=False)
+    assert told[3:5] == [SetAttr("x", 2, [0]), SetAttr("x", 2, [1])]
+    assert told[6] == configure(incarnation=1)
+    assert told[-1] is last
+    assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
+    # The other one was left in peace.
+    assert len(world.backend.sent[1]) == 1
+
+
+def test_every_successor_has_seeds_of_its_own(world: World) -> None:
+    world.call({0: reset(7), 1: reset(7 + N_ENVS)})
+    seeds = set()
+    for _ in range(4):
+        world.happens(0, Fate.DIE)
+        world.happens(1, Fate.DIE)
+        world.call({0: get_attr(), 1: get_attr()})
+    for place in world.backend.sent:
+        for sent in place:
+            (request,) = [request for request in sent if isinstance(request, Reset)]
+            seeds |= set(request.seeds)
+    assert len(seeds) == 2 * 5 * N_ENVS
+    assert [[r.settings.actor for r in sent if isinstance(r, Configure)] for sent in world.backend.sent[0]] == [[]] * 5
+
+
+@pytest.mark.parametrize("n_done", range(4))
+@pytest.mark.parametrize("n_arrived", range(4))
+def test_every_chunk_is_reported_once_wherever_the_sampler_dies(n_done: int, n_arrived: int, world: World) -> None:
+    numbers = [world.collect(0) for _ in range(3)]
+    world.happens(0, *[Fate.WORK] * n_done, Fate.DIE, *[Fate.ARRIVE] * n_arrived)
+    assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
+    world.ask(0, get_attr())
+    # What was done is not done again, not even if nobody had heard of it when the sampler died.
+    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, *[Collect] * (3 - n_done), GetAttr]
+    assert world.client.n_reports_waiting == 0
+
+
+def test_sampler_that_died_while_nobody_waited_is_replaced_when_somebody_does(world: World) -> None:
+    world.backend.befall(0, Fate.DIE)
+    number = world.collect(0)
+    assert world.client.n_restarts == 0
+    assert world.next_report() == (0, number)
+    assert world.client.n_restarts == 1
+
+
+def test_samplers_that_die_while_they_are_prepared_are_replaced_later_and_later(world: World) -> None:
+    world.ask(0, reset(5), configure())
+    number, started = world.collect(0), world.clock.now
+    world.happens(0, Fate.DIE, Fate.ARRIVE)
+    for n_done in (0, 1, 3):
+        world.happens(0, *[Fate.WORK] * n_done, Fate.DIE, *[Fate.ARRIVE] * n_done, Fate.ARRIVE, Fate.WAIT)
+    assert world.next_report() == (0, number)
+    assert world.client.n_restarts == 4
+    assert world.clock.now - started == pytest.approx(0.1 + 0.2 + 0.4)
+
+
+def test_sampler_that_waits_to_be_replaced_holds_up_nobody_else(world: World) -> None:
+    first, second = world.collect(0), world.collect(1)
+    world.happens(0, *[Fate.DIE, Fate.ARRIVE] * 2)
+    now = world.clock.now
+    assert world.next_report() == (1, second)
+    assert world.clock.now == now
+    assert world.next_report() == (0, first)
+    assert world.clock.now == pytest.approx(now + 0.1)
+
+
+def test_chunk_brings_the_next_restart_forward_again(world: World) -> None:
+    for _ in range(5):
+        world.collect(0)
+        world.happens(0, Fate.DIE)
+        world.next_report()
+    assert world.clock.now == 1000.0
+
+
+def test_only_what_cannot_be_repeated_is_answered_with_an_error(world: World) -> None:
+    world.collect(0)
+    world.happens(0, Fate.DIE)
+    with pytest.raises(SamplerError, match=r"^Sampler 0 died of cause 0\. while collecting experience\.$"):
+        world.call({0: step(), 1: step()})
+    assert world.client.n_restarts == 1
+    # All others are as they were.
+    world.call({0: step(), 1: step()})
+    world.next_report()
+    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, Collect, Step]
+
+
+def test_error_about_a_step_that_nobody_waits_for_any_more_reaches_nobody(world: World) -> None:
+    world.happens(0, Fate.INTERRUPT)
+    with pytest.raises(KeyboardInterrupt):
+        world.call({0: step()})
+    number = world.collect(1)
+    world.happens(0, Fate.DIE)
+    world.call({0: get_attr()})
+    assert world.next_report() == (1, number)
+
+
+def test_replies_to_what_was_interrupted_are_not_taken_for_others(world: World) -> None:
+    for _ in range(3):
+        world.happens(0, Fate.WORK, Fate.INTERRUPT)
+        with pytest.raises(KeyboardInterrupt):
+            world.call({0: get_attr(), 1: get_attr()})
+    world.call({0: get_attr(), 1: get_attr()})
+
+
+# Deaths that are errors
+
+
+def test_first_death_is_an_error_if_that_was_chosen_and_whoever_asks_again_gets_another_sampler(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(Supervision("raise"))
+    world.call({0: build(), 1: build()})
+    world.ask(0, set_attr(), reset(5), configure())
+    world.collect(0)
+    number = world.collect(1)
+    world.happens(0, Fate.DIE)
+    with pytest.raises(SamplerError, match=r"^Sampler 0 died of cause 0\. while collecting experience\.$"):
+        world.next_report()
+    # Nobody is started until there is something to do, and what the dead one left undone is forgotten.
+    assert world.next_report() == (1, number)
+    assert len(world.backend.sent[0]) == 1
+    number = world.collect(0)
+    assert world.next_report() == (0, number)
+    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, SetAttr, SetAttr, Reset, Configure, Collect]
+    # No restart was hidden from the user.
+    assert world.client.n_restarts == 0
+
+
+def test_sampler_that_fails_every_time_is_an_error_in_the_end(make_world: Callable[..., World]) -> None:
+    world = make_world(restarting(2))
+    world.call({0: build(), 1: build()})
+    world.collect(0)
+    begins, fails = [Fate.WORK, Fate.ARRIVE], [Fate.FAIL, Fate.ARRIVE, Fate.WORK, Fate.ARRIVE]
+    world.happens(0, *fails, *begins, *fails, Fate.WAIT, *begins, *fails)
+    with pytest.raises(SamplerError, match=r"(?s)max_restarts=2 times.*first death.* cause 0.*last death.* cause 2"):
+        world.next_report()
+    assert world.client.n_restarts == 2
+    world.call({0: get_attr()})
+    assert len(world.backend.sent[0]) == 4
+
+
+def test_deaths_of_all_samplers_count_together(make_world: Callable[..., World]) -> None:
+    world = make_world(restarting(1))
+    world.call({0: build(), 1: build()})
+    world.happens(0, Fate.DIE)
+    world.happens(1, Fate.DIE)
+    with pytest.raises(SamplerError, match=r"(?s)first death: Sampler 0 .*last death: Sampler 1 "):
+        world.call({0: get_attr(), 1: get_attr()})
+    world.clock.now += RESTART_WINDOW
+    world.happens(0, Fate.DIE)
+    world.call({0: get_attr(), 1: get_attr()})
+
+
+def test_warning_that_is_an_error_ends_the_wait_and_nothing_else(world: World) -> None:
+    world.happens(0, Fate.DIE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SamplerWarning)
+        request = get_attr()
+        world.model.asks(0, request)
+        with pytest.raises(SamplerWarning, match="Sampler 0 died of cause 0"):
+            world.client.call({0: request})
+    # The model does not know that this death was too much for the user.
+    world.model.places[0].open.clear()
+    world.model.places[0].is_abandoned = True
+    world.call({0: get_attr()})
+
+
+# Failures
+
+
+@pytest.mark.parametrize("fate", [Fate.FAIL, Fate.GARBLE])
+@pytest.mark.parametrize("make", [get_attr, set_attr, step, configure, functools.partial(method, "set_x")])
+def test_failure_is_an_answer_and_the_sampler_goes_on(make: Callable[[], Request], fate: Fate, world: World) -> None:
+    number = world.collect(0)
+    world.happens(0, Fate.WORK, fate)
+    request = make()
+    with pytest.raises(SamplerError, match=f"(?s)^Sampler 0 failed while {request.summary}.*cause 0"):
+        world.call({0: request, 1: get_attr()})
+    world.call({0: get_attr(), 1: get_attr()})
+    assert world.next_report() == (0, number)
+    assert world.client.n_restarts == 0
+    # What has failed is not told to a successor.
+    world.happens(0, Fate.DIE)
+    world.call({0: get_attr()})
+    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, GetAttr]
+
+
+def test_failure_of_a_chunk_or_a_reset_ends_the_sampler_and_another_one_does_it(world: World) -> None:
+    numbers = [world.collect(0), world.collect(0)]
+    world.happens(0, Fate.FAIL, Fate.ARRIVE)
+    assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
+    world.happens(0, Fate.FAIL, Fate.ARRIVE)
+    world.call({0: reset(3)})
+    assert world.client.n_restarts == 2
+    # They end by themselves.
+    assert world.backend.kills == []
+
+
+def test_what_a_sampler_says_after_it_has_failed_does_not_count(world: World) -> None:
+    number = world.collect(0)
+    # It could not read what it was asked for, and so goes on with the next.
+    world.happens(0, Fate.GARBLE, Fate.WORK, Fate.ARRIVE, Fate.ARRIVE)
+    world.call({0: set_attr()})
+    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, Collect, SetAttr]
+    assert world.next_report() == (0, number)
+
+
+def test_sampler_that_does_not_end_after_a_failure_is_killed(world: World) -> None:
+    number, now = world.collect(0), world.clock.now
+    world.happens(0, Fate.FAIL, Fate.HANG, Fate.ARRIVE)
+    assert world.next_report() == (0, number)
+    assert world.backend.kills == [(0, now + END_TIMEOUT)]
+
+
+def test_sampler_that_cannot_be_prepared_is_killed_at_once_and_replaced(world: World) -> None:
+    number, now = world.collect(0), world.clock.now
+    world.happens(0, Fate.DIE, Fate.ARRIVE)
+    world.happens(0, Fate.FAIL, Fate.ARRIVE, Fate.ARRIVE, Fate.WAIT, Fate.FAIL, Fate.ARRIVE)
+    assert world.next_report() == (0, number)
+    # The second one began a moment later.
+    assert world.backend.kills == [(0, now), (0, pytest.approx(now + 0.1))]
+    assert world.client.n_restarts == 3
+
+
+def test_reply_that_cannot_be_read_answers_the_oldest_request(world: World) -> None:
+    world.happens(0, Fate.GARBLE, Fate.INTERRUPT)
+    with pytest.raises(KeyboardInterrupt):
+        world.call({0: get_attr()})
+    world.call({0: get_attr()})
+
+
+# Samplers that hang
+
+
+def test_sampler_that_hangs_is_killed_soon_after_the_time_that_a_step_may_take(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(restarting(step_timeout=5))
+    world.call({0: build(), 1: build()})
+    number, now = world.collect(0), world.clock.now
+    world.happens(0, Fate.HANG)
+    assert world.next_report() == (0, number)
+    ((sampler, at),) = world.backend.kills
+    assert sampler == 0 and now + 5 < at <= now + 5 + 5 / 4
+
+
+def test_user_is_told_once_of_a_sampler_that_says_nothing_for_a_minute(world: World) -> None:
+    request = get_attr()
+    world.model.asks(1, request)
+    world.happens(1, *[Fate.WAIT] * 5)
+    started = world.clock.now
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        world.client.call({1: request})
+    (warning,) = caught
+    assert "Waiting for 60 s for sampler 1 (reading an attribute of its environments)" in str(warning.message)
+    assert warning.filename == __file__
+    # There was one thing to wake up for.
+    assert world.clock.now == started + 60 + 4 * LONGEST_PAUSE
+
+
+# Mailboxes, and what does not fit
+
+
+@pytest.mark.parametrize("room", [1, 2, 5])
+def test_what_does_not_fit_into_a_mailbox_is_sent_later_in_its_order(
+    room: int, make_world: Callable[..., World]
+) -> None:
+    world = make_world(room=room)
+    world.call({0: build(), 1: build()})
+    world.ask(0, set_attr("x"), set_attr("y"), reset(5), configure())
+    numbers = [world.collect(0) for _ in range(10)]
+    assert len(world.backend.samplers[0].mailbox) == room
+    world.happens(0, *[Fate.WORK, Fate.ARRIVE] * 4, Fate.DIE)
+    assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
+    world.call({0: get_attr()})
+
+
+def test_request_that_cannot_be_pickled_is_an_error_for_whoever_makes_it(world: World) -> None:
+    for _ in range(2):
+        with pytest.raises(TypeError, match="cannot pickle it"):
+            world.client.call({0: method("unpicklable")})
+        world.call({0: get_attr()})
+
+
+def test_request_that_cannot_be_pickled_costs_no_other_its_answer(make_world: Callable[..., World]) -> None:
+    world = make_world(room=1)
+    world.call({0: build(), 1: build()})
+    numbers = [world.collect(0), world.collect(0)]
+    with pytest.raises(TypeError, match="cannot pickle it"):
+        world.client.call({0: method("unpicklable")})
+    numbers.append(world.collect(0))
+    assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no process is left")])
+def test_start_that_fails_is_tried_again(error: BaseException, world: World) -> None:
+    number = world.collect(0)
+    world.happens(0, Fate.DIE)
+    world.backend.fails_to_start = error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(type(error)):
+            world.client.next_report()
+    assert world.next_report() == (0, number)
+    assert world.client.n_restarts == 1
+
+
+def test_closed_samplers_say_so(world: World) -> None:
+    world.client.close()
+    for ask in (
+        lambda: world.client.call({0: get_attr()}),
+        lambda: world.client.collect(0, ticket(0)),
+        world.client.next_report,
+        world.client.receive_waiting_reports,
+    ):
+        with pytest.raises(SamplerError, match="The samplers are closed"):
+            ask()

@@ -58,7 +58,11 @@ class FollowSamples(BaseCallback):
             self._seen.add(sample)
             self._last[source] = stamp
             self.n_samples += 1
-            if before is None or before[LIFE] != stamp[LIFE]:
+            if before is None and self.is_ordered:
+                # Training may have begun before, without being followed.
+                self.n_lives += 1
+                missing = stamp[STEP]
+            elif before is None or before[LIFE] != stamp[LIFE]:
                 self.n_lives += 1
                 missing = _position(stamp)
             else:

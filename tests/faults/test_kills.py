@@ -100,7 +100,8 @@ def test_large_samples_are_never_torn() -> None:
     kills: list[int] = []
     samples = FollowSamples()
     env = SamplerVecEnv([functools.partial(StampedTask, 2_000)] * 2, max_restarts=10_000)
-    with AsyncPPO("MlpPolicy", env, policy_kwargs={"net_arch": [2]}, **{**SETTINGS, "n_steps": 32, "batch_size": 64}) as model:
+    settings = {**SETTINGS, "n_steps": 32, "batch_size": 64}
+    with AsyncPPO("MlpPolicy", env, policy_kwargs={"net_arch": [2]}, **settings) as model:
         with killing((0.02, 0.1), kills):
             model.learn(40 * 64, callback=samples)
         check(model, samples, 40 * 64)
