@@ -29,6 +29,7 @@ OWN = {
     "async/policy_lag_max",
     "async/sampler_steps_per_second",
     "async/queue_fill",
+    "async/restarts",
 }
 # What depends on the clock.
 MEASURED = {"time/fps", "time/time_elapsed"}

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
-from sb3_walle.collection.collector import MAX_CHUNKS_QUEUED, chunk_length
+from sb3_walle.collection.queues import MAX_CHUNKS_QUEUED, chunk_length
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy.values import learner_episode_starts, learner_rewards
 

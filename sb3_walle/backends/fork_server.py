@@ -29,8 +29,8 @@ from sb3_walle.transport.pulse import PulseBoard
 # Time for a sampler that hangs to say where, before it is killed.
 LAST_WORDS_TIMEOUT = 0.5
 MAX_LAST_WORDS = 16_384
-# Keys in a terminal, its closing, and whoever ends a whole group of processes, reach this one, too. What happens then is
-# the learner's decision; and if that is to die, somebody has to end what the environments have started.
+# Keys in a terminal, its closing, and whoever ends a whole group of processes, reach this one, too. What happens then
+# is the learner's decision; and if that is to die, somebody has to end what the environments have started.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 

@@ -9,9 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.queues import MAX_CHUNKS_QUEUED as MAX_CHUNKS_QUEUED
 from sb3_walle.collection.queues import Capacity, plan_queues
-from sb3_walle.collection.queues import chunk_length as chunk_length
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.task import CollectionTask

@@ -1,17 +1,14 @@
 """The mixin: SB3's algorithm, fed from the experience queue."""
 
-import io
 import math
-import pathlib
 import warnings
-from collections.abc import Iterable
+from contextlib import nullcontext
 from time import perf_counter, time_ns
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -20,16 +17,17 @@ from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
-from sb3_walle.on_policy.buffer import add_rows, keep_fractions, new_rollout_buffer
+from sb3_walle.env_sources import EnvSource, in_samplers
+from sb3_walle.on_policy.buffer import add_rows, keep_fractions
 from sb3_walle.on_policy.compatibility import check_algorithm
+from sb3_walle.on_policy.finite import finite_updates
 from sb3_walle.on_policy.infos import wants_all_infos
-from sb3_walle.on_policy.pickling import state_without_samplers
+from sb3_walle.on_policy.persistence import Persistence
 from sb3_walle.on_policy.replay import StepReplay
 from sb3_walle.on_policy.setup import check_memory, memory_advice, policy_weights, set_up_collector
 from sb3_walle.on_policy.threads import torch_threads_beside
 from sb3_walle.on_policy.values import (
-    cut_off_values,
+    correct_cut_off,
     last_values,
     learner_episode_starts,
     learner_rewards,
@@ -38,21 +36,11 @@ from sb3_walle.on_policy.values import (
 from sb3_walle.on_policy.wrapper_state import WrapperState
 from sb3_walle.samplers.actors.choice import check_actor, choose_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
-from sb3_walle.saving import model_path, written_whole
 from sb3_walle.termination import termination_as_exit
-from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import NormalizeArgument, normalized, takes_gamma_of_algorithm, wrapped_samplers
 
-# The mixin stands in front of an algorithm of SB3. Type checkers are told that it is one.
-if TYPE_CHECKING:
-    _Base = OnPolicyAlgorithm
-else:
-    _Base = object
 
-SelfAsync = TypeVar("SelfAsync", bound="AsyncOnPolicyMixin")
-
-
-class AsyncOnPolicyMixin(_Base):
+class AsyncOnPolicyMixin(Persistence):
     """
     Put before an on-policy algorithm of SB3, makes it collect experience with samplers.
 
@@ -152,145 +140,9 @@ class AsyncOnPolicyMixin(_Base):
         with in_samplers(env, n_samplers, envs_per_sampler, backend, preload, supervision) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)  # type: ignore[arg-type]
             wrapped_samplers(self.env)
-        #: whether the policy learns from normalised observations or rewards
         self.is_normalized = self._vec_normalize_env is not None
         if self._vec_normalize_env is not None and takes_gamma_of_algorithm(normalize):
             self._vec_normalize_env.gamma = self.gamma
-
-    @classmethod
-    def load(
-        cls,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: EnvSource = None,
-        *args: Any,
-        n_samplers: int | None = None,
-        envs_per_sampler: int = 1,
-        backend: str = "process",
-        on_failure: str | None = None,
-        max_restarts: int | None = None,
-        step_timeout: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """
-        Load a model that was saved by this algorithm, or by SB3's own.
-
-        :param path: where it was saved
-        :param env: environments to go on training with, as for the constructor
-        :param args: SB3's other arguments
-        :param n_samplers: as for the constructor
-        :param envs_per_sampler: as for the constructor
-        :param backend: as for the constructor
-        :param on_failure: as for the constructor
-        :param max_restarts: as for the constructor
-        :param step_timeout: as for the constructor
-        :param kwargs: SB3's other arguments; whatever is left replaces what was saved, e.g. ``mode="sync"``
-        :return: the model
-        """
-        if kwargs.get("mode", "free") != "free":
-            # The bound that was saved belongs to the mode that was saved.
-            kwargs.setdefault("max_policy_lag", None)
-        if "normalize" in kwargs:
-            raise ValueError(
-                "load() takes no normalize: the policy was trained with the statistics that were saved beside it. "
-                "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
-            )
-        supervision = supervision_of(on_failure, max_restarts, step_timeout)
-        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
-            with warnings.catch_warnings():
-                # SB3 constructs the model first, and so asks again for what was just found impossible.
-                warnings.filterwarnings("ignore", message=LOCKSTEP)
-                model = super().load(path, samplers, *args, **kwargs)
-            model._check_choices()
-            wrapped_samplers(model.env)
-        model._note_normalization()
-        return model
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """
-        As in SB3, but the file appears under its path only when it is complete. Whatever ends the saving before that,
-        be it an exception or a kill, leaves the model that was there.
-
-        :param path: where to save, or a file to write to
-        :param exclude: names of attributes that should be left out in addition to those that are by default
-        :param include: names of attributes that should be saved though they are left out by default
-        """
-        if not isinstance(path, str | pathlib.Path):
-            super().save(path, exclude, include)
-            return
-        with written_whole(model_path(path)) as file:
-            super().save(file, exclude, include)
-
-    def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
-        """
-        Go on with other environments. Between two calls of ``learn()`` there may be more of them than before, or fewer.
-
-        :param env: as for the constructor; where it does not say how many environments there are, as many as before
-        :param force_reset: as in SB3
-        :raises ValueError: if their spaces are others; nothing has changed then
-        :raises RuntimeError: if their number is another one during ``learn()``
-        """
-        n_samplers: int | None = self.n_envs
-        envs_per_sampler, backend, supervision = 1, "process", None
-        present = None if self.env is None else self.env.unwrapped
-        if isinstance(present, SamplerVecEnv):
-            n_samplers, envs_per_sampler, backend = present.n_samplers, present.envs_per_sampler, present.backend
-            supervision = present.samplers.supervision
-        if isinstance(env, VecEnv):
-            # It says itself how many there are, and what happens when they fail.
-            n_samplers, envs_per_sampler, supervision = None, 1, None
-        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
-            wrapped_samplers(samplers)
-            self._set_env(samplers, force_reset)
-        self._note_normalization()
-
-    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
-        env_before, n_envs_before = self.env, self.n_envs
-        if env is not None:
-            if self._is_learning and env.num_envs != n_envs_before:
-                raise RuntimeError(
-                    f"The number of environments cannot change during learn(): there are {n_envs_before}, and "
-                    f"{env.num_envs} were given. Call set_env() between two calls of learn()."
-                )
-            # SB3 insists on as many as before.
-            self.n_envs = env.num_envs
-        try:
-            super().set_env(env, force_reset)  # type: ignore[arg-type]
-        except BaseException:
-            self.n_envs = n_envs_before
-            raise
-        if self.env is not env_before:
-            # They keep the samplers of the environments before alive.
-            self._collector = self._collector_key = None
-        if self.n_envs != n_envs_before:
-            self._last_obs = None
-            self.rollout_buffer = new_rollout_buffer(self)
-
-    def _note_normalization(self) -> None:
-        """Warn if the policy does not find the normalised environments any more that it has learned in."""
-        found = self._vec_normalize_env is not None
-        if self.is_normalized and self.env is not None and not found:
-            warnings.warn(
-                "The policy has learned in environments inside of a VecNormalize, but these are in none. "
-                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...)).",
-                stacklevel=3,
-            )
-        if self.env is not None:
-            self.is_normalized = found
-
-    def __enter__(self: SelfAsync) -> SelfAsync:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.env is not None:
-            self.env.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return state_without_samplers(self)
 
     def _check_choices(self) -> None:
         check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
@@ -302,10 +154,6 @@ class AsyncOnPolicyMixin(_Base):
         with memory_advice():
             super()._setup_model()
         check_memory(self, choose_actor(self.actor, self.policy))
-
-    def _excluded_save_params(self) -> list[str]:
-        own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos", "_learn_seconds"]
-        return [*super()._excluded_save_params(), *own]
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """
@@ -390,11 +238,7 @@ class AsyncOnPolicyMixin(_Base):
                 values = rollout_values(self.policy, rollout, rows)
             if not replay.replay(rollout, rows, values):
                 return False
-            if (
-                rows.start > 0
-                and (missing := cut_off_values(self.policy, rollout, rows.start - 1, self.gamma)) is not None
-            ):
-                rollout_buffer.rewards[rows.start - 1] += missing
+            correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
             add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), values)
         assert rollout is not None
@@ -412,7 +256,8 @@ class AsyncOnPolicyMixin(_Base):
         with torch_threads_beside(n_samplers_at_work):
             if self._rollout_policy_lag > 0:
                 self._correct_for_policy_lag()
-            super().train()
+            with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
+                super().train()
         self.policy_version += 1
         self._learn_seconds = perf_counter() - started
 

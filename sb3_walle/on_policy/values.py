@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
@@ -46,23 +47,25 @@ def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, ga
     return rewards
 
 
-def cut_off_values(policy: ActorCriticPolicy, rollout: Rollout, step: int, gamma: float) -> np.ndarray | None:
+def correct_cut_off(
+    policy: ActorCriticPolicy, rollout: Rollout, next_step: int, gamma: float, buffer: RolloutBuffer
+) -> None:
     """
-    What is missing from the rewards of a row of which it has turned out afterwards that the next one does not continue
-    it: a sampler has died, and the one in its place has begun new episodes.
+    Add what is missing from rewards that are in the buffer already, where it turns out that the next row does not
+    continue the last: a sampler has died, and the one in its place has begun new episodes. As with a time limit, the
+    discounted value of what would have come next is added.
 
     :param policy: the learner's policy
-    :param rollout: the rollout, in which the next row is known
-    :param step: the row
+    :param rollout: the rollout
+    :param next_step: the first row that is not in the buffer yet, but known by now
     :param gamma: discount factor
-    :return: the discounted value of what would have come next, zero where the next row does continue this one,
-        ``[n_envs]``; ``None`` if it does everywhere
+    :param buffer: the buffer
     """
-    if not (rollout.stream_ends[step] & ~rollout.dones[step]).any():
-        return None
-    missing = np.zeros((2, rollout.n_envs), np.float32)
-    _add_stream_end_values(policy, rollout, range(step, step + 2), np.float32(gamma), missing)
-    return missing[0]
+    last = next_step - 1
+    if next_step > 0 and (rollout.stream_ends[last] & ~rollout.dones[last]).any():
+        missing = np.zeros((2, rollout.n_envs), np.float32)
+        _add_stream_end_values(policy, rollout, range(last, next_step + 1), np.float32(gamma), missing)
+        buffer.rewards[last] += missing[0]
 
 
 def learner_episode_starts(rollout: Rollout, rows: range) -> np.ndarray:
