@@ -6,6 +6,7 @@ N_SAMPLERS ?= 10
 TIMESTEPS ?= 1000000
 TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
+SOAK_MINUTES ?= 5
 PYTEST_OPTIONS ?=
 # Tests of one file share what takes long to make.
 PARALLEL_TESTS := --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -23,7 +24,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "variables (and their values now):"
-	@echo "  PYTHON=$(PYTHON)  ENV_ID=$(ENV_ID)  N_SAMPLERS=$(N_SAMPLERS)  TIMESTEPS=$(TIMESTEPS)"
+	@echo "  PYTHON=$(PYTHON)  ENV_ID=$(ENV_ID)  N_SAMPLERS=$(N_SAMPLERS)  TIMESTEPS=$(TIMESTEPS)  SOAK_MINUTES=$(SOAK_MINUTES)"
 	@echo "  TRAIN_OPTIONS, BENCH_OPTIONS, PYTEST_OPTIONS: further options of sb3-walle train, sb3-walle bench and pytest"
 
 .PHONY: setup
@@ -50,6 +51,10 @@ bench: $(INSTALLED) ## Measure AsyncPPO against SB3's PPO on this machine
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest $(PARALLEL_TESTS) $(PYTEST_OPTIONS)
+
+.PHONY: soak
+soak: $(INSTALLED) ## Kill samplers for some minutes while training, and count what is lost
+	$(BIN)/python tests/faults/soak.py --minutes $(SOAK_MINUTES)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, formatting and types

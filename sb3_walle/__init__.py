@@ -12,6 +12,7 @@ __all__ = [
     "SafeCheckpointCallback",
     "SamplerError",
     "SamplerVecEnv",
+    "SamplerWarning",
     "__version__",
 ]
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sb3_walle.callbacks import SafeCheckpointCallback
     from sb3_walle.on_policy import AsyncOnPolicyMixin
     from sb3_walle.ppo import AsyncPPO
-    from sb3_walle.samplers.errors import NonFiniteError, SamplerError
+    from sb3_walle.samplers.errors import NonFiniteError, SamplerError, SamplerWarning
     from sb3_walle.vec_env import SamplerVecEnv
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "SafeCheckpointCallback": "sb3_walle.callbacks",
     "SamplerError": "sb3_walle.samplers.errors",
     "SamplerVecEnv": "sb3_walle.vec_env",
+    "SamplerWarning": "sb3_walle.samplers.errors",
 }
 
 

@@ -88,7 +88,7 @@ class FakeSampler:
     def __init__(self) -> None:
         self.mailbox: deque[tuple[int, Request]] = deque()
         self.on_the_way: deque[tuple[Request | None, Event]] = deque()
-        self.is_alive, self.is_ending, self.is_stuck = True, False, False
+        self.is_alive, self.is_ending, self.is_stuck, self.is_killed = True, False, False, False
         #: since when it has been making a step
         self.stepping_since = math.inf
 
@@ -159,8 +159,9 @@ class FakeBackend:
         return max(0.0, self._clock.now - self.samplers[sampler].stepping_since)
 
     def kill(self, sampler: int) -> None:
+        assert not self.samplers[sampler].is_killed
+        self.samplers[sampler].is_killed = True
         self.kills.append((sampler, self._clock.now))
-        self._die(sampler, "was killed")
 
     def start(self, sampler: int) -> None:
         self._check_open()
@@ -194,7 +195,9 @@ class FakeBackend:
         sampler = self.samplers[index]
         if not sampler.is_alive:
             return
-        if fate is Fate.DIE:
+        if sampler.is_killed:
+            self._die(index, "was killed")
+        elif fate is Fate.DIE:
             self._die(index, f"died of cause {next(self._causes)}")
         elif sampler.is_stuck:
             return
@@ -600,7 +603,7 @@ class ClientAgainstModel(RuleBasedStateMachine):
             [
                 Supervision(max_restarts=10_000),
                 Supervision(max_restarts=10_000, step_timeout=5),
-                Supervision(max_restarts=3),
+                Supervision(max_restarts=1),
                 Supervision("raise", step_timeout=5),
             ]
         ),
@@ -666,7 +669,7 @@ class ClientAgainstModel(RuleBasedStateMachine):
         self.world.end()
 
 
-ClientAgainstModel.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=20)
+ClientAgainstModel.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=25)
 TestClientAgainstModel = ClientAgainstModel.TestCase
 
 
@@ -899,6 +902,10 @@ def test_sampler_that_fails_every_time_is_an_error_in_the_end(make_world: Callab
     with pytest.raises(SamplerError, match=r"(?s)max_restarts=2 times.*first death.* cause 0.*last death.* cause 2"):
         world.next_report()
     assert world.client.n_restarts == 2
+    # As long as there is nothing to do, nobody is started.
+    world.clock.now += 100
+    world.call({1: get_attr()})
+    assert len(world.backend.sent[0]) == 3
     world.call({0: get_attr()})
     assert len(world.backend.sent[0]) == 4
 
@@ -971,15 +978,17 @@ def test_what_a_sampler_says_after_it_has_failed_does_not_count(world: World) ->
 
 def test_sampler_that_does_not_end_after_a_failure_is_killed(world: World) -> None:
     number, now = world.collect(0), world.clock.now
-    world.happens(0, Fate.FAIL, Fate.HANG, Fate.ARRIVE)
+    world.happens(0, Fate.FAIL, Fate.HANG, Fate.ARRIVE, Fate.WAIT, Fate.WAIT)
     assert world.next_report() == (0, number)
     assert world.backend.kills == [(0, now + END_TIMEOUT)]
+    # It is given the time to die: there is nothing more to do about it.
+    assert world.clock.now > now + END_TIMEOUT
 
 
 def test_sampler_that_cannot_be_prepared_is_killed_at_once_and_replaced(world: World) -> None:
     number, now = world.collect(0), world.clock.now
     world.happens(0, Fate.DIE, Fate.ARRIVE)
-    world.happens(0, Fate.FAIL, Fate.ARRIVE, Fate.ARRIVE, Fate.WAIT, Fate.FAIL, Fate.ARRIVE)
+    world.happens(0, Fate.FAIL, Fate.ARRIVE, Fate.WORK, Fate.ARRIVE, Fate.WAIT, Fate.FAIL, Fate.ARRIVE)
     assert world.next_report() == (0, number)
     # The second one began a moment later.
     assert world.backend.kills == [(0, now), (0, pytest.approx(now + 0.1))]
@@ -993,6 +1002,13 @@ def test_reply_that_cannot_be_read_answers_the_oldest_request(world: World) -> N
     world.call({0: get_attr()})
 
 
+@pytest.mark.parametrize("number", [UNREADABLE, 10_000])
+def test_reply_to_what_nobody_has_asked_for_is_of_no_interest(number: int, world: World) -> None:
+    world.backend.samplers[0].on_the_way.append((get_attr(), Delivery(0, number, Result("nothing"))))
+    world.receive_waiting_reports()
+    world.call({0: get_attr()})
+
+
 # Samplers that hang
 
 
@@ -1002,7 +1018,7 @@ def test_sampler_that_hangs_is_killed_soon_after_the_time_that_a_step_may_take(
     world = make_world(restarting(step_timeout=5))
     world.call({0: build(), 1: build()})
     number, now = world.collect(0), world.clock.now
-    world.happens(0, Fate.HANG)
+    world.happens(0, Fate.HANG, *[Fate.WAIT] * 10)
     assert world.next_report() == (0, number)
     ((sampler, at),) = world.backend.kills
     assert sampler == 0 and now + 5 < at <= now + 5 + 5 / 4
@@ -1044,6 +1060,9 @@ def test_request_that_cannot_be_pickled_is_an_error_for_whoever_makes_it(world: 
     for _ in range(2):
         with pytest.raises(TypeError, match="cannot pickle it"):
             world.client.call({0: method("unpicklable")})
+        world.call({0: get_attr()})
+        # Nor is it asked of a new sampler.
+        world.happens(0, Fate.DIE)
         world.call({0: get_attr()})
 
 

@@ -115,3 +115,12 @@ PHASES: dict[str, Callable[[EndangeredTask], None]] = {
     "report": _while_reporting,
     "close": _in_close,
 }
+
+
+def killed_while_collecting(probability: float) -> None:
+    """
+    Have this sampler's process killed at a random instant of a chunk, sometimes.
+
+    :param probability: of its being tried in a chunk
+    """
+    Collect.run = Danger(probability).around(Collect.run)  # type: ignore[method-assign]

@@ -49,7 +49,8 @@ def learned(env_fn: Callable[[], Any], mode: str = "pipelined", **kwargs: Any) -
         with AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model:
             model.learn(TIMESTEPS, callback=samples)
             n_restarts = env.samplers.n_restarts
-    assert model.num_timesteps == samples.n_samples == TIMESTEPS
+    samples.check(TIMESTEPS)
+    assert model.num_timesteps == TIMESTEPS
     return n_restarts, [str(warning.message) for warning in caught if warning.category is SamplerWarning]
 
 
@@ -145,7 +146,8 @@ def test_raise_stops_at_the_first_death_and_the_model_goes_on(tmp_path: Path) ->
         model.save(tmp_path / "model")
         samples = FollowSamples()
         model.learn(TIMESTEPS, callback=samples)
-        assert model.num_timesteps == samples.n_samples == TIMESTEPS
+        samples.check(TIMESTEPS)
+    assert model.num_timesteps == TIMESTEPS
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")

@@ -4,16 +4,14 @@ import functools
 import os
 import re
 import signal
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 from danger import PHASES, EndangeredTask
 from follow_samples import FollowSamples, sampler_processes
+from killer import killing
 from stamped_task import StampedTask
 
 from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
@@ -24,16 +22,23 @@ SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1
 MODES = ("sync", "pipelined", "free")
 
 # How often it is tried to kill a sampler when it comes to the phase, so that about ten are killed in every training.
-PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "wait": 0.05, "report": 0.1, "close": 1.0}
+PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "wait": 0.1, "close": 1.0}
+# In mode "free" chunks are shorter, and there are more of them.
+CHUNKS_IN_FREE = 8
 
 
-def endangered(phase: str, width: int = 1) -> functools.partial:
-    return functools.partial(EndangeredTask, phase, PROBABILITIES.get(phase, 0.1), width)
+def endangered(phase: str, mode: str) -> functools.partial:
+    probability = PROBABILITIES.get(phase, 0.1)
+    is_of_a_chunk = phase not in ("start", "reset", "step", "close")
+    return functools.partial(
+        EndangeredTask, phase, probability / CHUNKS_IN_FREE if mode == "free" and is_of_a_chunk else probability
+    )
 
 
 def check(model: AsyncPPO, samples: FollowSamples, timesteps: int) -> None:
     """That a model has learned from so many samples, each of them once."""
-    assert model.num_timesteps == samples.n_samples == timesteps
+    samples.check(timesteps)
+    assert model.num_timesteps == timesteps
     restarts = model.env.unwrapped.samplers.n_restarts  # type: ignore[union-attr]
     assert samples.n_lives <= model.n_envs + restarts * model.env.unwrapped.envs_per_sampler  # type: ignore[union-attr]
 
@@ -46,7 +51,7 @@ def test_sampler_killed_in(phase: str, mode: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with AsyncPPO(
-            "MlpPolicy", endangered(phase), n_samplers=N_SAMPLERS, mode=mode, max_restarts=10_000, **SETTINGS
+            "MlpPolicy", endangered(phase, mode), n_samplers=N_SAMPLERS, mode=mode, max_restarts=10_000, **SETTINGS
         ) as model:
             model.learn(n_rollouts * N_STEPS * N_SAMPLERS, callback=samples)
             n_restarts = model.env.samplers.n_restarts  # type: ignore[union-attr]
@@ -57,55 +62,29 @@ def test_sampler_killed_in(phase: str, mode: str) -> None:
     print(f"{phase}, {mode}: {n_restarts} restarts")
 
 
-@contextmanager
-def killing(pause: tuple[float, float], counts: list[int]) -> Iterator[None]:
-    """Kill a random sampler every so many seconds, for the length of the block."""
-    random, over = np.random.default_rng(), threading.Event()
-
-    def kill() -> None:
-        while not over.wait(random.uniform(*pause)):
-            samplers = sampler_processes()
-            if samplers:
-                try:
-                    os.kill(int(random.choice(samplers)), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                counts.append(1)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 @pytest.mark.parametrize("envs_per_sampler", [1, 3])
 @pytest.mark.parametrize("mode", MODES)
 def test_samplers_killed_at_any_instant(mode: str, envs_per_sampler: int) -> None:
-    kills: list[int] = []
     samples = FollowSamples(is_ordered=mode != "free")
     env = SamplerVecEnv([StampedTask] * 3 * envs_per_sampler, envs_per_sampler, max_restarts=10_000)
-    timesteps = 60 * env.num_envs * N_STEPS
-    with AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model, killing((0.03, 0.2), kills):
+    timesteps = 40 * env.num_envs * N_STEPS
+    with AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model, killing(model) as killed:
         model.learn(timesteps, callback=samples)
         check(model, samples, timesteps)
-    assert kills
+    assert killed
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 def test_large_samples_are_never_torn() -> None:
-    kills: list[int] = []
     samples = FollowSamples()
     env = SamplerVecEnv([functools.partial(StampedTask, 2_000)] * 2, max_restarts=10_000)
     settings = {**SETTINGS, "n_steps": 32, "batch_size": 64}
     with AsyncPPO("MlpPolicy", env, policy_kwargs={"net_arch": [2]}, **settings) as model:
-        with killing((0.02, 0.1), kills):
+        with killing(model) as killed:
             model.learn(40 * 64, callback=samples)
         check(model, samples, 40 * 64)
-    assert kills
+    assert killed
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
