@@ -41,7 +41,7 @@ def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(policy.optimizer.register_step_pre_hook(watch.before_step).remove)
         if isinstance(value_net, th.nn.Module):
-            stack.callback(value_net.register_forward_hook(_watched_output).remove)
+            stack.callback(value_net.register_forward_hook(_as_watched).remove)
         stack.callback(_watch.reset, _watch.set(watch))
         yield
 
@@ -104,33 +104,22 @@ _watch: ContextVar[_UpdateWatch | None] = ContextVar("_watch", default=None)
 
 
 class _WatchedTensor(th.Tensor):
-    """
-    A tensor like any other, but for the update hearing of its ``backward()``. What is computed from it and can have a
-    gradient is one, too.
-    """
+    """A tensor like any other, and so is all that is computed from it; but the update hears of its ``backward()``."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not all(issubclass(cls, kind) for kind in types):
-            # A tensor of somebody else's, which knows better what to do.
-            return NotImplemented
         watch = _watch.get() if func is th.Tensor.backward else None
-        # As Tensor does it, but for what only other kinds of subclasses need: that would double the cost of a check.
-        with th._C.DisableTorchFunctionSubclass():
-            if watch is not None:
-                watch.before_backward(args[0])
-            result = func(*args, **(kwargs or {}))
-            if watch is not None:
-                watch.after_backward()
-        return _watched(result)
+        if watch is None:
+            return super().__torch_function__(func, types, args, kwargs)
+        watch.before_backward(args[0])
+        result = super().__torch_function__(func, types, args, kwargs)
+        watch.after_backward()
+        return result
 
 
-def _watched_output(module: th.nn.Module, inputs: Any, output: Any) -> Any:
-    return _watched(output)
-
-
-def _watched(result: Any) -> Any:
-    return result.as_subclass(_WatchedTensor) if type(result) is th.Tensor and result.requires_grad else result
+def _as_watched(module: th.nn.Module, inputs: Any, output: Any) -> Any:
+    # Another kind of tensor may need what its own class does.
+    return output.as_subclass(_WatchedTensor) if type(output) is th.Tensor else output
 
 
 def _norm(tensors: list[th.Tensor]) -> float:
