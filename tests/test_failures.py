@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import child_processes
+from process_helpers import members_of_session, open_descriptors, run, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import FailingEnv, StampedEnv
 
@@ -137,18 +137,6 @@ def test_after_an_exception_in_a_callback_the_model_goes_on(
     assert model.num_timesteps == 256
 
 
-def run(program: str, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess:
-    """Run a program as a script's text, without a main guard."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        input=textwrap.dedent(program),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **kwargs,
-    )
-
-
 PROGRAM = """
 import gymnasium as gym
 print("main module runs")
@@ -256,26 +244,6 @@ def start_long_training(tmp_path: Path) -> subprocess.Popen:
     return process
 
 
-def members_of_session(session: int) -> list[int]:
-    """Processes of a session that are still alive."""
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            members.append(int(stat.parent.name))
-    return members
-
-
-def wait_until_gone(session: int) -> None:
-    deadline = time.monotonic() + 20
-    while members_of_session(session) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert members_of_session(session) == []
-
-
 def test_control_c_leaves_a_model_that_can_be_saved(tmp_path: Path) -> None:
     process = start_long_training(tmp_path)
     assert len(members_of_session(process.pid)) == 5
@@ -294,17 +262,6 @@ def test_samplers_do_not_outlive_a_killed_learner(by: signal.Signals, tmp_path: 
     process.send_signal(by)
     process.communicate(timeout=60)
     wait_until_gone(process.pid)
-
-
-def open_descriptors() -> set[str]:
-    """What this process's file descriptors refer to, numbers of sockets and pipes left out."""
-    targets = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            targets.append(re.sub(r"\d+", "N", os.readlink(descriptor)))
-        except FileNotFoundError:
-            continue
-    return {f"{target} x {targets.count(target)}" for target in targets}
 
 
 def test_no_descriptor_and_no_shared_memory_is_left() -> None:

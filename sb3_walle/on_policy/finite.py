@@ -104,21 +104,31 @@ _watch: ContextVar[_UpdateWatch | None] = ContextVar("_watch", default=None)
 
 
 class _WatchedTensor(th.Tensor):
-    """A tensor like any other, and so is all that is computed from it; but the update hears of its ``backward()``."""
+    """
+    A tensor like any other, but for the update hearing of its ``backward()``. A tensor that is computed from it, and
+    through which gradients flow, is one, too.
+    """
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not all(issubclass(cls, kind) for kind in types):
+            # A tensor of somebody else's, which knows better what to do.
+            return NotImplemented
         watch = _watch.get() if func is th.Tensor.backward else None
-        if watch is None:
-            return super().__torch_function__(func, types, args, kwargs)
-        watch.before_backward(args[0])
-        result = super().__torch_function__(func, types, args, kwargs)
-        watch.after_backward()
+        with th._C.DisableTorchFunctionSubclass():
+            if watch is not None:
+                watch.before_backward(args[0])
+            result = func(*args, **(kwargs or {}))
+            if watch is not None:
+                watch.after_backward()
+        if type(result) is th.Tensor and result.requires_grad:
+            # as_subclass(), as in the version of Tensor, adds a node to the graph at each operation.
+            result.__class__ = cls
         return result
 
 
 def _as_watched(module: th.nn.Module, inputs: Any, output: Any) -> Any:
-    # Another kind of tensor may need what its own class does.
+    # Another kind of tensor may need what its own class does. The output may be the input, which is the policy's own.
     return output.as_subclass(_WatchedTensor) if type(output) is th.Tensor else output
 
 

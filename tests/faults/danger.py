@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,23 @@ PHASES: dict[str, Callable[[EndangeredTask], None]] = {
     "report": _while_reporting,
     "close": _in_close,
 }
+
+
+# How often it is tried to kill a sampler when it comes to the phase, so that about ten are killed in thirty rollouts.
+_PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "close": 1.0}
+_CHUNKS_IN_FREE = 8
+
+
+def endangered_task(phase: str, mode: str) -> Callable[[], EndangeredTask]:
+    """
+    :param phase: the part of the sampler's work in which it may be killed, one of ``PHASES``
+    :param mode: the mode of the algorithm. In mode "free" chunks are shorter, and there are more of them
+    :return: a function that builds the environment
+    """
+    probability = _PROBABILITIES.get(phase, 0.1)
+    if mode == "free" and phase not in ("start", "reset", "step", "close"):
+        probability /= _CHUNKS_IN_FREE
+    return partial(EndangeredTask, phase, probability)
 
 
 def killed_while_collecting(probability: float) -> None:

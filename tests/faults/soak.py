@@ -6,7 +6,6 @@ followed. Prints what survived; the exit code says whether anything was lost.
 """
 
 import argparse
-import functools
 import gc
 import os
 import sys
@@ -23,7 +22,7 @@ import torch as th
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from danger import PHASES, EndangeredTask
+from danger import PHASES, endangered_task
 from follow_samples import FollowSamples
 from killer import killing
 from stamped_task import StampedTask
@@ -34,8 +33,6 @@ from sb3_walle.samplers.errors import SamplerWarning
 
 MODES = ("pipelined", "free", "sync")
 N_SAMPLERS, N_STEPS, N_ROLLOUTS = 4, 64, 100
-# How often it is tried to kill a sampler when it comes to the phase.
-PROBABILITY = 0.02
 READ_SECONDS = 20.0
 
 
@@ -123,7 +120,7 @@ def soak(seconds: float) -> Figures:
         if time.monotonic() >= deadline:
             break
         mode, phase = ways[index % len(ways)]
-        env_fn = StampedTask if phase is None else functools.partial(EndangeredTask, phase, PROBABILITY)
+        env_fn = StampedTask if phase is None else endangered_task(phase, mode)
         train(figures, mode, env_fn, from_outside=phase is None or index % 2 == 0)
     after = surroundings()
     figures.left_behind = [f"{what} {name}" for what in before for name in sorted(after[what] - before[what])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from danger import PHASES, EndangeredTask
+from danger import PHASES, endangered_task
 from follow_samples import FollowSamples, sampler_processes
 from killer import killing
 from stamped_task import StampedTask
@@ -20,19 +20,6 @@ from sb3_walle.samplers.errors import SamplerWarning
 N_SAMPLERS, N_STEPS = 3, 64
 SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1, "device": "cpu"}
 MODES = ("sync", "pipelined", "free")
-
-# How often it is tried to kill a sampler when it comes to the phase, so that about ten are killed in every training.
-PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "wait": 0.1, "close": 1.0}
-# In mode "free" chunks are shorter, and there are more of them.
-CHUNKS_IN_FREE = 8
-
-
-def endangered(phase: str, mode: str) -> functools.partial:
-    probability = PROBABILITIES.get(phase, 0.1)
-    is_of_a_chunk = phase not in ("start", "reset", "step", "close")
-    return functools.partial(
-        EndangeredTask, phase, probability / CHUNKS_IN_FREE if mode == "free" and is_of_a_chunk else probability
-    )
 
 
 def check(model: AsyncPPO, samples: FollowSamples, timesteps: int) -> None:
@@ -51,7 +38,7 @@ def test_sampler_killed_in(phase: str, mode: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with AsyncPPO(
-            "MlpPolicy", endangered(phase, mode), n_samplers=N_SAMPLERS, mode=mode, max_restarts=10_000, **SETTINGS
+            "MlpPolicy", endangered_task(phase, mode), n_samplers=N_SAMPLERS, mode=mode, max_restarts=10_000, **SETTINGS
         ) as model:
             model.learn(n_rollouts * N_STEPS * N_SAMPLERS, callback=samples)
             n_restarts = model.env.samplers.n_restarts  # type: ignore[union-attr]

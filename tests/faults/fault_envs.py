@@ -1,0 +1,106 @@
+"""Environments that take their time where a test wants them to, and that start processes of their own."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+# Longer than any test.
+VERY_LONG = 600.0
+
+
+class QuickEnv(gym.Env):
+    """
+    Takes no time, or as much as it is told to.
+
+    :param step_seconds: how long a step takes
+    """
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, step_seconds: float = 0.0) -> None:
+        self.step_seconds = step_seconds
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self.step_seconds:
+            time.sleep(self.step_seconds)
+        self.steps += 1
+        return self._observe(), float(action), self.steps >= 11, False, {}
+
+    def pid(self) -> int:
+        """Number of the sampler's process."""
+        return os.getpid()
+
+    def server_pid(self) -> int:
+        """Number of the process that the sampler was forked from."""
+        return os.getppid()
+
+    def _observe(self) -> np.ndarray:
+        return self.np_random.normal(size=2).astype(np.float32)
+
+
+class ParentEnv(QuickEnv):
+    """Starts a process, as an environment does whose simulator is a program of its own. Never ends it."""
+
+    def __init__(self, step_seconds: float = 0.0) -> None:
+        super().__init__(step_seconds)
+        self.child_pid = subprocess.Popen(["sleep", str(VERY_LONG)]).pid
+
+
+class ForkingEnv(QuickEnv):
+    """
+    Starts a process by forking, as multiprocessing does. It inherits all that the sampler has open, and says where it
+    is in a file.
+
+    :param folder: for such files
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        child = os.fork()
+        if child == 0:
+            time.sleep(VERY_LONG)
+            os._exit(0)
+        (Path(folder) / str(child)).touch()
+
+
+class StuckEnv(ParentEnv):
+    """
+    Gets stuck, and says so by making a file.
+
+    :param where: "construction", "reset", "step" or "close"
+    :param folder: for such files, which are named after the processes
+    :param step_seconds: how long a step takes where it does not get stuck
+    """
+
+    def __init__(self, where: str, folder: str, step_seconds: float = 0.0) -> None:
+        super().__init__(step_seconds)
+        self._where, self._folder = where, Path(folder)
+        self._pass("construction")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self._pass("reset")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._pass("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        self._pass("close")
+
+    def _pass(self, where: str) -> None:
+        if where == self._where:
+            (self._folder / str(os.getpid())).touch()
+            time.sleep(VERY_LONG)
