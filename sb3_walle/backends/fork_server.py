@@ -113,10 +113,10 @@ class ForkServer:
         self._children: dict[int, _Child] = {}
         self._pulses: PulseBoard | None = None
         # A dead child makes the kernel write to this pipe, which is something that one can wait for.
-        self._wakeup, wakeup = os.pipe()
-        for end in (self._wakeup, wakeup):
+        self._wakeup, self._wakeup_end = os.pipe()
+        for end in (self._wakeup, self._wakeup_end):
             os.set_blocking(end, False)
-        signal.set_wakeup_fd(wakeup)
+        signal.set_wakeup_fd(self._wakeup_end)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for ignored in IGNORED_SIGNALS:
             signal.signal(ignored, signal.SIG_IGN)
@@ -191,8 +191,8 @@ class ForkServer:
     def _close_in_child(self) -> None:
         self._selector.close()
         self._channel.close()
-        for child in self._children.values():
-            os.close(child.last_words)
+        for descriptor in (self._wakeup, self._wakeup_end, *(child.last_words for child in self._children.values())):
+            os.close(descriptor)
 
     def _report_deaths(self) -> None:
         os.read(self._wakeup, 65_536)
