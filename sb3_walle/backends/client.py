@@ -60,7 +60,7 @@ class SamplerClient:
 
     @property
     def n_restarts(self) -> int:
-        """How many samplers were started in the place of one that died."""
+        """How many samplers have died and were replaced without anybody having to ask."""
         return self._restarts.n_restarts
 
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:

@@ -123,13 +123,15 @@ class _Pool:
     def send(self, sampler: int, number: int, request: Request) -> bool:
         self._check_usable()
         channel = self._channels.get(sampler)
-        if channel is not None:
-            try:
-                # If it is dead, that is found by receive().
-                with contextlib.suppress(ChannelClosedError):
-                    channel.send((number, request))
-            except BlockingIOError:
-                return False
+        if channel is None:
+            self._tell_again_of_death(sampler)
+            return True
+        try:
+            # If it is dead, that is found by receive().
+            with contextlib.suppress(ChannelClosedError):
+                channel.send((number, request))
+        except BlockingIOError:
+            return False
         return True
 
     def receive(self, timeout: float | None) -> Event | None:
@@ -149,9 +151,10 @@ class _Pool:
     def start(self, sampler: int) -> None:
         self._check_usable()
         if sampler in self._channels:
-            # Ctrl-C has ended an attempt to start it.
+            # Ctrl-C has ended an attempt to start it, of which nobody knows.
             self.kill(sampler)
             self._bury(sampler)
+            self._events = deque(event for event in self._events if event.sampler != sampler)
         try:
             channel = self._server.fork(sampler)
         except ChannelClosedError:
@@ -244,11 +247,17 @@ class _Pool:
     def _bury(self, sampler: int) -> None:
         ending = self._server.ending_of(sampler)
         channel = self._channels.pop(sampler)
-        self._selector.unregister(channel)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(channel)
         channel.close()
         if self._pulses is not None:
             self._pulses.clear(sampler)
         self._events.append(Death(sampler, ending.how, ending.last_words))
+
+    def _tell_again_of_death(self, sampler: int) -> None:
+        """Whoever sends something to a dead sampler has not heard of its death: Ctrl-C may have kept the news away."""
+        if not any(isinstance(event, Death) and event.sampler == sampler for event in self._events):
+            self._events.append(Death(sampler, "died"))
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -27,7 +27,7 @@ class Death(NamedTuple):
     A sampler has ended without being asked to. All its replies have been delivered before.
 
     :param sampler: number of the sampler
-    :param how: how it ended, as in "Sampler 3 was killed by signal 11 (SIGSEGV)"
+    :param how: how it ended, as in "was killed by signal 11 (SIGSEGV)"
     :param traceback: where it was, if it could still tell; otherwise empty
     """
 

@@ -35,7 +35,7 @@ class Ending:
     """
     How a process ended.
 
-    :param how: as in "Sampler 3 was killed by signal 11 (SIGSEGV)"
+    :param how: as in "was killed by signal 11 (SIGSEGV)"
     :param last_words: where it was, as far as it could tell
     """
 

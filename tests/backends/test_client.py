@@ -669,7 +669,7 @@ class ClientAgainstModel(RuleBasedStateMachine):
         self.world.end()
 
 
-ClientAgainstModel.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=25)
+ClientAgainstModel.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=25)
 TestClientAgainstModel = ClientAgainstModel.TestCase
 
 
