@@ -68,6 +68,12 @@ def is_alive(pid: int) -> bool:
     return status_fields(pid)[:1] not in ([], ["Z"])
 
 
+def kill(pid: int) -> None:
+    """Kill a process, and wait until it is dead."""
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), f"process {pid} is dead")
+
+
 def parent_of(pid: int) -> int:
     return int(status_fields(pid)[1])
 

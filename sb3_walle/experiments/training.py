@@ -1,6 +1,7 @@
 """A training run from the command line: what it prints and the directory that it leaves behind."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,7 @@ from stable_baselines3.common.utils import get_device
 from sb3_walle import AsyncPPO
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.plots import plot_learning_curve
+from sb3_walle.saving import written_whole
 
 MODEL = "model.zip"
 PROGRESS = "progress.csv"
@@ -124,10 +126,11 @@ def save_run(model: AsyncPPO, directory: Path) -> None:
     :param model: the trained model
     :param directory: the run's directory
     """
-    model.save(directory / MODEL)
     vec_normalize = model.get_vec_normalize_env()
     if vec_normalize is not None:
-        vec_normalize.save(str(directory / STATISTICS))
+        with written_whole(directory / STATISTICS) as file:
+            pickle.dump(vec_normalize, file)
+    model.save(directory / MODEL)
     plot_learning_curve(directory / PROGRESS, directory / LEARNING_CURVE)
 
 

@@ -111,8 +111,8 @@ class _WatchedTensor(th.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not all(issubclass(cls, kind) for kind in types):
-            # A tensor of somebody else's, which knows better what to do.
+        if len(types) > 1 and not all(issubclass(cls, kind) for kind in types):
+            # There is a tensor of somebody else's, which knows better what to do.
             return NotImplemented
         watch = _watch.get() if func is th.Tensor.backward else None
         with th._C.DisableTorchFunctionSubclass():
@@ -121,10 +121,7 @@ class _WatchedTensor(th.Tensor):
             result = func(*args, **(kwargs or {}))
             if watch is not None:
                 watch.after_backward()
-        if type(result) is th.Tensor and result.requires_grad:
-            # as_subclass(), as in the version of Tensor, adds a node to the graph at each operation.
-            result.__class__ = cls
-        return result
+        return result.as_subclass(cls) if type(result) is th.Tensor and result.requires_grad else result
 
 
 def _as_watched(module: th.nn.Module, inputs: Any, output: Any) -> Any:

@@ -6,7 +6,6 @@ when samplers are killed and replaced. It grows as little as possible with their
 import gc
 import os
 import resource
-import signal
 import stat
 import warnings
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fault_envs import QuickEnv
-from process_helpers import Programs, children_with_state, open_descriptors, shared_memory_nbytes, wait_until
+from process_helpers import Programs, children_with_state, kill, open_descriptors, shared_memory_nbytes, wait_until
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
@@ -98,7 +97,7 @@ class KillNowAndThen(BaseCallback):
         if self.n_rollouts == 4:
             self.n_rollouts = 0
             victim = self.n_kills % N_SAMPLERS
-            os.kill(self.training_env.env_method("pid", indices=victim)[0], signal.SIGKILL)
+            kill(self.training_env.env_method("pid", indices=victim)[0])
             self.n_kills += 1
         return True
 

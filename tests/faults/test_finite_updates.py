@@ -264,6 +264,20 @@ def test_nothing_is_checked_after_an_update(end: Callable[[Any], None]) -> None:
     assert any(weights.isnan().any() for weights in model.policy.parameters())
 
 
+def test_tensors_of_another_kind_keep_doing_what_they_do() -> None:
+    class Loud(th.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return "loud"
+
+    policy = prepared("A2C").policy
+    with finite_updates(policy, 1):
+        values = policy.predict_values(th.zeros(1, 3))
+        assert type(values + 1) is type(values) is not th.Tensor
+        assert type(values.detach()) is th.Tensor
+        assert values + th.zeros(1).as_subclass(Loud) == "loud"
+
+
 def test_an_update_keeps_no_weights_alive() -> None:
     model = prepared("A2C")
     checked_train(model)

@@ -124,7 +124,7 @@ def save_at_the_end(path: str, mode: str) -> None:
     try:
         model.learn(1_000_000, callback=Announce())
     finally:
-        print(repr(sys.exception() if sys.version_info >= (3, 11) else sys.exc_info()[1]))
+        print(repr(sys.exc_info()[1]))
         model.save(path)
 
 

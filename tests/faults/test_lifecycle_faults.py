@@ -6,7 +6,6 @@ and nobody else is affected.
 import functools
 import gc
 import os
-import signal
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 from fault_envs import ParentEnv, QuickEnv
 from lifecycle_helpers import same, weights_of
-from process_helpers import Programs, children_with_state, is_alive, wait_until, wait_until_gone
+from process_helpers import Programs, children_with_state, is_alive, kill, wait_until, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
@@ -201,12 +200,13 @@ def test_no_zombie_is_left_while_samplers_are_replaced() -> None:
         warnings.simplefilter("ignore", SamplerWarning)
         server, *_ = env.env_method("server_pid")
         for _ in range(4):
-            os.kill(env.env_method("pid")[0], signal.SIGKILL)
+            kill(env.env_method("pid")[0])
             env.reset()
         samplers = set(env.env_method("pid"))
         wait_until(lambda: children_with_state(server).keys() == samplers, "only those that live are left")
         # Killed with all its samplers, and replaced.
-        os.kill(server, signal.SIGKILL)
+        kill(server)
+        wait_until(lambda: not any(map(is_alive, samplers)), "its samplers are dead, too")
         env.reset()
         assert server not in children_with_state(os.getpid())
         assert env.samplers.n_restarts == 4 + 2
@@ -234,7 +234,7 @@ class LearnBeside(BaseCallback):
         assert self.other.env is not None
         if self.with_kills:
             for pid in self.other.env.env_method("pid"):
-                os.kill(pid, signal.SIGKILL)
+                kill(pid)
         self.other.learn(2 * ROLLOUT, reset_num_timesteps=False)
 
 
