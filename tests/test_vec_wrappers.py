@@ -249,7 +249,8 @@ def test_vec_check_nan_raises_in_the_sampler() -> None:
             observation, *rest = super().step(action)
             return (observation * np.nan, *rest)
 
-    env = VecCheckNan(SamplerVecEnv([RandomWalk, Broken], backend="inline"), raise_exception=True)
+    samplers = SamplerVecEnv([RandomWalk, Broken], backend="inline", on_failure="raise")
+    env = VecCheckNan(samplers, raise_exception=True)
     with pytest.raises(SamplerError, match=r"Sampler 1 failed while collecting") as caught:
         AsyncPPO("MlpPolicy", env, **SETTINGS).learn(96)
     assert "found nan in observations" in str(caught.value)

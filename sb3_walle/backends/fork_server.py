@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
-from sb3_walle.backends.sampler_process import run_sampler
+from sb3_walle.backends.sampler_process import die_with, run_sampler, survive_parent
 from sb3_walle.transport.memory import SharedMemory, anonymous_file
 from sb3_walle.transport.pulse import PulseBoard
 
@@ -130,7 +130,10 @@ class ForkServer:
         try:
             first: Preload = self._channel.receive()
             self._pulses = None if first.pulses is None else PulseBoard(first.n_samplers, first.pulses)
+            # Nobody else would end it in the middle of an import.
+            die_with(os.getppid())
             _import(first.modules)
+            survive_parent()
             # What exists by now is shared with all samplers for as long as nobody writes to it, as a collection would.
             gc.collect()
             gc.freeze()

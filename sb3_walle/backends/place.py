@@ -92,8 +92,7 @@ class Place:
             self._failure = reply
             self.due_at = time.monotonic() + (END_TIMEOUT if request.failure_ends_sampler else 0.0)
             return False
-        del self._open[number]
-        self._preparing.discard(number)
+        self._close_until(number)
         if isinstance(reply, Result) and not is_preparation:
             self._briefing.note(request)
         return not is_preparation
@@ -154,6 +153,13 @@ class Place:
         else:
             self.due_at = NEVER
             self.kill("did not end")
+
+    def _close_until(self, number: int) -> None:
+        """Take a request off the list, and those before it: they were answered before, but Ctrl-C kept it from us."""
+        while number in self._open:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            self._preparing.discard(oldest)
 
     def _start(self) -> None:
         self._backend.start(self.sampler)

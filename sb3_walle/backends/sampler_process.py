@@ -95,3 +95,9 @@ def die_with(parent: int) -> None:
     if os.getppid() != parent:
         # It died before the kernel was asked.
         os._exit(1)
+
+
+def survive_parent() -> None:
+    """Have the kernel no longer do what :func:`die_with` has asked for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)

@@ -47,11 +47,16 @@ class SharedMemory:
 
 
 def anonymous_file() -> int:
-    """:return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed"""
+    """
+    :return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed; nobody
+        but this user may open it
+    """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("sb3_walle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fd, path = tempfile.mkstemp(prefix="sb3_walle-")
-    os.unlink(path)
+        fd = os.memfd_create("sb3_walle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        fd, path = tempfile.mkstemp(prefix="sb3_walle-")
+        os.unlink(path)
+    os.fchmod(fd, 0o600)
     return fd
 
 
@@ -68,7 +73,6 @@ def _allocate(nbytes: int) -> int:
         raise _cannot_reserve(nbytes, "Not that much is left")
     fd = anonymous_file()
     try:
-        os.fchmod(fd, 0o600)
         os.ftruncate(fd, nbytes)
         if hasattr(os, "posix_fallocate"):
             # Without this, memory that runs out later is a SIGBUS in whoever touches the page first.

@@ -22,6 +22,7 @@ from process_helpers import (
     Programs,
     Terminal,
     is_alive,
+    kill,
     members_of_session,
     parent_of,
     wait_until,
@@ -185,7 +186,9 @@ class KillServer(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls == 40:
-            os.kill(self.training_env.env_method("server_pid", indices=0)[0], signal.SIGKILL)
+            samplers = self.training_env.env_method("pid")
+            kill(self.training_env.env_method("server_pid")[0])
+            wait_until(lambda: not any(map(is_alive, samplers)), "the samplers are dead, too")
         return True
 
 
@@ -224,7 +227,7 @@ class KillSampler(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls == 40:
-            os.kill(self.training_env.env_method("pid", indices=1)[0], signal.SIGKILL)
+            kill(self.training_env.env_method("pid", indices=1)[0])
         return True
 
 
@@ -249,7 +252,7 @@ def test_what_environments_have_started_ends_at_every_replacement() -> None:
         children = []
         for _ in range(5):
             children += env.get_attr("child_pid")
-            os.kill(env.env_method("pid")[0], signal.SIGKILL)
+            kill(env.env_method("pid")[0])
             env.reset()
         children += env.get_attr("child_pid")
         wait_until(lambda: not any(map(is_alive, children[:-1])), "those of all samplers before are gone")

@@ -21,6 +21,8 @@ from process_helpers import Programs, children_with_state, is_alive, kill, wait_
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+from sb3_walle.backends.client import SamplerClient
+from sb3_walle.backends.place import Place
 from sb3_walle.samplers.errors import SamplerWarning
 
 MODES = ("sync", "pipelined", "free")
@@ -265,3 +267,33 @@ def test_closing_one_of_two_models_leaves_the_other_alone() -> None:
         model.learn(ROLLOUT, reset_num_timesteps=False)
         assert model.num_timesteps == 2 * ROLLOUT
         assert len(children_with_state(model.env.env_method("server_pid")[0])) == 2  # type: ignore[union-attr]
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+# Ctrl-C in the few instructions between the arrival of something and its being noted
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.SamplerWarning")
+def test_death_that_control_c_keeps_from_being_noted_is_noted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SamplerVecEnv([QuickEnv]) as env:
+        kill(env.env_method("pid")[0])
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(SamplerClient, "_replace", interrupt)
+            env.reset()
+        env.reset()
+        assert env.samplers.n_restarts == 1
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.SamplerWarning")
+def test_answer_that_control_c_keeps_from_being_noted_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SamplerVecEnv([QuickEnv]) as env:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Place, "answer", interrupt)
+            env.set_attr("mark", 1)
+        env.set_attr("mark", 2)
+        kill(env.env_method("pid")[0])
+        env.reset()
+        assert env.get_attr("mark") == [2]
