@@ -19,16 +19,17 @@ __all__ = [
 if TYPE_CHECKING:
     from sb3_walle.a2c import AsyncA2C
     from sb3_walle.callbacks import SafeCheckpointCallback
+    from sb3_walle.errors import NonFiniteError
     from sb3_walle.on_policy import AsyncOnPolicyMixin
     from sb3_walle.ppo import AsyncPPO
-    from sb3_walle.samplers.errors import NonFiniteError, SamplerError, SamplerWarning
+    from sb3_walle.samplers.errors import SamplerError, SamplerWarning
     from sb3_walle.vec_env import SamplerVecEnv
 
 _HOMES = {
     "AsyncA2C": "sb3_walle.a2c",
     "AsyncOnPolicyMixin": "sb3_walle.on_policy",
     "AsyncPPO": "sb3_walle.ppo",
-    "NonFiniteError": "sb3_walle.samplers.errors",
+    "NonFiniteError": "sb3_walle.errors",
     "SafeCheckpointCallback": "sb3_walle.callbacks",
     "SamplerError": "sb3_walle.samplers.errors",
     "SamplerVecEnv": "sb3_walle.vec_env",

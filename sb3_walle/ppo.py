@@ -6,10 +6,14 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
+from sb3_walle.learners.ppo_learner import PPOLearner, check_learner
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import decouple
 
 SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
+
+# What a compiled update does. A class in between, or a program that replaces it, may do something else.
+_SB3_TRAIN = PPO.train
 
 
 class AsyncPPO(AsyncOnPolicyMixin, PPO):
@@ -27,9 +31,29 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         model = AsyncPPO("MlpPolicy", "HalfCheetah-v4", n_samplers=10)
         model.learn()
         model.save("half_cheetah")
+
+    :param args: arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
+    :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, several
+        times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which begins
+        eagerly and goes on with the compiled update as soon as there is one, if there is enough left to do for that to
+        pay. The two agree within rounding. So that the same seed always gives the same numbers, ``"auto"`` does not
+        change in the middle where there is a seed: it waits where it pays.
+    :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
+    :raises ValueError: if ``learner="compiled"`` is impossible, besides what :class:`AsyncOnPolicyMixin` raises
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
+
+    def __init__(self, *args: Any, learner: str = "auto", **kwargs: Any) -> None:
+        self.learner = learner
+        self._updates: PPOLearner | None = None
+        super().__init__(*args, **kwargs)
+
+    def _setup_model(self) -> None:
+        check_learner(self.learner)
+        super()._setup_model()
+        if self.learner == "compiled":
+            self._learner().require()
 
     def learn(
         self: SelfAsyncPPO,
@@ -65,3 +89,20 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         # A buffer that was trained on before is flattened, and was prepared then.
         if not self.rollout_buffer.generator_ready:
             decouple(self.rollout_buffer, self.policy)
+
+    def _learner(self) -> PPOLearner:
+        if self._updates is None:
+            is_sb3s = getattr(super(AsyncOnPolicyMixin, self).train, "__func__", None) is _SB3_TRAIN
+            self._updates = PPOLearner(self, self.learner if is_sb3s else "eager")
+        return self._updates
+
+    def _plan_updates(self, n_updates: int) -> None:
+        self._learner().plan(n_updates)
+
+    def _update(self) -> None:
+        self._learner().train(self.policy_version + 1, super()._update)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._updates is not None:
+            self._updates.close()
+        super().__exit__(*exception)

@@ -8,6 +8,7 @@ import sb3_walle
 ROOT = Path(sb3_walle.__file__).parent
 # From the bottom to the top. A room may import from itself and from those below.
 ROOMS = (
+    "errors",
     "transport",
     "samplers",
     "backends",
@@ -19,6 +20,7 @@ ROOMS = (
     "termination",
     "saving",
     "callbacks",
+    "learners",
     "on_policy",
     "a2c",
     "ppo",

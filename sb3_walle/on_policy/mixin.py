@@ -20,7 +20,7 @@ from sb3_walle.collection.rollout import Rollout
 from sb3_walle.env_sources import EnvSource, in_samplers
 from sb3_walle.on_policy.buffer import add_rows, keep_fractions
 from sb3_walle.on_policy.compatibility import check_algorithm
-from sb3_walle.on_policy.finite import finite_updates
+from sb3_walle.learners.finite import finite_updates
 from sb3_walle.on_policy.infos import wants_all_infos
 from sb3_walle.on_policy.persistence import Persistence
 from sb3_walle.on_policy.replay import StepReplay
@@ -179,6 +179,7 @@ class AsyncOnPolicyMixin(Persistence):
         collector = self._up_to_date_collector(self.n_steps)
         if collector is not None:
             collector.start_run()
+        self._plan_updates(self._n_rollouts_left())
         # Preparing the samplers is not part of what time/fps measures.
         self.start_time = time_ns()
         return result
@@ -256,10 +257,21 @@ class AsyncOnPolicyMixin(Persistence):
         with torch_threads_beside(n_samplers_at_work):
             if self._rollout_policy_lag > 0:
                 self._correct_for_policy_lag()
-            with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
-                super().train()
+            self._update()
         self.policy_version += 1
         self._learn_seconds = perf_counter() - started
+
+    def _update(self) -> None:
+        """SB3's ``train()``. An algorithm that has a faster update of its own makes it here."""
+        with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
+            super().train()
+
+    def _plan_updates(self, n_updates: int) -> None:
+        """
+        Called when ``learn()`` begins, and samplers are at work already.
+
+        :param n_updates: number of updates that are going to be made
+        """
 
     def _correct_for_policy_lag(self) -> None:
         """

@@ -88,5 +88,5 @@ class Persistence(Environments):
         return state_without_samplers(self)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos", "_learn_seconds"]
+        own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos", "_learn_seconds", "_updates"]
         return [*super()._excluded_save_params(), *own]

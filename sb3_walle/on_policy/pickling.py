@@ -7,7 +7,8 @@ import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-# The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are.
+# The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are. And what
+# is compiled for this very policy.
 _LEFT_BEHIND = (
     "env",
     "_vec_normalize_env",
@@ -16,6 +17,7 @@ _LEFT_BEHIND = (
     "_last_obs",
     "_last_original_obs",
     "_last_episode_starts",
+    "_updates",
 )
 
 

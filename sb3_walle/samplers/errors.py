@@ -15,12 +15,6 @@ class SamplerError(RuntimeError):
     """
 
 
-class NonFiniteError(ValueError):
-    """
-    There is a NaN or an infinity where learning needs a number. The message says where, and what to do.
-    """
-
-
 class SamplerWarning(RuntimeWarning):
     """Something has happened to a sampler that training survives."""
 

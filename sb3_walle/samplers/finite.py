@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_walle.samplers.errors import NonFiniteError
+from sb3_walle.errors import NonFiniteError
 from sb3_walle.transport.chunk import Chunk
 
 

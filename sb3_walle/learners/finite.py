@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_walle.samplers.errors import NonFiniteError
+from sb3_walle.errors import NonFiniteError
 
 # Names enough to see where it began; a large network has hundreds of parameters.
 MAX_NAMES = 3
@@ -20,7 +20,7 @@ ADVICE = (
 
 
 @contextlib.contextmanager
-def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
+def finite_updates(policy: ActorCriticPolicy, update: int, first_minibatch: int = 1) -> Iterator[None]:
     """
     Around an algorithm's ``train()``, stops it before an optimizer step whose loss or gradients are not finite.
 
@@ -34,9 +34,10 @@ def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
 
     :param policy: the policy that is updated
     :param update: number of the update, from 1
+    :param first_minibatch: number of the first minibatch
     :raises NonFiniteError: if the loss, a gradient, or the norm of all gradients is NaN or infinite
     """
-    watch = _UpdateWatch(policy, update)
+    watch = _UpdateWatch(policy, update, first_minibatch)
     value_net = getattr(policy, "value_net", None)
     with contextlib.ExitStack() as stack:
         stack.callback(policy.optimizer.register_step_pre_hook(watch.before_step).remove)
@@ -52,11 +53,11 @@ class _UpdateWatch:
 
     :param policy: the policy that is updated
     :param update: number of the update, from 1
+    :param minibatch: number of the first minibatch
     """
 
-    def __init__(self, policy: ActorCriticPolicy, update: int) -> None:
-        self._update = update
-        self._minibatch = 1
+    def __init__(self, policy: ActorCriticPolicy, update: int, minibatch: int) -> None:
+        self._update, self._minibatch = update, minibatch
         self._parameters = dict(policy.named_parameters())
         self._buffers = list(policy.buffers())
         self._good_buffers = [buffer.clone() for buffer in self._buffers]

@@ -1,0 +1,155 @@
+"""Adam and AdamW on a flat vector, with the state that torch's own optimizer goes on with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch as th
+
+from sb3_walle.learners.flat import FlatLayout
+from sb3_walle.learners.unsupported import Unsupported
+
+Moments: TypeAlias = tuple[th.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """
+    What torch's ``Adam`` and ``AdamW`` can be told, but for the learning rate, which may change at any time.
+
+    :param beta1: decay of the first moment
+    :param beta2: decay of the second moment
+    :param eps: added to the denominator
+    :param weight_decay: strength of the decay
+    :param decoupled: whether weights decay by themselves (Loshchilov & Hutter, 2019) rather than through the gradient
+    :param amsgrad: whether the largest second moment so far counts (Reddi et al., 2018)
+    :param maximize: whether to climb
+    """
+
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    amsgrad: bool
+    maximize: bool
+
+    @classmethod
+    def of(cls, optimizer: th.optim.Optimizer) -> "AdamSettings":
+        """
+        :param optimizer: an optimizer
+        :return: its settings
+        :raises Unsupported: if it is not one of torch's own Adam and AdamW with one group of parameters
+        """
+        if type(optimizer) not in (th.optim.Adam, th.optim.AdamW):
+            raise Unsupported(f"the optimizer is {type(optimizer).__name__}, not Adam or AdamW")
+        if len(optimizer.param_groups) != 1:
+            raise Unsupported(f"the optimizer has {len(optimizer.param_groups)} groups of parameters")
+        group = optimizer.param_groups[0]
+        beta1, beta2 = (float(beta) for beta in group["betas"])
+        decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, th.optim.AdamW))
+        return cls(
+            beta1, beta2, group["eps"], group["weight_decay"], decoupled, group["amsgrad"], group.get("maximize", False)
+        )
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of what the optimizer keeps for each parameter, besides the number of steps."""
+        return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
+
+    def coefficients(self, learning_rate: float, n_steps_before: int, n_steps: int) -> np.ndarray:
+        """
+        What depends on the number of the step (Kingma & Ba, 2015, algorithm 1, in the order of section 2).
+
+        :param learning_rate: learning rate
+        :param n_steps_before: number of steps that were made before
+        :param n_steps: number of steps to come
+        :return: for each step the step size, the square root of the second bias correction, and the factor by which
+            decoupled weight decay shrinks weights; ``[n_steps, 3]``, float64
+        """
+        steps = np.arange(n_steps_before + 1, n_steps_before + n_steps + 1, dtype=np.float64)
+        step_sizes = learning_rate / (1 - self.beta1**steps)
+        decays = np.full(n_steps, 1 - learning_rate * self.weight_decay)
+        return np.stack([step_sizes, np.sqrt(1 - self.beta2**steps), decays], axis=1)
+
+    def step(
+        self, parameters: th.Tensor, gradient: th.Tensor, moments: Moments, coefficients: th.Tensor
+    ) -> tuple[th.Tensor, Moments]:
+        """
+        One step. Nothing is changed in place.
+
+        :param parameters: all parameters, ``[n]``
+        :param gradient: gradient, ``[n]``
+        :param moments: what :attr:`moments` names, ``[n]`` each
+        :param coefficients: one row of :meth:`coefficients`
+        :return: the new parameters, and the new moments
+        """
+        step_size, root_of_correction, decay = coefficients.unbind()
+        if self.maximize:
+            gradient = -gradient
+        if self.weight_decay != 0:
+            if self.decoupled:
+                parameters = parameters * decay
+            else:
+                gradient = gradient + self.weight_decay * parameters
+        first = moments[0] + (gradient - moments[0]) * (1 - self.beta1)
+        second = moments[1] * self.beta2 + gradient * gradient * (1 - self.beta2)
+        largest = (th.maximum(moments[2], second),) if self.amsgrad else ()
+        denominator = (largest[0] if self.amsgrad else second).sqrt() / root_of_correction + self.eps
+        return parameters - step_size * (first / denominator), (first, second, *largest)
+
+
+class AdamState:
+    """
+    The moments of an optimizer, on their way out of it and into it.
+
+    :param optimizer: torch's Adam or AdamW
+    :param parameters: its parameters that have a gradient
+    :param layout: their places in a vector
+    """
+
+    def __init__(
+        self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter], layout: FlatLayout
+    ) -> None:
+        self._optimizer, self._parameters, self._layout = optimizer, parameters, layout
+        self._names = AdamSettings.of(optimizer).moments
+
+    def read(self) -> tuple[int, Moments]:
+        """
+        :return: number of steps so far, and copies of the moments as vectors
+        :raises Unsupported: if not all parameters have made as many steps
+        """
+        states = [self._optimizer.state.get(parameter, {}) for parameter in self._parameters]
+        n_steps = {int(state["step"]) if state else 0 for state in states}
+        if len(n_steps) != 1:
+            raise Unsupported("the optimizer has made more steps with some parameters than with others")
+        if not any(states):
+            return 0, tuple(th.zeros_like(FlatLayout.flatten(self._parameters)) for _ in self._names)
+        return n_steps.pop(), tuple(FlatLayout.flatten([state[name] for state in states]) for name in self._names)
+
+    def write(self, n_steps: int, moments: Moments) -> None:
+        """
+        :param n_steps: number of steps so far
+        :param moments: moments as vectors
+        """
+        if n_steps == 0:
+            return
+        parts = zip(*(self._layout.views(moment) for moment in moments), strict=True)
+        for parameter, values in zip(self._parameters, parts, strict=True):
+            state = self._optimizer.state[parameter]
+            if not state:
+                state.update(self._new_state(parameter))
+            state["step"].fill_(n_steps)
+            for name, value in zip(self._names, values, strict=True):
+                state[name].copy_(value)
+
+    def _new_state(self, parameter: th.nn.Parameter) -> dict[str, Any]:
+        """As the optimizer makes it in its first step."""
+        group = self._optimizer.param_groups[0]
+        on_device = group.get("capturable") or group.get("fused")
+        # Counted as floating point, in double precision only where that is torch's default.
+        dtype = th.float64 if th.get_default_dtype() == th.float64 and not group.get("fused") else th.float32
+        step = th.zeros((), dtype=dtype, device=parameter.device if on_device else "cpu")
+        moments = {name: th.zeros_like(parameter, memory_format=th.preserve_format) for name in self._names}
+        return {"step": step, **{name: moment.detach() for name, moment in moments.items()}}

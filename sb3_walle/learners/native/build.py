@@ -1,0 +1,100 @@
+"""The learner's end of the process that compiles."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sb3_walle.learners.native.blueprint import Blueprint
+from sb3_walle.learners.native.compile_process import LENGTH
+from sb3_walle.learners.unsupported import MAX_LENGTH, Unsupported
+
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from sb3_walle.learners.native.compile_process import main; main()"
+)
+# One compiler at a time, in the same process: others would wait for cores that samplers need.
+_ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+class Build:
+    """
+    A program that is being compiled.
+
+    The process ends by itself, with all that it has started, when this object or the whole learner is gone.
+
+    :param blueprint: what to compile
+    :param path: where to put the program
+    """
+
+    def __init__(self, blueprint: Blueprint, path: Path) -> None:
+        self._started, self._ended = time.monotonic(), 0.0
+        self._output = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **_ENVIRONMENT},
+            # A group of its own: it ends with all compilers that it has started.
+            start_new_session=True,
+        )
+        job = pickle.dumps((blueprint, path))
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(LENGTH.pack(len(job)) + job)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            # It could not even begin. is_done() says why.
+            return
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been compiling, or has been when it was noticed to be through."""
+        return (self._ended or time.monotonic()) - self._started
+
+    def is_done(self, wait: bool = False) -> bool:
+        """
+        :param wait: whether to wait until it is
+        :return: whether the program is there
+        :raises Unsupported: if it could not be compiled
+        """
+        if wait:
+            self._process.wait()
+        if self._process.poll() is None:
+            return False
+        self._ended = self._ended or time.monotonic()
+        if self._process.returncode != 0:
+            self._output.seek(0)
+            output = self._output.read().decode(errors="replace")
+            raise Unsupported(f"the compiler failed: {_last_error(output)}")
+        return True
+
+    def close(self) -> None:
+        """End the process, whether it is through or not."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.closed:
+            try:
+                self._process.stdin.close()
+            except BrokenPipeError:
+                pass
+        self._process.wait()
+        self._output.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_process") and not self._output.closed:
+            self.close()
+
+
+def _last_error(output: str) -> str:
+    """What most likely is the reason, among all that a compiler has said."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line] or lines
+    return errors[-1][:MAX_LENGTH] if errors else "it was killed"

@@ -1,0 +1,29 @@
+"""A compiled program, ready to run."""
+
+from pathlib import Path
+
+import torch as th
+
+from sb3_walle.learners.unsupported import Unsupported
+
+
+class NativeProgram:
+    """
+    Machine code for the CPU.
+
+    :param path: the shared library
+    :raises Unsupported: if it cannot be loaded
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._runner = th._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+        except (AttributeError, RuntimeError) as error:
+            raise Unsupported(f"the compiled update cannot be loaded: {error}") from error
+
+    def __call__(self, inputs: list[th.Tensor]) -> th.Tensor:
+        """
+        :param inputs: what the graph takes; changed in place where the graph does so
+        :return: the first of what the graph returns
+        """
+        return self._runner.run(inputs)[0]

@@ -1,0 +1,107 @@
+"""PPO's objective on one minibatch, as SB3 computes it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch as th
+from torch.nn import functional as F
+
+#: what is known of each minibatch besides the coefficients: the columns of a rollout buffer
+COLUMNS = ("actions", "values", "log_probs", "advantages", "returns")
+#: what SB3 takes from its arguments and schedules in each update, with some that are worked out from these in double
+#: precision
+COEFFICIENTS = ("clip_range", "clip_low", "clip_high", "clip_range_vf", "ent_coef", "vf_coef")
+#: what is logged, in the order of :class:`Objective`'s ``statistics``
+STATISTICS = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss", "approx_kl", "clip_fraction")
+
+
+@dataclass(frozen=True)
+class PPOVariant:
+    """
+    What of PPO's objective is not a number.
+
+    :param normalize_advantage: whether advantages are normalised in each minibatch
+    :param clip_values: whether the new values are kept close to the old ones
+    """
+
+    normalize_advantage: bool
+    clip_values: bool
+
+
+class Evaluation(NamedTuple):
+    """
+    What the policy says of a minibatch of B samples.
+
+    :param values: values, of any shape with B elements
+    :param log_prob: log-probabilities of the actions, ``[B]``
+    :param entropy: entropies, ``[B]``; ``None`` if there is no closed form
+    """
+
+    values: th.Tensor
+    log_prob: th.Tensor
+    entropy: th.Tensor | None
+
+
+class Columns(NamedTuple):
+    """
+    A minibatch without its observations, as :data:`COLUMNS` names them.
+
+    :param actions: actions, ``[B, action_dim]``
+    :param values: values before the update, ``[B]``
+    :param log_probs: log-probabilities of the actions before the update, ``[B]``
+    :param advantages: advantages, ``[B]``
+    :param returns: returns, ``[B]``
+    """
+
+    actions: th.Tensor
+    values: th.Tensor
+    log_probs: th.Tensor
+    advantages: th.Tensor
+    returns: th.Tensor
+
+
+class Objective(NamedTuple):
+    """
+    :param loss: what to minimise
+    :param statistics: what :data:`STATISTICS` names, without a gradient
+    """
+
+    loss: th.Tensor
+    statistics: tuple[th.Tensor, ...]
+
+
+def ppo_objective(variant: PPOVariant, new: Evaluation, old: Columns, coefficients: th.Tensor) -> Objective:
+    """
+    The clipped surrogate objective (Schulman et al., 2017, eq. 7 and 9), in the order of operations of SB3's
+    ``PPO.train()``.
+
+    :param variant: which one
+    :param new: what the policy says of the minibatch
+    :param old: the minibatch
+    :param coefficients: what :data:`COEFFICIENTS` names
+    :return: the loss, and what is logged
+    """
+    clip_range, clip_low, clip_high, clip_range_vf, ent_coef, vf_coef = coefficients.unbind()
+    advantages = old.advantages
+    # The standard deviation of a single advantage is NaN.
+    if variant.normalize_advantage and len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    log_ratio = new.log_prob - old.log_probs
+    ratio = th.exp(log_ratio)
+    surrogate = th.min(advantages * ratio, advantages * th.clamp(ratio, clip_low, clip_high))
+    policy_loss = -surrogate.mean()
+
+    values = new.values.flatten()
+    if variant.clip_values:
+        values = old.values + th.clamp(values - old.values, -clip_range_vf, clip_range_vf)
+    value_loss = F.mse_loss(old.returns, values)
+
+    entropy_loss = -th.mean(-new.log_prob if new.entropy is None else new.entropy)
+    loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
+    with th.no_grad():
+        # An estimate of the KL divergence: http://joschu.net/blog/kl-approx.html
+        approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
+        clip_fraction = th.mean((th.abs(ratio - 1) > clip_range).float())
+    found = (policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction)
+    return Objective(loss, tuple(statistic.detach() for statistic in found))

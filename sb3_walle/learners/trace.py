@@ -1,0 +1,96 @@
+"""From a function of tensors to a graph of operators."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from torch.fx import GraphModule
+
+from sb3_walle.learners.unsupported import Unsupported, in_short
+
+
+def traced(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule:
+    """
+    Trace a function at the level of operators, autograd included.
+
+    The tensors that flow through it have shapes and no values. So whatever would depend on a value is found out, rather
+    than frozen as it happens to be.
+
+    :param step: takes tensors and returns a tuple of tensors; may change inputs in place
+    :param inputs: tensors of the shapes, strides, types and devices that it is going to be called with
+    :return: the graph, which can be called as the function can
+    :raises Unsupported: if it cannot be traced, or draws random numbers
+    """
+    # Takes a second to import, which short runs can do without.
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        with _unchecked_distributions():
+            graph = make_fx(step, tracing_mode="fake")(*inputs)
+    except Exception as error:
+        # A policy may do anything. All that torch cannot trace looks different.
+        raise Unsupported(f"the policy cannot be traced: {in_short(error)}") from error
+    random = sorted({str(node.target) for node in graph.graph.nodes if _is_random(node.target)})
+    if random:
+        raise Unsupported(f"the policy draws random numbers ({', '.join(random)})")
+    return graph
+
+
+def copied_policy(policy: BasePolicy) -> Any:
+    """
+    Copy a policy to trace it, because tracing leaves tensors without values wherever a policy keeps some.
+
+    :param policy: the policy
+    :return: a copy, without its optimizer
+    :raises Unsupported: if it cannot be copied, or has hooks, which tracing would not respect
+    """
+    if has_hooks(policy):
+        raise Unsupported("there are hooks on modules or parameters of the policy, or on its optimizer")
+    # Its distribution holds tensors of the last forward pass, which torch does not copy; they are not needed.
+    distribution = getattr(policy, "action_dist", None)
+    known = {id(distribution): copy.copy(distribution), id(policy.optimizer): _NoOptimizer()}
+    try:
+        return copy.deepcopy(policy, known)
+    except Exception as error:
+        raise Unsupported(f"the policy cannot be copied: {in_short(error)}") from error
+
+
+def has_hooks(policy: BasePolicy) -> bool:
+    """
+    :param policy: a policy
+    :return: whether somebody wants to be told when a part of it, or its optimizer, is at work
+    """
+    parts = [*policy.modules(), *policy.parameters(), policy.optimizer]
+    return any(getattr(part, name, None) for part in parts for name in _HOOKS)
+
+
+class _NoOptimizer:
+    """In the place of the optimizer, which takes no part in evaluating the policy."""
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+)
+
+
+@contextlib.contextmanager
+def _unchecked_distributions() -> Iterator[None]:
+    """Distributions check the values of their parameters, and there are none to check while tracing."""
+    checks = th.distributions.Distribution._validate_args
+    th.distributions.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        th.distributions.Distribution.set_default_validate_args(checks)
+
+
+def _is_random(target: Any) -> bool:
+    return isinstance(target, th._ops.OpOverload) and th.Tag.nondeterministic_seeded in target.tags
