@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -21,6 +20,7 @@ from sb3_walle.samplers.factories import (
     factory_from_id,
     pickle_main_module_by_value,
 )
+from sb3_walle.user_warning import warn_user
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import chain_of, why_not_in_samplers
 
@@ -130,7 +130,7 @@ def _divided(
     try:
         factories = _factories_of(inside, wrappers)
     except TypeError as error:
-        warnings.warn(f"{LOCKSTEP} {error}", stacklevel=6)
+        warn_user(f"{LOCKSTEP} {error}")
         yield venv
         return
     if n_samplers is not None:

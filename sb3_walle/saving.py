@@ -4,10 +4,11 @@ import errno
 import io
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sb3_walle.user_warning import warn_user
 
 # What opening a file without a name raises where the kernel or the file system does not know of such files.
 _NO_NAMELESS_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
@@ -65,10 +66,10 @@ def model_path(path: str | Path) -> Path:
     found = Path(path) if Path(path).suffix else Path(f"{path}.zip")
     while found.is_dir():
         beside = Path(f"{found}_2")
-        warnings.warn(f"'{found}' is a folder. The model is saved to '{beside}' instead.", stacklevel=3)
+        warn_user(f"'{found}' is a folder. The model is saved to '{beside}' instead.")
         found = beside
     if not found.parent.exists():
-        warnings.warn(f"The folder '{found.parent}' does not exist. It is made.", stacklevel=3)
+        warn_user(f"The folder '{found.parent}' does not exist. It is made.")
         found.parent.mkdir(parents=True, exist_ok=True)
     return found
 

@@ -9,6 +9,7 @@ ROOT = Path(sb3_walle.__file__).parent
 # From the bottom to the top. A room may import from itself and from those below.
 ROOMS = (
     "errors",
+    "user_warning",
     "transport",
     "samplers",
     "backends",

@@ -95,9 +95,10 @@ class AdamSettings:
                 gradient = gradient + self.weight_decay * parameters
         first = moments[0] + (gradient - moments[0]) * (1 - self.beta1)
         second = moments[1] * self.beta2 + gradient * gradient * (1 - self.beta2)
-        largest = (th.maximum(moments[2], second),) if self.amsgrad else ()
-        denominator = (largest[0] if self.amsgrad else second).sqrt() / root_of_correction + self.eps
-        return parameters - step_size * (first / denominator), (first, second, *largest)
+        # Of the second moments: the one that counts is the last.
+        seconds = (second, th.maximum(moments[2], second)) if self.amsgrad else (second,)
+        denominator = seconds[-1].sqrt() / root_of_correction + self.eps
+        return parameters - step_size * (first / denominator), (first, *seconds)
 
 
 class AdamState:

@@ -11,7 +11,7 @@ from sb3_walle.learners.native.store import ProgramStore
 from sb3_walle.learners.ppo_trace import TracedStep
 from sb3_walle.learners.unsupported import Unsupported
 
-# With minibatches that are smaller, threads wait for each other longer than they compute. Images are always many numbers.
+# With smaller minibatches, threads wait for each other longer than they compute. Images are always many numbers.
 PARALLEL_BATCH_SIZE = 256
 IMAGE_AXES = 3
 
@@ -36,7 +36,7 @@ class Compilation:
         elif device.type == "cpu":
             self._blueprint = Blueprint.of(traced.graph, traced.inputs, self.is_parallel)
             self._store = ProgramStore()
-            self._load()
+            self._program = self._found()
         else:
             raise Unsupported(f"there is no compiler for the device '{device}'")
 
@@ -62,9 +62,7 @@ class Compilation:
         :raises Unsupported: if it could not be compiled, or cannot be loaded
         """
         if self._program is None and self._build is not None and self._build.is_done(wait):
-            self._load()
-            if self._program is None:
-                raise Unsupported("the compiled update cannot be loaded")
+            self._program = NativeProgram(self._store.path(self._blueprint.key))
             self._store.make_room()
         return self._program
 
@@ -73,17 +71,18 @@ class Compilation:
         if self._build is not None:
             self._build.close()
 
-    def _load(self) -> None:
+    def _found(self) -> Program | None:
         key = self._blueprint.key
         if not self._store.has(key):
-            return
+            return None
         try:
-            self._program = NativeProgram(self._store.path(key))
+            program = NativeProgram(self._store.path(key))
         except Unsupported:
             # Whatever has happened to it, another one can be compiled.
             self._store.remove(key)
-        else:
-            self._store.note_use(key)
+            return None
+        self._store.note_use(key)
+        return program
 
 
 def _is_large(traced: TracedStep) -> bool:

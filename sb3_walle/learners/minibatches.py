@@ -87,10 +87,10 @@ def example_minibatch(buffer: RolloutBuffer, n_samples: int, device: th.device) 
 
 
 def _flatten(buffer: RolloutBuffer) -> None:
-    """What ``get()`` does before the first minibatch: from ``[n_steps, n_envs, ...]`` to ``[n_envs * n_steps, ...]``."""
+    """What ``get()`` does at first: ``[n_steps, n_envs, ...]`` becomes ``[n_envs * n_steps, ...]``."""
     if buffer.generator_ready:
         return
-    if isinstance(buffer.observations, dict):
+    if isinstance(buffer, DictRolloutBuffer):
         buffer.observations = {key: buffer.swap_and_flatten(array) for key, array in buffer.observations.items()}
     else:
         buffer.observations = buffer.swap_and_flatten(buffer.observations)

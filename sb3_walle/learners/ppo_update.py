@@ -175,5 +175,8 @@ def clip_ranges(algorithm: PPO) -> tuple[float, float | None]:
     :return: how far the ratio may be from 1, and values from the old ones, at present
     """
     remaining = algorithm._current_progress_remaining
-    clip_range_vf = None if algorithm.clip_range_vf is None else algorithm.clip_range_vf(remaining)
-    return algorithm.clip_range(remaining), clip_range_vf
+    # SB3 declares what its constructor takes. _setup_model() has made schedules of it.
+    clip_range = algorithm.clip_range(remaining)  # type: ignore[operator]
+    if algorithm.clip_range_vf is None:
+        return clip_range, None
+    return clip_range, algorithm.clip_range_vf(remaining)  # type: ignore[operator]

@@ -1,6 +1,5 @@
 """The environments of an asynchronous algorithm, and exchanging them."""
 
-import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -9,6 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_walle.collection.collector import Collector
 from sb3_walle.env_sources import EnvSource, in_samplers
 from sb3_walle.on_policy.buffer import new_rollout_buffer
+from sb3_walle.user_warning import warn_user
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import wrapped_samplers
 
@@ -79,10 +79,9 @@ class Environments(_Base):
         """Warn if the policy does not find the normalised environments any more that it has learned in."""
         found = self._vec_normalize_env is not None
         if self.is_normalized and self.env is not None and not found:
-            warnings.warn(
+            warn_user(
                 "The policy has learned in environments inside of a VecNormalize, but these are in none. "
-                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...)).",
-                stacklevel=3,
+                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...))."
             )
         if self.env is not None:
             self.is_normalized = found

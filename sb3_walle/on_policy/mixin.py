@@ -18,9 +18,9 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.env_sources import EnvSource, in_samplers
+from sb3_walle.learners.finite import finite_updates
 from sb3_walle.on_policy.buffer import add_rows, keep_fractions
 from sb3_walle.on_policy.compatibility import check_algorithm
-from sb3_walle.learners.finite import finite_updates
 from sb3_walle.on_policy.infos import wants_all_infos
 from sb3_walle.on_policy.persistence import Persistence
 from sb3_walle.on_policy.replay import StepReplay

@@ -1,1 +1,1 @@
-"""From a graph of operators to machine code: compiled in a process of its own, kept on disk, loaded when it is ready."""
+"""From a graph of operators to machine code: compiled in a process of its own, kept on disk, loaded when ready."""

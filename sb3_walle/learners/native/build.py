@@ -1,5 +1,6 @@
 """The learner's end of the process that compiles."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -33,7 +34,8 @@ class Build:
 
     def __init__(self, blueprint: Blueprint, path: Path) -> None:
         self._started, self._ended = time.monotonic(), 0.0
-        self._output = tempfile.TemporaryFile()
+        # Open for as long as this object is.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -81,10 +83,8 @@ class Build:
         """End the process, whether it is through or not."""
         assert self._process.stdin is not None
         if not self._process.stdin.closed:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         self._process.wait()
         self._output.close()
 

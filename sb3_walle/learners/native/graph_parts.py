@@ -61,7 +61,9 @@ class GraphParts:
         :return: its parts
         :raises Unsupported: if it has parts of another kind, such as functions with control flow
         """
-        constants = {node.target: _constant(module, node.target) for node in module.graph.nodes if node.op == "get_attr"}
+        constants = {
+            node.target: _constant(module, node.target) for node in module.graph.nodes if node.op == "get_attr"
+        }
         nodes = tuple(
             (node.op, node.name, _target(node.target), _referring(node.args), _referring(node.kwargs))
             for node in module.graph.nodes
@@ -70,7 +72,8 @@ class GraphParts:
 
     def build(self) -> fx.GraphModule:
         """:return: the graph"""
-        graph, built = fx.Graph(), {}
+        graph = fx.Graph()
+        built: dict[str, fx.Node] = {}
 
         def resolved(tree: Any) -> Any:
             return tree_map(lambda leaf: built[leaf.name] if isinstance(leaf, _Reference) else leaf, tree)
