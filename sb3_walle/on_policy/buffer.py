@@ -31,6 +31,14 @@ def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
     )
 
 
+def is_sb3s_own(buffer: RolloutBuffer) -> bool:
+    """
+    :param buffer: a rollout buffer
+    :return: whether it does what SB3's do, and nothing else
+    """
+    return type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+
+
 def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> None:
     """
     Have a buffer hold observations that are fractions although their space is one of integers. That is so for integers
@@ -67,7 +75,7 @@ def add_rows(
     :param values: values of the observations, ``[T, n_envs]``
     """
     # A class of the user's own may do anything in add(). SB3's own copy row by row what can be copied at once.
-    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):
+    if is_sb3s_own(buffer):
         _add_at_once(buffer, rollout, rows, rewards, episode_starts, values)
         return
     for index, step in enumerate(rows):

@@ -19,6 +19,7 @@ from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.env_sources import EnvSource, in_samplers
 from sb3_walle.learners.finite import finite_updates
+from sb3_walle.on_policy.advantages import compute_advantages
 from sb3_walle.on_policy.buffer import add_rows, keep_fractions
 from sb3_walle.on_policy.compatibility import check_algorithm
 from sb3_walle.on_policy.infos import wants_all_infos
@@ -298,7 +299,7 @@ class AsyncOnPolicyMixin(Persistence):
     def _finish(self, rollout: Rollout, rollout_buffer: RolloutBuffer, callback: BaseCallback) -> None:
         """The end of SB3's ``collect_rollouts()``."""
         values, dones = last_values(self.policy, rollout), rollout.dones[-1]
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        compute_advantages(rollout_buffer, values, dones)
         callback.update_locals({"values": values, "dones": dones})
         callback.on_rollout_end()
 

@@ -15,7 +15,7 @@ from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
 from sb3_walle.samplers.layers import LayerSpec, copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
-from sb3_walle.transport.chunk import INFOS, Chunk, row
+from sb3_walle.transport.chunk import INFOS, Chunk, row, rows
 from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceWriter, Seal
 from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.memory import SharedMemory
@@ -215,6 +215,8 @@ class _ChunkFiller:
         envs, actor, policy, to_env_actions = self.stack.top, self.actor, self.policy, self.to_env_actions
         is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
         note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0
+        observations = rows(chunk.observations, ticket.n_steps + 1)
+        rewards, episode_starts = (list(array[: ticket.n_steps + 1]) for array in (chunk.rewards, chunk.episode_starts))
 
         def on_info(env: int, info: dict[str, Any], done: bool) -> None:
             if check_finite and done:
@@ -226,9 +228,8 @@ class _ChunkFiller:
         while step < ticket.n_steps and ticket.run == policy.run:
             if is_due is not None and step > 0 and is_due():
                 break
-            actions = to_env_actions(actor.act(row(chunk.observations, step), step))
-            after = row(chunk.observations, step + 1)
-            envs.step(actions, after, chunk.rewards[step], chunk.episode_starts[step + 1], on_info)
+            actions = to_env_actions(actor.act(observations[step], step))
+            envs.step(actions, observations[step + 1], rewards[step], episode_starts[step + 1], on_info)
             step += 1
         return step
 

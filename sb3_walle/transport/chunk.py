@@ -121,6 +121,20 @@ def row(observations: Observations, step: int) -> Observations:
     return observations[step]
 
 
+def rows(observations: Observations, n_rows: int) -> list[Observations]:
+    """
+    The observations of each of the first steps, looked up at once, which takes much less than one lookup at a time.
+
+    :param observations: ``[T, B, ...]``, or a dictionary of such arrays
+    :param n_rows: how many of them
+    :return: ``[B, ...]``, or a dictionary of such arrays, for each step; views, not copies
+    """
+    if isinstance(observations, dict):
+        columns = [array[:n_rows] for array in observations.values()]
+        return [dict(zip(observations, step, strict=True)) for step in zip(*columns, strict=True)]
+    return list(observations[:n_rows])
+
+
 def between(observations: Observations, steps: range) -> Observations:
     """
     The observations of consecutive steps.

@@ -99,7 +99,7 @@ class NumPyActor:
 
         :param chunk: the chunk that is about to be filled
         """
-        self._actions = chunk.actions
+        self._actions = list(chunk.actions)
         self._head.begin_chunk(chunk)
 
     def act(self, observations: Observations, step: int) -> np.ndarray:
@@ -112,7 +112,7 @@ class NumPyActor:
         """
         self._read(observations)
         self._network.run()
-        self._last_layer.dot(self._network.latent, self._head.outputs[step])
+        self._last_layer.dot(self._network.latent, self._head.output_rows[step])
         self._head.sample(step)
         return self._actions[step]
 

@@ -44,9 +44,10 @@ class Head(ABC):
 
         :param chunk: the chunk that is about to be filled
         """
-        if chunk.capacity != len(self.outputs):
-            self._allocate((chunk.capacity, *self.outputs.shape[1:]))
+        if chunk.capacity != len(self._outputs):
+            self._allocate((chunk.capacity, *self._outputs.shape[1:]))
         self._actions = chunk.actions.reshape(chunk.capacity, self._n_envs, -1)
+        self._action_rows = list(self._actions)
         self._log_probs = chunk.arrays[LOG_PROBS]
         self._draw_noise()
 
@@ -56,7 +57,7 @@ class Head(ABC):
 
         :param n_steps: how many rows of the chunk were filled
         """
-        self._log_probs[:n_steps] = self._compute_log_probs(self.outputs[:n_steps], self._actions[:n_steps])
+        self._log_probs[:n_steps] = self._compute_log_probs(self._outputs[:n_steps], self._actions[:n_steps])
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - most heads have no weights
         """
@@ -72,9 +73,12 @@ class Head(ABC):
         """
 
     def _allocate(self, shape: tuple[int, int, int]) -> None:
-        #: what the last layer gave at each step, ``[T, n_outputs, B]``; it is written by the layer
-        self.outputs = np.zeros(shape, dtype=np.float32)
+        self._outputs = np.zeros(shape, dtype=np.float32)
         self._noise = np.zeros(shape, dtype=np.float32)
+        # Looked up once: both arrays stay where they are.
+        #: what the last layer gave at each step, ``[n_outputs, B]`` each; they are written by the layer
+        self.output_rows = list(self._outputs)
+        self._noise_rows = list(self._noise)
 
     @abstractmethod
     def _draw_noise(self) -> None:
@@ -106,15 +110,15 @@ class GaussianHead(Head):
 
     def sample(self, step: int) -> None:
         if self._n_envs == 1:
-            np.add(self.outputs[step], self._noise[step], self._by_output[step])
+            np.add(self.output_rows[step], self._noise_rows[step], self._by_output[step])
         else:
             # Adding in one memory order and copying to the other is faster than adding into the other.
-            self._by_output[step] = np.add(self.outputs[step], self._noise[step], self._sampled)
+            self._by_output[step][...] = np.add(self.output_rows[step], self._noise_rows[step], self._sampled)
 
     def begin_chunk(self, chunk: Chunk) -> None:
         super().begin_chunk(chunk)
-        #: the actions in the order of the outputs, ``[T, n_outputs, B]``
-        self._by_output = self._actions.transpose(0, 2, 1)
+        # The actions in the order of the outputs, ``[n_outputs, B]`` each.
+        self._by_output = list(self._actions.transpose(0, 2, 1))
 
     def _allocate(self, shape: tuple[int, int, int]) -> None:
         super()._allocate(shape)
@@ -151,8 +155,8 @@ class CategoricalHead(Head):
         self._noisy_by_env = self._noisy.reshape(self._shape).transpose(2, 0, 1)
 
     def sample(self, step: int) -> None:
-        np.add(self.outputs[step], self._noise[step], self._noisy)
-        self._noisy_by_env.argmax(-1, self._actions[step])
+        np.add(self.output_rows[step], self._noise_rows[step], self._noisy)
+        self._noisy_by_env.argmax(-1, self._action_rows[step])
 
     def _draw_noise(self) -> None:
         # The largest of logits with Gumbel noise is a sample of their distribution, and no probability is computed.
@@ -176,8 +180,8 @@ class BernoulliHead(Head):
         self._chosen = np.empty((n_outputs, n_envs), dtype=np.bool_)
 
     def sample(self, step: int) -> None:
-        np.greater(self.outputs[step], self._noise[step], self._chosen)
-        self._actions[step] = self._chosen.T
+        np.greater(self.output_rows[step], self._noise_rows[step], self._chosen)
+        self._action_rows[step][...] = self._chosen.T
 
     def _draw_noise(self) -> None:
         # A logit is above logistic noise with the probability that it stands for.

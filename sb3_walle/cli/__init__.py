@@ -1,0 +1,55 @@
+"""The ``sb3-walle`` command: what it understands. The work is done in :mod:`sb3_walle.experiments`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sb3_walle import __version__
+from sb3_walle.cli import bench, returns, train
+from sb3_walle.cli.arguments import INTERRUPTED, USAGE_ERROR, Parser
+
+# PyTorch takes seconds to import: only the functions that need it import what does, so that --help is instant.
+
+COMMANDS = (train, bench, returns)
+EXAMPLES = "examples:\n" + "".join(command.EXAMPLE.partition("\n")[2] for command in COMMANDS)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """
+    Describe the command line.
+
+    :return: its parser
+    """
+    parser = Parser(
+        prog="sb3-walle",
+        description="Asynchronous samplers for Stable-Baselines3: N processes collect experience while\n"
+        "the learner trains.",
+        epilog=f"{EXAMPLES}\n'sb3-walle COMMAND --help' tells more about a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sb3-walle {__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_command(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    The ``sb3-walle`` command.
+
+    :param argv: its arguments; those of this process by default
+    :return: exit code: 0, 2 if the arguments make no sense, 130 after Ctrl-C
+    """
+    arguments = build_parser().parse_args(argv)
+    from sb3_walle.experiments.environments import UsageError
+
+    try:
+        return arguments.run(arguments)
+    except UsageError as error:
+        message = " ".join(str(error).split())
+        print(f"sb3-walle {arguments.command}: error: {message}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print(f"sb3-walle {arguments.command}: interrupted, nothing was saved", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,83 @@
+"""``sb3-walle bench``"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sb3_walle.cli.arguments import integer
+
+EXAMPLE = """\
+example:
+  sb3-walle bench HalfCheetah-v4 --n-samplers 10 --repeats 3 --out bench.csv
+"""
+
+
+def add_command(commands: Any) -> None:
+    """
+    Describe ``sb3-walle bench``.
+
+    :param commands: the subparsers to add it to
+    """
+    parser = commands.add_parser(
+        "bench",
+        help="measure AsyncPPO against SB3's PPO on this machine",
+        description="Measure AsyncPPO against SB3's PPO with DummyVecEnv and SubprocVecEnv: collection\n"
+        "alone, training end to end, one policy update, start-up and memory, and the share\n"
+        "of what the CPUs could simulate at most. The contenders take turns; what is\n"
+        "reported are medians over the repeats.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run_command)
+    parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
+
+    def option(group: Any, flag: str, default: int, minimum: int, text: str) -> None:
+        help_text = f"{text} (default: %(default)s)"
+        group.add_argument(flag, default=default, type=integer(minimum), metavar="N", help=help_text)
+
+    contenders = parser.add_argument_group("contenders")
+    option(contenders, "--n-samplers", 10, 1, "samplers of one environment, and environments of SB3's VecEnvs")
+    text = "environments of each sampler in the second configuration, which has one sampler a CPU"
+    option(contenders, "--envs-per-sampler", 8, 1, text)
+    text = "leave out SubprocVecEnv, which is slow to start and slow to step"
+    contenders.add_argument("--skip-subproc", action="store_true", help=text)
+
+    work = parser.add_argument_group("work")
+    option(work, "--samples-per-iteration", 20480, 2, "environment steps of an iteration, all environments together")
+    option(work, "--n-epochs", 10, 1, "passes over the samples of an iteration")
+    option(work, "--batch-size", 64, 2, "samples of a minibatch")
+
+    measuring = parser.add_argument_group("measuring")
+    option(measuring, "--repeats", 3, 1, "times to measure everything")
+    option(measuring, "--iterations", 3, 1, "iterations of each measurement, after one to warm up")
+    text = "also write every single measurement to this file"
+    measuring.add_argument("--out", type=Path, metavar="FILE.csv", help=text)
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """
+    Measure as the arguments say, and print the report.
+
+    :param arguments: the parsed command line
+    :return: exit code
+    """
+    from sb3_walle.experiments.benchmark import BenchmarkSettings, run_benchmark
+    from sb3_walle.experiments.benchmark_report import format_report, write_csv
+
+    settings = BenchmarkSettings(
+        env_id=arguments.env,
+        n_samplers=arguments.n_samplers,
+        envs_per_sampler=arguments.envs_per_sampler,
+        samples_per_iteration=arguments.samples_per_iteration,
+        n_epochs=arguments.n_epochs,
+        batch_size=arguments.batch_size,
+        iterations=arguments.iterations,
+        repeats=arguments.repeats,
+        skip_subproc=arguments.skip_subproc,
+    )
+    results = run_benchmark(settings)
+    print(format_report(results))
+    if arguments.out is not None:
+        write_csv(results, arguments.out)
+        print(f"Every single measurement is in {arguments.out}")
+    return 0
