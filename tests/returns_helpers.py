@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-from sb3_walle.experiments.benchmark import Machine
+from sb3_walle.experiments.machine import Machine
 from sb3_walle.experiments.returns.training import ReturnsSettings
 
 TINY = ReturnsSettings(

@@ -4,16 +4,24 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stable_baselines3 import PPO
 
 from sb3_walle.cli import main
-from sb3_walle.experiments import benchmark
-from sb3_walle.experiments.benchmark import BenchmarkResults, BenchmarkSettings, Machine, Measurement, run_benchmark
-from sb3_walle.experiments.benchmark_report import format_report, format_table, write_csv
-from sb3_walle.experiments.physical_limit import measure_physical_limit
-from sb3_walle.experiments.startup import descendants, proportional_set_size
+from sb3_walle.experiments.benchmark import results as quantities
+from sb3_walle.experiments.benchmark import run, update_sizes
+from sb3_walle.experiments.benchmark.physical_limit import measure_physical_limit
+from sb3_walle.experiments.benchmark.report import format_report, format_table, write_csv
+from sb3_walle.experiments.benchmark.results import BenchmarkResults, Measurement
+from sb3_walle.experiments.benchmark.run import run_benchmark
+from sb3_walle.experiments.benchmark.settings import PARTS, BenchmarkSettings
+from sb3_walle.experiments.benchmark.startup import descendants, proportional_set_size
+from sb3_walle.experiments.benchmark.update_sizes import NETS, algorithm_with_samples, measure_update_size
+from sb3_walle.experiments.machine import Machine
 
 TINY = BenchmarkSettings(
     "CartPole-v1",
@@ -22,6 +30,9 @@ TINY = BenchmarkSettings(
     samples_per_iteration=64,
     n_epochs=1,
     batch_size=32,
+    # Compiling takes longer than all else together.
+    learner="eager",
+    parts=tuple(part for part in PARTS if part != "sizes"),
     iterations=1,
     repeats=1,
     limit_seconds=0.1,
@@ -36,18 +47,81 @@ def results() -> BenchmarkResults:
 def test_every_contender_is_measured(results: BenchmarkResults) -> None:
     assert results.async_contenders[0] == "AsyncPPO, 2 x 1"
     assert results.vec_env_contenders[:2] == ("PPO, DummyVecEnv(2)", "PPO, SubprocVecEnv(2)")
-    for quantity in (benchmark.COLLECTION, benchmark.END_TO_END):
+    for quantity in (quantities.COLLECTION, quantities.END_TO_END):
         for name in results.async_contenders + results.vec_env_contenders:
             assert results.median(quantity, name) is not None, f"{quantity} of {name}"
     for name in (*results.async_contenders, "PPO, SubprocVecEnv(2)"):
-        assert results.median(benchmark.START_UP, name) is not None, name
+        assert results.median(quantities.START_UP, name) is not None, name
+    names = {each.contender for each in results.measurements if each.quantity == quantities.FIRST_UPDATE}
+    assert names == {"AsyncPPO, 2 x 1, first run", "AsyncPPO, 2 x 1", *results.vec_env_contenders}
     assert all(each.value > 0 for each in results.measurements)
+
+
+def test_environment_is_a_part_of_a_samplers_step(results: BenchmarkResults) -> None:
+    total, environment = (
+        results.median(quantity, "1 environment") for quantity in (quantities.SAMPLER_STEP, quantities.SAMPLER_ENV_STEP)
+    )
+    assert total is not None and environment is not None
+    assert 0 < environment < total
+
+
+def test_only_the_parts_that_are_asked_for_are_measured_and_reported() -> None:
+    results = run_benchmark(replace(TINY, parts=("sampler",)))
+    assert {each.quantity for each in results.measurements} == {quantities.SAMPLER_STEP, quantities.SAMPLER_ENV_STEP}
+    report = format_report(results)
+    assert "sampler's step" in report
+    assert "end to end" not in report
+
+
+class EagerLearner:
+    """In the place of the compiled update, for which nobody wants to wait here."""
+
+    def __init__(self, algorithm: PPO, choice: str) -> None:
+        self.algorithm = algorithm
+        assert choice == "compiled"
+
+    def require(self) -> None:
+        pass
+
+    def train(self, number: int, eagerly: Callable[[], None]) -> None:
+        self.algorithm.train()
+
+
+def test_updates_of_several_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_sizes, "PPOLearner", EagerLearner)
+    monkeypatch.setattr(update_sizes, "SAMPLES", 64)
+    times = measure_update_size(NETS["64x64"], 32, repeats=2)
+    assert times.eager > 0 and times.compiled > 0
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_samples_for_updates_are_what_the_policy_might_have_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_sizes, "SAMPLES", 64)
+    model = algorithm_with_samples(NETS[name], batch_size=32)
+    model.train()
+    # The policy's own probabilities: at first, its ratio to itself is 1.
+    assert model.logger.name_to_value["train/approx_kl"] < 0.1
+    assert model.logger.name_to_value["train/value_loss"] > 0
+
+
+def test_table_of_sizes() -> None:
+    batch_size, net = update_sizes.BATCH_SIZES[0], next(iter(NETS))
+    quantity = quantities.update_of(net, batch_size)
+    measurements = (
+        Measurement(quantity, quantities.EAGER, 1, 1500.0),
+        Measurement(quantity, quantities.COMPILED, 1, 150.0),
+    )
+    machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02", 0.0)
+    report = format_report(BenchmarkResults(TINY, machine, (), (), measurements))
+    (line,) = [line for line in report.splitlines() if "10.00x" in line]
+    assert line.split()[:4] == [str(batch_size), "1,500", "150", "10.00x"]
+    assert max(map(len, report.splitlines())) <= 120
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
 def test_processes_take_memory(results: BenchmarkResults) -> None:
     for name in (*results.async_contenders, "PPO, SubprocVecEnv(2)"):
-        assert results.median(benchmark.MEMORY, name) > 1
+        assert results.median(quantities.MEMORY, name) > 1
 
 
 def test_report_names_every_contender(results: BenchmarkResults) -> None:
@@ -67,16 +141,14 @@ def test_csv_has_every_measurement(results: BenchmarkResults, tmp_path: Path) ->
 
 def test_ratios_and_shares() -> None:
     values = {"AsyncPPO, 2 x 1": 4000.0, "PPO, DummyVecEnv(2)": 1600.0, "PPO, SubprocVecEnv(2)": 500.0}
-    measurements = [Measurement(benchmark.COLLECTION, name, 1, value) for name, value in values.items()]
+    measurements = [Measurement(quantities.COLLECTION, name, 1, value) for name, value in values.items()]
     # Medians: neither the first nor the mean.
     measurements += [
-        Measurement(benchmark.PHYSICAL_LIMIT, "limit", i, value) for i, value in enumerate((1, 8e3, 9e9), 1)
+        Measurement(quantities.PHYSICAL_LIMIT, "limit", i, value) for i, value in enumerate((1, 8e3, 9e9), 1)
     ]
     machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02", 0.0)
     contenders = tuple(values)
-    report = format_report(
-        BenchmarkResults(TINY, machine, contenders[:1], contenders[1:], "limit", tuple(measurements))
-    )
+    report = format_report(BenchmarkResults(TINY, machine, contenders[:1], contenders[1:], tuple(measurements)))
     (line,) = [line for line in report.splitlines() if line.startswith("AsyncPPO, 2 x 1")]
     assert line.split()[-4:] == ["4,000", "2.50x", "8.00x", "50%"]
 
@@ -96,10 +168,10 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     def measure(settings: BenchmarkSettings) -> BenchmarkResults:
         asked.append(settings)
         machine = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02", 0.0)
-        measurement = Measurement(benchmark.COLLECTION, "PPO, DummyVecEnv(3)", 1, 123.0)
-        return BenchmarkResults(settings, machine, (), ("PPO, DummyVecEnv(3)",), "limit", (measurement,))
+        measurement = Measurement(quantities.COLLECTION, "PPO, DummyVecEnv(3)", 1, 123.0)
+        return BenchmarkResults(settings, machine, (), ("PPO, DummyVecEnv(3)",), (measurement,))
 
-    monkeypatch.setattr(benchmark, "run_benchmark", measure)
+    monkeypatch.setattr(run, "run_benchmark", measure)
     out = tmp_path / "bench.csv"
     assert main(["bench", "CartPole-v1", "--n-samplers", "3", "--skip-subproc", "--out", str(out)]) == 0
     assert asked == [BenchmarkSettings("CartPole-v1", n_samplers=3, skip_subproc=True)]

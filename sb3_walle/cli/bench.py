@@ -4,8 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sb3_walle.cli.arguments import integer
+from sb3_walle.cli.arguments import LEARNERS, add_option, integer
 
+# What can be measured by itself, and what that is.
+PARTS = {
+    "collection": "collecting experience, without training",
+    "sampler": "what a sampler's step takes besides the environment",
+    "update": "an update of the policy, alone and while samplers collect",
+    "sizes": "updates of several networks with minibatches of 64 to 4096",
+    "end-to-end": "training",
+    "start": "time and memory until experience comes, and time to the first update",
+}
 EXAMPLE = """\
 example:
   sb3-walle bench HalfCheetah-v4 --n-samplers 10 --repeats 3 --out bench.csv
@@ -46,8 +55,13 @@ def add_command(commands: Any) -> None:
     option(work, "--samples-per-iteration", 20480, 2, "environment steps of an iteration, all environments together")
     option(work, "--n-epochs", 10, 1, "passes over the samples of an iteration")
     option(work, "--batch-size", 64, 2, "samples of a minibatch")
+    text = "which update AsyncPPO makes"
+    add_option(work, "--learner", "compiled", text, choices=LEARNERS, metavar="{" + ",".join(LEARNERS) + "}")
 
     measuring = parser.add_argument_group("measuring")
+    text = "what to measure: " + "; ".join(f"{part}: {meaning}" for part, meaning in PARTS.items()) + " (default: all)"
+    names = "{" + ",".join(PARTS) + "}"
+    measuring.add_argument("--parts", default=list(PARTS), help=text, nargs="+", choices=PARTS, metavar=names)
     option(measuring, "--repeats", 3, 1, "times to measure everything")
     option(measuring, "--iterations", 3, 1, "iterations of each measurement, after one to warm up")
     text = "also write every single measurement to this file"
@@ -61,8 +75,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
-    from sb3_walle.experiments.benchmark import BenchmarkSettings, run_benchmark
-    from sb3_walle.experiments.benchmark_report import format_report, write_csv
+    from sb3_walle.experiments.benchmark.report import format_report, write_csv
+    from sb3_walle.experiments.benchmark.run import run_benchmark
+    from sb3_walle.experiments.benchmark.settings import BenchmarkSettings
 
     settings = BenchmarkSettings(
         env_id=arguments.env,
@@ -74,6 +89,8 @@ def run_command(arguments: argparse.Namespace) -> int:
         iterations=arguments.iterations,
         repeats=arguments.repeats,
         skip_subproc=arguments.skip_subproc,
+        learner=arguments.learner,
+        parts=tuple(arguments.parts),
     )
     results = run_benchmark(settings)
     print(format_report(results))

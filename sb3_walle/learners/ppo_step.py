@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeAlias
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch.func import functional_call
 
 from sb3_walle.learners.adam import AdamSettings
 from sb3_walle.learners.flat import FlatLayout
@@ -20,6 +19,7 @@ from sb3_walle.learners.ppo_objective import (
     PPOVariant,
     ppo_objective,
 )
+from sb3_walle.learners.substitution import substituted
 from sb3_walle.learners.unsupported import Unsupported, in_short
 
 Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
@@ -95,7 +95,8 @@ class PPOStep:
         variant: PPOVariant,
         adam: AdamSettings,
     ) -> None:
-        self._evaluate = _EvaluateActions(policy)
+        self._policy = policy
+        self._is_discrete = isinstance(policy.action_space, spaces.Discrete)
         self.tensors, self.layout, self.adam = tensors, layout, adam
         self._observation_keys, self._variant = observation_keys, variant
 
@@ -130,20 +131,22 @@ class PPOStep:
     def objective(self, minibatch: Sequence[th.Tensor]) -> Objective:
         """
         :param minibatch: observations, other columns and coefficients
-        :return: the objective, with gradients to the policy's own parameters
+        :return: the objective, with gradients to the parameters that the policy has at present
         """
-        observations, columns = self._observations(minibatch), self._columns(minibatch)
-        evaluation = self._evaluate.policy.evaluate_actions(observations, self._evaluate.actions(columns.actions))
-        return ppo_objective(self._variant, Evaluation(*evaluation), columns, minibatch[-3])
+        columns = self._columns(minibatch)
+        actions = columns.actions.long().flatten() if self._is_discrete else columns.actions
+        evaluation = Evaluation(*self._policy.evaluate_actions(self._observations(minibatch), actions))
+        return ppo_objective(self._variant, evaluation, columns, minibatch[-3])
 
     def _objective(
         self, parameters: list[th.Tensor], buffers: list[th.Tensor], minibatch: Sequence[th.Tensor]
     ) -> tuple[Objective, list[th.Tensor]]:
-        observations, columns = self._observations(minibatch), self._columns(minibatch)
         names = [*self.tensors.trained, *self.tensors.fixed, *self.tensors.buffers]
-        tensors = {f"policy.{name}": tensor for name, tensor in zip(names, [*parameters, *buffers], strict=True)}
-        evaluation, buffers = functional_call(self._evaluate, tensors, (observations, columns.actions))
-        return ppo_objective(self._variant, evaluation, columns, minibatch[-3]), buffers
+        with substituted(self._policy, dict(zip(names, [*parameters, *buffers], strict=True))):
+            objective = self.objective(minibatch)
+            # They may have been changed, or be others by now.
+            found = dict(self._policy.named_buffers())
+        return objective, [found[name] for name in self.tensors.buffers]
 
     def _step(
         self,
@@ -184,23 +187,6 @@ class PPOStep:
 
     def _columns(self, minibatch: Sequence[th.Tensor]) -> Columns:
         return Columns(*minibatch[self.n_observations : self.n_observations + len(COLUMNS)])
-
-
-class _EvaluateActions(th.nn.Module):
-    """A policy's ``evaluate_actions()`` as the call of a module, which is what can be given other weights."""
-
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        super().__init__()
-        self.policy = policy
-        self._is_discrete = isinstance(policy.action_space, spaces.Discrete)
-
-    def actions(self, actions: th.Tensor) -> th.Tensor:
-        return actions.long().flatten() if self._is_discrete else actions
-
-    def forward(self, observations: Observations, actions: th.Tensor) -> tuple[Evaluation, list[th.Tensor]]:
-        found = Evaluation(*self.policy.evaluate_actions(observations, self.actions(actions)))
-        # They may have been changed, or be others by now.
-        return found, [buffer for _, buffer in self.policy.named_buffers()]
 
 
 def policy_tensors(

@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 from tqdm import tqdm
 
-from sb3_walle.experiments.benchmark import describe_machine
 from sb3_walle.experiments.contenders import running
 from sb3_walle.experiments.environments import UsageError, check_environment
+from sb3_walle.experiments.machine import describe_machine
 from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
 from sb3_walle.experiments.returns.plot import plot_returns
 from sb3_walle.experiments.returns.report import final_returns, format_mean, format_report, format_settings

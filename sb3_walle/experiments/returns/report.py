@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sb3_walle.experiments.benchmark import Machine
-from sb3_walle.experiments.benchmark_report import MISSING
+from sb3_walle.experiments.benchmark.report import MISSING
+from sb3_walle.experiments.machine import Machine
 from sb3_walle.experiments.returns.seed_noise import CONFIDENCE, Difference, compare_means
 from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, trainees
 

@@ -1,18 +1,28 @@
-"""How long an algorithm takes to start, and how much memory its processes take."""
+"""How long an algorithm takes to start and to make its first update, and how much memory its processes take."""
 
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from sb3_walle.experiments.contenders import BenchmarkSettings, Contender, running
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_walle.experiments.benchmark.settings import BenchmarkSettings
+from sb3_walle.experiments.benchmark.throughput import steps_per_env
+from sb3_walle.experiments.contenders import Contender, running
+from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
 
 PROC = Path("/proc")
 # Two steps: SB3 refuses rollouts of one sample, because it normalises advantages.
 N_STEPS = 2
+# Timesteps of a run that is worth any preparation.
+LONG = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,44 @@ def start_in_process(contender: Contender, env_id: str, results: Connection) -> 
         results.send(StartUp(seconds, proportional_set_size(descendants(os.getpid()))))
 
 
+class FirstUpdate(BaseCallback):
+    """Ends ``learn()`` after the first update, when the second rollout begins."""
+
+    class Done(Exception):
+        """The first update is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_rollouts = 0
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self.n_rollouts += 1
+        if self.n_rollouts == 2:
+            raise self.Done
+
+
+def update_in_process(contender: Contender, settings: BenchmarkSettings, results: Connection) -> None:
+    """
+    Make a first update in this process, which should have done nothing else before.
+
+    :param contender: who updates
+    :param settings: how
+    :param results: where to send the seconds from the constructor to the end of the update
+    """
+    n_steps = steps_per_env(contender, settings)
+    ppo = {"n_steps": n_steps, "n_epochs": settings.n_epochs, "batch_size": settings.batch_size}
+    start = time.perf_counter()
+    with running(contender, settings.env_id, "pipelined", **ppo) as model:
+        try:
+            # As in a long run, in which everything pays that takes some time at first.
+            model.learn(LONG, callback=FirstUpdate())
+        except FirstUpdate.Done:
+            results.send(time.perf_counter() - start)
+
+
 def measure_start_up(contender: Contender, settings: BenchmarkSettings) -> StartUp:
     """
     Start an algorithm in a fresh process: in one that has started samplers before, part of the work is done already.
@@ -90,16 +138,39 @@ def measure_start_up(contender: Contender, settings: BenchmarkSettings) -> Start
     :param settings: what to measure
     :return: what starting cost
     """
+    return in_fresh_process(contender.name, start_in_process, contender, settings.env_id)
+
+
+def measure_first_update(contender: Contender, settings: BenchmarkSettings, cache: str | None = None) -> float:
+    """
+    Train until the first update is complete, in a fresh process.
+
+    :param contender: who trains
+    :param settings: how
+    :param cache: where compiled updates are found and kept; by default in the user's cache
+    :return: seconds from the constructor to the end of the update
+    """
+    with mock.patch.dict(os.environ, {} if cache is None else {DIRECTORY_VARIABLE: cache}):
+        return in_fresh_process(contender.name, update_in_process, contender, settings)
+
+
+def in_fresh_process(name: str, target: Callable[..., None], *arguments: Any) -> Any:
+    """
+    :param name: of whom it is, for the error message
+    :param target: function to call in a new process, with the arguments and a connection
+    :param arguments: the arguments
+    :return: what the function sent through the connection
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     # Not a daemon, which would not be allowed to start samplers.
-    process = context.Process(target=start_in_process, args=(contender, settings.env_id, sender))
+    process = context.Process(target=target, args=(*arguments, sender))
     process.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError as error:
-        raise RuntimeError(f"{contender.name} could not be started: see the traceback above") from error
+        raise RuntimeError(f"{name} could not be started: see the traceback above") from error
     finally:
         process.join()
         receiver.close()

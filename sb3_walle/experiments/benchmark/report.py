@@ -1,19 +1,26 @@
 """What a benchmark's numbers look like: tables for people, CSV for programs."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sb3_walle.experiments.benchmark import (
+from sb3_walle.experiments.benchmark.results import (
     COLLECTION,
+    COMPILED,
+    EAGER,
     END_TO_END,
+    FIRST_UPDATE,
     MEMORY,
     PHYSICAL_LIMIT,
+    SAMPLER_ENV_STEP,
+    SAMPLER_STEP,
     START_UP,
     UPDATE_ALONE,
     UPDATE_WHILE_COLLECTING,
     BenchmarkResults,
+    update_of,
 )
+from sb3_walle.experiments.benchmark.update_sizes import BATCH_SIZES, NETS
 
 MISSING = "-"
 SUBPROC = "SubprocVecEnv"
@@ -105,7 +112,9 @@ def throughput_table(results: BenchmarkResults, quantity: str) -> str:
         ]
         for name, value in medians.items()
     ]
-    rows.append([results.limit, format_number(limit), format_ratio(limit, best), format_ratio(limit, subproc), "100%"])
+    if limit is not None:
+        ratios = [format_ratio(limit, best), format_ratio(limit, subproc)]
+        rows.append([results.limit, format_number(limit), *ratios, "100%"])
     return format_table(["", "samples/s", "vs best SB3", f"vs {SUBPROC}", "of the limit"], rows)
 
 
@@ -116,12 +125,46 @@ def update_table(results: BenchmarkResults) -> str:
     :param results: the numbers
     :return: the table
     """
+    base = next(filter(None, (results.median(UPDATE_ALONE, name) for name in results.vec_env_contenders)), None)
     rows = []
     for name in results.async_contenders + results.vec_env_contenders:
         alone, busy = (results.median(quantity, name) for quantity in (UPDATE_ALONE, UPDATE_WHILE_COLLECTING))
         if alone is not None or busy is not None:
-            rows.append([name, format_number(alone), format_number(busy)])
-    return format_table(["microseconds a minibatch", "alone", "while samplers collect"], rows)
+            rows.append([name, format_number(alone), format_ratio(base, alone), format_number(busy)])
+    return format_table(["microseconds a minibatch", "alone", "faster than SB3", "while samplers collect"], rows)
+
+
+def sizes_table(results: BenchmarkResults) -> str:
+    """
+    Times of updates of several networks with minibatches of several sizes.
+
+    :param results: the numbers
+    :return: the table
+    """
+    rows = []
+    for batch_size in BATCH_SIZES:
+        cells = [f"{batch_size}"]
+        for net in NETS:
+            eager, compiled = (results.median(update_of(net, batch_size), who) for who in (EAGER, COMPILED))
+            cells += [format_number(eager), format_number(compiled), format_ratio(eager, compiled)]
+        rows.append(cells)
+    titles = [title for net in NETS for title in (f"{net}: SB3", "compiled", "faster")]
+    return format_table(["minibatch", *titles], rows)
+
+
+def sampler_table(results: BenchmarkResults) -> str:
+    """
+    What a sampler's step takes.
+
+    :param results: the numbers
+    :return: the table
+    """
+    rows = []
+    for name in dict.fromkeys(each.contender for each in results.measurements if each.quantity == SAMPLER_STEP):
+        total, environment = (results.median(quantity, name) for quantity in (SAMPLER_STEP, SAMPLER_ENV_STEP))
+        assert total is not None and environment is not None
+        rows.append([name, *(format_number(value, 1) for value in (total, environment, total - environment))])
+    return format_table(["microseconds a step", "total", "environment", "sampler"], rows)
 
 
 def start_up_table(results: BenchmarkResults) -> str:
@@ -142,6 +185,66 @@ def start_up_table(results: BenchmarkResults) -> str:
     return format_table(["", "seconds", f"vs {SUBPROC}", "memory (MB)", f"vs {SUBPROC}"], rows)
 
 
+def first_update_table(results: BenchmarkResults) -> str:
+    """
+    Time that it takes to get to the first update.
+
+    :param results: the numbers
+    :return: the table
+    """
+    names = dict.fromkeys(each.contender for each in results.measurements if each.quantity == FIRST_UPDATE)
+    medians = {name: results.median(FIRST_UPDATE, name) for name in names}
+    best = min((value for name in results.vec_env_contenders if (value := medians.get(name))), default=None)
+    rows = [[name, format_number(value, 1), format_ratio(value, best)] for name, value in medians.items()]
+    return format_table(["", "seconds", "vs best SB3"], rows)
+
+
+def sections(results: BenchmarkResults) -> Iterator[str]:
+    """
+    Say in tables what was measured.
+
+    :param results: the numbers
+    :return: the report's sections
+    """
+    measured = {each.quantity for each in results.measurements}
+    if COLLECTION in measured:
+        yield (
+            "Collection: collect_rollouts() without training; samplers overlap with nothing (mode 'sync')\n\n"
+            + throughput_table(results, COLLECTION)
+        )
+    if SAMPLER_STEP in measured:
+        yield (
+            "A sampler's step: what the environment and Gymnasium's own wrappers take, and what all the rest takes\n"
+            "(policy, Monitor, recording)\n\n" + sampler_table(results)
+        )
+    if UPDATE_ALONE in measured:
+        yield (
+            "Update: train() with one epoch, while samplers are idle and while they collect the next rollout\n\n"
+            + update_table(results)
+        )
+    if {update_of(net, BATCH_SIZES[0]) for net in NETS} & measured:
+        yield (
+            "Update, by network and size of the minibatch: train() alone, with all threads of torch;\n"
+            "microseconds a minibatch\n\n" + sizes_table(results)
+        )
+    if END_TO_END in measured:
+        yield (
+            "Training end to end: learn() without construction, first rollout and first update (AsyncPPO in mode\n"
+            "'pipelined')\n\n" + throughput_table(results, END_TO_END)
+        )
+    if START_UP in measured:
+        yield (
+            "Start-up in a fresh process: constructor to the end of a rollout of 2 steps, and memory of all processes\n"
+            "but the learner's (PSS)\n\n" + start_up_table(results)
+        )
+    if FIRST_UPDATE in measured:
+        yield (
+            "First update in a fresh process: constructor to the end of the first update. In the first run the update\n"
+            "is compiled meanwhile, in the background; in later ones it is found on disk\n\n"
+            + first_update_table(results)
+        )
+
+
 def format_report(results: BenchmarkResults) -> str:
     """
     The report that the command prints.
@@ -151,24 +254,16 @@ def format_report(results: BenchmarkResults) -> str:
     """
     settings, machine = results.settings, results.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    sections = [
+    heading = (
         f"{settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), {machine.system}, {machine.date}, "
         f"load {machine.load:.1f} before it began\n"
         f"{versions}\n\n"
         f"{settings.samples_per_iteration:,} samples an iteration, {settings.n_epochs} epoch(s) of minibatches of "
-        f"{settings.batch_size}, MlpPolicy on the CPU\n"
+        f"{settings.batch_size}, MlpPolicy on the CPU, learner '{settings.learner}'\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns\n"
-        "'AsyncPPO, S x E' has S samplers of E environments; 'best SB3' is the fastest of SB3's VecEnvs",
-        "Collection: collect_rollouts() without training; samplers overlap with nothing (mode 'sync')\n\n"
-        + throughput_table(results, COLLECTION),
-        "Training end to end: learn() without construction and first rollout (AsyncPPO in mode 'pipelined')\n\n"
-        + throughput_table(results, END_TO_END),
-        "Update: train() with one epoch, while samplers are idle and while they collect the next rollout\n\n"
-        + update_table(results),
-        "Start-up in a fresh process: constructor to the end of a rollout of 2 steps, and memory of all processes\n"
-        "but the learner's (PSS)\n\n" + start_up_table(results),
-    ]
-    return "\n\n\n".join(sections) + "\n"
+        "'AsyncPPO, S x E' has S samplers of E environments; 'best SB3' is the fastest of SB3's VecEnvs"
+    )
+    return "\n\n\n".join([heading, *sections(results)]) + "\n"
 
 
 def write_csv(results: BenchmarkResults, path: Path) -> None:

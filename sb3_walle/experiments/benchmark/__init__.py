@@ -1,0 +1,1 @@
+"""AsyncPPO against SB3's PPO: speed, start, memory."""
