@@ -22,7 +22,8 @@ MACHINE = Machine("Abacus", 2, "Linux", {"Python": "3.11"}, "2020-01-02", 0.0)
 
 
 def cells_of(report: str, name: str) -> list[str]:
-    (line,) = [line for line in report.splitlines() if line.startswith(f"| {name} ")]
+    # The first table is that of returns.
+    line = next(line for line in report.splitlines() if line.startswith(f"| {name} "))
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 

@@ -308,3 +308,21 @@ def test_returns_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out is None
     assert settings == replace(returns.ReturnsSettings("CartPole-v1"), ppo=settings.ppo)
     assert "n_steps" not in settings.ppo
+
+
+def test_learning_curves_have_the_hyperparameters_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compare(settings: returns.ReturnsSettings, out: Path | None) -> returns.ReturnsOutcome:
+        asked.append((settings, out))
+        return returns.ReturnsOutcome(Path("runs"), "", False)
+
+    monkeypatch.setattr(returns, "compare_returns", compare)
+    assert main(["bench", "CartPole-v1", "--learning", "--seeds", "3", "--batch-size", "128"]) == 0
+    ((settings, out),) = asked
+    assert out is None
+    assert settings.modes == ("pipelined", "free")
+    assert (settings.total_timesteps, settings.n_seeds) == (300_000, 3)
+    # What 'make train' has, too.
+    assert (settings.n_samplers, settings.n_steps) == (10, 2048)
+    assert settings.ppo == {"n_steps": 2048, "batch_size": 128, "n_epochs": 10}

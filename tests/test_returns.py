@@ -42,7 +42,8 @@ class FakeTraining:
         self.runs: list[tuple[int, str]] = []
         self.ends_in_run, self.ends_with = ends_in_run, ends_with
         monkeypatch.setattr(returns, "train_once", self.train)
-        monkeypatch.setattr(returns, "plot_returns", lambda *arguments: None)
+        for name in ("plot_returns", "plot_learning_curves"):
+            monkeypatch.setattr(returns, name, lambda *arguments: None)
         monkeypatch.setattr(returns, "check_settings", lambda settings: gym.make(settings.env_id))
 
     def train(
@@ -54,7 +55,7 @@ class FakeTraining:
             if len(self.runs) == self.ends_in_run and number == 3:
                 raise self.ends_with
             # No number with a short decimal representation.
-            rows.append(BinReturn(seed, trainee.name, timesteps, number + seed / 3 + len(trainee.name), 2))
+            rows.append(BinReturn(seed, trainee.name, timesteps, number + seed / 3 + len(trainee.name), 2, number))
             on_row(rows[-1])
         return rows
 
@@ -170,6 +171,9 @@ def test_comparison_leaves_rows_report_and_figure(tmp_path: Path, capsys: pytest
     steps = sum(float(row["return"] or 0) * int(row["episodes"]) for row in rows)
     assert 0.5 * 8 * 320 < steps <= 8 * 320
     assert is_picture(outcome.directory / "returns.png")
+    assert is_picture(outcome.directory / "learning_curves.png")
+    for run in zip(*[iter(float(row["seconds"]) for row in rows)] * 5, strict=True):
+        assert run[0] > 0 and list(run) == sorted(run)
     text = (outcome.directory / "report.md").read_text()
     assert outcome.report in text and "(returns.png)" in text
     for name in names:
@@ -224,7 +228,7 @@ def test_failure_leaves_the_report_of_what_was_finished(tmp_path: Path, monkeypa
 
 
 def test_numbers_are_read_back_as_they_were(tmp_path: Path) -> None:
-    rows = [BinReturn(0, PPO_NAME, 10, 1 / 3, 3), BinReturn(0, PPO_NAME, 20, NAN, 0)]
+    rows = [BinReturn(0, PPO_NAME, 10, 1 / 3, 3, 0.1), BinReturn(0, PPO_NAME, 20, NAN, 0, 2 / 3)]
     log = ReturnsLog(tmp_path / "returns.csv", n_bins=2)
     for row in rows:
         log.add(row)
@@ -279,8 +283,8 @@ def test_line_that_was_cut_short_is_left_out(tmp_path: Path, monkeypatch: pytest
     ("text", "message"),
     [
         ("time,reward\n1,2\n", "its columns are not"),
-        ("seed,contender,timesteps,return,episodes\n0,PPO,many,1.5,3\n", "line 2 .*many"),
-        ("seed,contender,timesteps,return,episodes\n0,PPO\n", "line 2 "),
+        ("seed,contender,timesteps,return,episodes,seconds\n0,PPO,many,1.5,3,2.0\n", "line 2 .*many"),
+        ("seed,contender,timesteps,return,episodes,seconds\n0,PPO\n", "line 2 "),
     ],
 )
 def test_file_of_something_else(text: str, message: str, tmp_path: Path) -> None:
@@ -330,7 +334,7 @@ def test_run_without_final_return_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def train(trainee: Trainee, settings: ReturnsSettings, seed: int, on_row: Callable[[BinReturn], object]) -> Any:
-        rows = [BinReturn(seed, trainee.name, timesteps, NAN, 0) for timesteps in settings.bin_ends]
+        rows = [BinReturn(seed, trainee.name, timesteps, NAN, 0, 1.0) for timesteps in settings.bin_ends]
         for row in rows:
             on_row(row)
         return rows

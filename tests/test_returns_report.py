@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from returns_helpers import ASYNC_NAME, MACHINE, PPO_NAME, TINY, cells_of, is_picture
 
-from sb3_walle.experiments.returns.plot import plot_returns
-from sb3_walle.experiments.returns.report import final_returns, format_report
+from sb3_walle.experiments.returns.plot import plot_learning_curves, plot_returns
+from sb3_walle.experiments.returns.report import final_returns, format_report, time_table
 
 NAN = float("nan")
 
@@ -35,6 +35,7 @@ def test_table_and_statements() -> None:
             "AsyncPPO, 2 x 1, free": last_bins(500, 500, 500),
             "AsyncPPO, 2 x 1, new": last_bins(1234, NAN),
         },
+        {},
         MACHINE,
     )
     assert cells_of(report, PPO_NAME) == ["3", "500", "100", "-", "-"]
@@ -50,14 +51,14 @@ def test_table_and_statements() -> None:
 
 @pytest.mark.parametrize(("scale", "shown"), [(1e6, "2,000,000"), (1, "2.000"), (0.01, "0.02000"), (0, "0")])
 def test_small_returns_have_decimals(scale: float, shown: str) -> None:
-    report = format_report(TINY, {PPO_NAME: last_bins(scale, 3 * scale)}, MACHINE)
+    report = format_report(TINY, {PPO_NAME: last_bins(scale, 3 * scale)}, {}, MACHINE)
     assert cells_of(report, PPO_NAME)[1] == shown
 
 
 def test_report_of_nothing() -> None:
-    assert "No run has been finished" in format_report(TINY, {}, MACHINE)
-    assert cells_of(format_report(TINY, {ASYNC_NAME: last_bins(1, 2)}, MACHINE), ASYNC_NAME)[0] == "2"
-    assert cells_of(format_report(TINY, {PPO_NAME: last_bins(NAN)}, MACHINE), PPO_NAME)[:2] == ["0", "-"]
+    assert "No run has been finished" in format_report(TINY, {}, {}, MACHINE)
+    assert cells_of(format_report(TINY, {ASYNC_NAME: last_bins(1, 2)}, {}, MACHINE), ASYNC_NAME)[0] == "2"
+    assert cells_of(format_report(TINY, {PPO_NAME: last_bins(NAN)}, {}, MACHINE), PPO_NAME)[:2] == ["0", "-"]
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,17 @@ def test_report_of_nothing() -> None:
 def test_figure_of_gaps(curves: dict[str, np.ndarray], tmp_path: Path) -> None:
     plot_returns(TINY, curves, tmp_path / "returns.png")
     assert is_picture(tmp_path / "returns.png")
+    seconds = {name: np.full_like(runs, 60.0).cumsum(axis=1) for name, runs in curves.items()}
+    plot_learning_curves(TINY, curves, seconds, tmp_path / "learning_curves.png")
+    assert is_picture(tmp_path / "learning_curves.png")
+
+
+def test_times_are_compared_at_the_end_of_runs() -> None:
+    seconds = {
+        PPO_NAME: np.array([[9.0, 600.0], [1.0, 60.0], [2.0, 120.0]]),
+        ASYNC_NAME: np.array([[9.0, 12.0], [9.0, 24.0], [9.0, 36.0]]),
+    }
+    table = time_table(seconds, PPO_NAME)
+    assert cells_of(table, PPO_NAME) == ["2.00", "1.00 to 10.00", "1.00x"]
+    assert cells_of(table, ASYNC_NAME) == ["0.40", "0.20 to 0.60", "5.00x"]
+    assert cells_of(time_table({ASYNC_NAME: seconds[ASYNC_NAME]}, PPO_NAME), ASYNC_NAME)[-1] == "-"

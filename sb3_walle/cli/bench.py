@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_walle.cli.arguments import LEARNERS, add_option, integer
+from sb3_walle.cli.returns import report_outcome
 
 # What can be measured by itself, and what that is.
 PARTS = {
@@ -15,9 +16,12 @@ PARTS = {
     "end-to-end": "training",
     "start": "time and memory until experience comes, and time to the first update",
 }
+# By default about as many as there are iterations.
+LEARNING_BINS = 15
 EXAMPLE = """\
 example:
   sb3-walle bench HalfCheetah-v4 --n-samplers 10 --repeats 3 --out bench.csv
+  sb3-walle bench HalfCheetah-v4 --learning
 """
 
 
@@ -33,7 +37,7 @@ def add_command(commands: Any) -> None:
         description="Measure AsyncPPO against SB3's PPO with DummyVecEnv and SubprocVecEnv: collection\n"
         "alone, training end to end, one policy update, start-up and memory, and the share\n"
         "of what the CPUs could simulate at most. The contenders take turns; what is\n"
-        "reported are medians over the repeats.",
+        "reported are medians over the repeats. With --learning, learning curves instead.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,13 +68,54 @@ def add_command(commands: Any) -> None:
     measuring.add_argument("--parts", default=list(PARTS), help=text, nargs="+", choices=PARTS, metavar=names)
     option(measuring, "--repeats", 3, 1, "times to measure everything")
     option(measuring, "--iterations", 3, 1, "iterations of each measurement, after one to warm up")
-    text = "also write every single measurement to this file"
-    measuring.add_argument("--out", type=Path, metavar="FILE.csv", help=text)
+    text = "CSV file for every single measurement; with --learning, directory for the results"
+    measuring.add_argument("--out", type=Path, metavar="PATH", help=text)
+
+    text = "For returns at equal steps, with more options, see 'sb3-walle returns'."
+    learning = parser.add_argument_group("learning curves", text)
+    text = (
+        "train AsyncPPO (pipelined and free) and SB3's PPO; plot returns against steps and minutes"
+    )
+    learning.add_argument("--learning", action="store_true", help=text)
+    option(learning, "--timesteps", 300_000, 1, "environment steps of each run, all environments together")
+    option(learning, "--seeds", 5, 2, "runs of each contender, with the seeds 0, 1, 2, ...")
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """
     Measure as the arguments say, and print the report.
+
+    :param arguments: the parsed command line
+    :return: exit code
+    """
+    return compare_learning(arguments) if arguments.learning else measure(arguments)
+
+
+def compare_learning(arguments: argparse.Namespace) -> int:
+    """
+    Train whom the arguments say, and print the report.
+
+    :param arguments: the parsed command line
+    :return: exit code
+    """
+    from sb3_walle.experiments.returns.comparison import ReturnsSettings, compare_returns
+
+    n_steps = max(1, arguments.samples_per_iteration // arguments.n_samplers)
+    settings = ReturnsSettings(
+        env_id=arguments.env,
+        total_timesteps=arguments.timesteps,
+        n_seeds=arguments.seeds,
+        n_samplers=arguments.n_samplers,
+        modes=("pipelined", "free"),
+        n_bins=LEARNING_BINS,
+        ppo={"n_steps": n_steps, "batch_size": arguments.batch_size, "n_epochs": arguments.n_epochs},
+    )
+    return report_outcome(compare_returns(settings, arguments.out))
+
+
+def measure(arguments: argparse.Namespace) -> int:
+    """
+    Measure speed, start and memory, and print the report.
 
     :param arguments: the parsed command line
     :return: exit code

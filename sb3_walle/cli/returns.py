@@ -2,9 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sb3_walle.cli.arguments import INTERRUPTED, MODES, add_option, add_ppo_options, integer
+
+if TYPE_CHECKING:
+    from sb3_walle.experiments.returns.comparison import ReturnsOutcome
 
 EXAMPLE = """\
 example:
@@ -24,8 +27,9 @@ def add_command(commands: Any) -> None:
         description="Train SB3's PPO with DummyVecEnv and AsyncPPO, with as many environments, the same\n"
         "hyperparameters and the same seeds, and compare their returns at equal numbers of\n"
         "steps. The contenders take turns, seed by seed. Leaves a directory with returns.csv,\n"
-        "report.md and returns.png. Ctrl-C ends it early; with --out and the same directory it\n"
-        "goes on, also with more seeds or other modes.",
+        "report.md, returns.png and learning_curves.png, which shows minutes, too. Ctrl-C ends\n"
+        "it early; with --out and the same directory it goes on, also with more seeds or other\n"
+        "modes.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,9 +81,18 @@ def run_command(arguments: argparse.Namespace) -> int:
         n_bins=ppo.pop("bins"),
         ppo={name: value for name, value in ppo.items() if name not in ("command", "run", "out") and value is not None},
     )
-    outcome = compare_returns(settings, arguments.out)
+    return report_outcome(compare_returns(settings, arguments.out))
+
+
+def report_outcome(outcome: "ReturnsOutcome") -> int:
+    """
+    Print what came out.
+
+    :param outcome: how a comparison of returns ended
+    :return: exit code
+    """
     print(outcome.report)
-    print(f"Returns, report and figure are in\n  {outcome.directory}")
+    print(f"Returns, report and figures are in\n  {outcome.directory}")
     if outcome.interrupted:
         print(f"Interrupted: the same command with '--out {outcome.directory}' goes on")
     return INTERRUPTED if outcome.interrupted else 0

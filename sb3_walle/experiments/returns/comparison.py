@@ -17,7 +17,7 @@ from sb3_walle.experiments.contenders import running
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.machine import describe_machine
 from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
-from sb3_walle.experiments.returns.plot import plot_returns
+from sb3_walle.experiments.returns.plot import plot_learning_curves, plot_returns
 from sb3_walle.experiments.returns.report import final_returns, format_mean, format_report, format_settings
 from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, train_once, trainees
 from sb3_walle.experiments.training import SETTINGS, create_run_directory
@@ -27,6 +27,7 @@ __all__ = ["ReturnsOutcome", "ReturnsSettings", "compare_returns"]
 RETURNS = "returns.csv"
 REPORT = "report.md"
 FIGURE = "returns.png"
+LEARNING_CURVES = "learning_curves.png"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ def compare_returns(settings: ReturnsSettings, out: Path | None = None) -> Retur
     machine = describe_machine()
 
     def save_report() -> str:
-        report = format_report(settings, log.curves(), machine)
-        (directory / REPORT).write_text(f"# Returns on {settings.env_id}\n\n{report}\n![Returns]({FIGURE})\n")
+        report = format_report(settings, log.curves(), log.seconds(), machine)
+        figures = f"![Returns]({FIGURE})\n\n![Learning curves]({LEARNING_CURVES})\n"
+        (directory / REPORT).write_text(f"# Returns on {settings.env_id}\n\n{report}\n{figures}")
         plot_returns(settings, log.curves(), directory / FIGURE)
+        plot_learning_curves(settings, log.curves(), log.seconds(), directory / LEARNING_CURVES)
         return report
 
     print(introduction(settings, env, directory), file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -11,7 +11,7 @@ import numpy as np
 
 from sb3_walle.experiments.environments import UsageError
 
-COLUMNS = ("seed", "contender", "timesteps", "return", "episodes")
+COLUMNS = ("seed", "contender", "timesteps", "return", "episodes", "seconds")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class BinReturn:
     :param timesteps: the bin's last step, all environments together; it begins after the last step of the bin before
     :param mean_return: mean return of the episodes that ended in the bin, NaN if none did
     :param n_episodes: how many ended in it
+    :param seconds: time since the run began, with the construction of the algorithm and its environments
     """
 
     seed: int
@@ -31,6 +32,7 @@ class BinReturn:
     timesteps: int
     mean_return: float
     n_episodes: int
+    seconds: float
 
 
 def format_row(row: BinReturn) -> list[object]:
@@ -40,7 +42,7 @@ def format_row(row: BinReturn) -> list[object]:
     """
     # A number's shortest representation is read back as the same number.
     mean_return = "" if math.isnan(row.mean_return) else repr(float(row.mean_return))
-    return [row.seed, row.contender, row.timesteps, mean_return, row.n_episodes]
+    return [row.seed, row.contender, row.timesteps, mean_return, row.n_episodes, repr(float(row.seconds))]
 
 
 def parse_row(cells: Sequence[str]) -> BinReturn:
@@ -49,8 +51,9 @@ def parse_row(cells: Sequence[str]) -> BinReturn:
     :return: returns of a bin
     :raises ValueError: if they are something else
     """
-    seed, contender, timesteps, mean_return, n_episodes = cells
-    return BinReturn(int(seed), contender, int(timesteps), float(mean_return or "nan"), int(n_episodes))
+    seed, contender, timesteps, mean_return, n_episodes, seconds = cells
+    returns = float(mean_return or "nan"), int(n_episodes)
+    return BinReturn(int(seed), contender, int(timesteps), *returns, float(seconds))
 
 
 def read_rows(path: Path) -> list[BinReturn]:
@@ -124,11 +127,21 @@ class ReturnsLog:
         :return: of each contender, in the order in which they began, the mean returns of all finished runs,
             ``[n_seeds, n_bins]``; NaN where no episode ended
         """
-        curves: dict[str, list[list[float]]] = {}
+        return self._of_finished_runs(lambda row: row.mean_return)
+
+    def seconds(self) -> dict[str, np.ndarray]:
+        """
+        :return: of each contender, as in :meth:`curves`, how long all finished runs took until the end of each bin,
+            ``[n_seeds, n_bins]``
+        """
+        return self._of_finished_runs(lambda row: row.seconds)
+
+    def _of_finished_runs(self, value: Callable[[BinReturn], float]) -> dict[str, np.ndarray]:
+        values: dict[str, list[list[float]]] = {}
         for (seed, contender), rows in self._runs.items():
             if self.is_finished(seed, contender):
-                curves.setdefault(contender, []).append([row.mean_return for row in rows])
-        return {contender: np.array(runs) for contender, runs in curves.items()}
+                values.setdefault(contender, []).append([value(row) for row in rows])
+        return {contender: np.array(runs) for contender, runs in values.items()}
 
     @staticmethod
     def _write(file: TextIO, rows: Iterable[BinReturn]) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sb3_walle.experiments.benchmark.report import MISSING
+from sb3_walle.experiments.benchmark.report import MISSING, format_ratio
 from sb3_walle.experiments.machine import Machine
 from sb3_walle.experiments.returns.seed_noise import CONFIDENCE, Difference, compare_means
 from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, trainees
 
 SIGNIFICANT_DIGITS = 4
+TIME = "Minutes: medians, from the constructor to the last step, of runs that took place one after the other."
 
 
 def final_returns(curves: np.ndarray) -> np.ndarray:
@@ -149,12 +150,32 @@ def format_machine(machine: Machine) -> str:
     return f"- {machine.n_cpus} CPUs ({machine.processor}), {machine.system}, {machine.date}\n- {versions}"
 
 
-def format_report(settings: ReturnsSettings, curves: Mapping[str, np.ndarray], machine: Machine) -> str:
+def time_table(seconds: Mapping[str, np.ndarray], reference: str) -> str:
+    """
+    How long runs took.
+
+    :param seconds: of each contender, how long its runs took until the end of each bin, ``[n_seeds, n_bins]``
+    :param reference: whom the others are compared with
+    :return: the table
+    """
+    medians = {name: float(np.median(runs[:, -1])) for name, runs in seconds.items()}
+    base = medians.get(reference)
+    rows = []
+    for name, runs in seconds.items():
+        low, high = (f"{value / 60:,.2f}" for value in (runs[:, -1].min(), runs[:, -1].max()))
+        rows.append([name, f"{medians[name] / 60:,.2f}", f"{low} to {high}", format_ratio(base, medians[name])])
+    return format_markdown_table(["", "minutes a run", "fastest to slowest", "times as fast"], rows)
+
+
+def format_report(
+    settings: ReturnsSettings, curves: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray], machine: Machine
+) -> str:
     """
     The report that the command prints.
 
     :param settings: what was compared
     :param curves: mean returns of the bins of each contender's finished runs, ``[n_seeds, n_bins]``
+    :param seconds: how long these runs took until the end of each bin, ``[n_seeds, n_bins]``
     :param machine: where
     :return: the text, in Markdown
     """
@@ -166,5 +187,6 @@ def format_report(settings: ReturnsSettings, curves: Mapping[str, np.ndarray], m
     others = [name for name in finals if name != reference]
     differences = {name: compare_means(finals[name], finals.get(reference, np.array([]))) for name in others}
     statements = "\n".join(f"- {statement(name, reference, differences[name])}" for name in others)
-    sections = [heading, returns_table(finals, differences), statements, explanation(settings)]
+    table = returns_table(finals, differences)
+    sections = [heading, table, statements, explanation(settings), time_table(seconds, reference), TIME]
     return "\n\n".join(filter(None, sections)) + "\n"

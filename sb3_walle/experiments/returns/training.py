@@ -1,5 +1,6 @@
 """The runs of a comparison of returns: who trains with which arguments, and the returns of each bin of steps."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -183,14 +184,16 @@ def train_once(
     :return: the returns of all bins
     """
     rows: list[BinReturn] = []
+    start = time.perf_counter()
 
     def on_bin(timesteps: int, returns: list[float]) -> None:
         mean_return = float(np.mean(returns)) if returns else float("nan")
-        rows.append(BinReturn(seed, trainee.name, timesteps, mean_return, len(returns)))
+        seconds = round(time.perf_counter() - start, 3)
+        rows.append(BinReturn(seed, trainee.name, timesteps, mean_return, len(returns), seconds))
         on_row(rows[-1])
 
     with running(trainee.contender, settings.env_id, trainee.mode, seed=seed, **trainee.arguments) as model:
-        # How long it takes is not compared, and networks this small are faster with one thread on a busy machine.
+        # Networks this small are faster with one thread, in SB3 as well.
         th.set_num_threads(1)
         model.learn(settings.total_timesteps, callback=ReturnRecorder(settings.bin_ends, on_bin))
     return rows
