@@ -14,6 +14,7 @@ PARTS = {
     "update": "an update of the policy, alone and while samplers collect",
     "sizes": "updates of several networks with minibatches of 64 to 4096",
     "end-to-end": "training",
+    "iteration": "where the time of training goes",
     "start": "time and memory until experience comes, and time to the first update",
 }
 # By default about as many as there are iterations.
@@ -73,9 +74,7 @@ def add_command(commands: Any) -> None:
 
     text = "For returns at equal steps, with more options, see 'sb3-walle returns'."
     learning = parser.add_argument_group("learning curves", text)
-    text = (
-        "train AsyncPPO (pipelined and free) and SB3's PPO; plot returns against steps and minutes"
-    )
+    text = "train AsyncPPO (pipelined and free) and SB3's PPO; plot returns against steps and minutes"
     learning.add_argument("--learning", action="store_true", help=text)
     option(learning, "--timesteps", 300_000, 1, "environment steps of each run, all environments together")
     option(learning, "--seeds", 5, 2, "runs of each contender, with the seeds 0, 1, 2, ...")

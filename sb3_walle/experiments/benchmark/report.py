@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sb3_walle.experiments.benchmark.iteration import PHASES, REST
 from sb3_walle.experiments.benchmark.results import (
     COLLECTION,
     COMPILED,
@@ -18,6 +19,7 @@ from sb3_walle.experiments.benchmark.results import (
     UPDATE_ALONE,
     UPDATE_WHILE_COLLECTING,
     BenchmarkResults,
+    iteration_part,
     update_of,
 )
 from sb3_walle.experiments.benchmark.update_sizes import BATCH_SIZES, NETS
@@ -167,6 +169,20 @@ def sampler_table(results: BenchmarkResults) -> str:
     return format_table(["microseconds a step", "total", "environment", "sampler"], rows)
 
 
+def iteration_table(results: BenchmarkResults) -> str:
+    """
+    What an iteration's time is spent on.
+
+    :param results: the numbers
+    :return: the table
+    """
+    name = results.async_contenders[0]
+    found = {phase: results.median(iteration_part(phase), name) for phase in (*PHASES, REST)}
+    total = sum(value for value in found.values() if value is not None)
+    rows = [[phase, format_number(value, 1), format_share(value, total)] for phase, value in found.items()]
+    return format_table([name, "milliseconds", "share"], [*rows, ["iteration", format_number(total, 1), "100%"]])
+
+
 def start_up_table(results: BenchmarkResults) -> str:
     """
     Time and memory that starting takes.
@@ -232,6 +248,8 @@ def sections(results: BenchmarkResults) -> Iterator[str]:
             "Training end to end: learn() without construction, first rollout and first update (AsyncPPO in mode\n"
             "'pipelined')\n\n" + throughput_table(results, END_TO_END)
         )
+    if iteration_part(REST) in measured:
+        yield "An iteration of training, on the learner's side, under Python's profiler\n\n" + iteration_table(results)
     if START_UP in measured:
         yield (
             "Start-up in a fresh process: constructor to the end of a rollout of 2 steps, and memory of all processes\n"

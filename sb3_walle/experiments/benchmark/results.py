@@ -20,6 +20,14 @@ SAMPLER_ENV_STEP = "a sampler's step, of which the environment (microseconds)"
 EAGER, COMPILED = "SB3", "compiled"
 
 
+def iteration_part(phase: str) -> str:
+    """
+    :param phase: what is done in an iteration
+    :return: the quantity that tells how long
+    """
+    return f"iteration: {phase} (milliseconds)"
+
+
 def first_run(contender: str) -> str:
     """
     :param contender: name of a configuration of AsyncPPO

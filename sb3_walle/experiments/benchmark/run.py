@@ -9,6 +9,7 @@ from typing import TypeAlias
 from gymnasium import spaces
 
 from sb3_walle.env_sources import available_cpus
+from sb3_walle.experiments.benchmark.iteration import measure_iteration
 from sb3_walle.experiments.benchmark.physical_limit import measure_physical_limit
 from sb3_walle.experiments.benchmark.results import (
     COLLECTION,
@@ -26,6 +27,7 @@ from sb3_walle.experiments.benchmark.results import (
     BenchmarkResults,
     Measurement,
     first_run,
+    iteration_part,
     update_of,
 )
 from sb3_walle.experiments.benchmark.sampler_step import measure_sampler_step
@@ -103,6 +105,7 @@ def measure(settings: BenchmarkSettings) -> Iterator[Found]:
         "update": updates,
         "sizes": update_sizes,
         "end-to-end": trainings,
+        "iteration": iterations,
         "start": starts,
     }
     for part, measured in measures.items():
@@ -172,6 +175,16 @@ def trainings(settings: BenchmarkSettings) -> Iterator[Found]:
     """
     for contender in contenders(settings):
         yield END_TO_END, contender.name, measure_end_to_end(contender, settings)
+
+
+def iterations(settings: BenchmarkSettings) -> Iterator[Found]:
+    """
+    :param settings: what to measure
+    :return: what an iteration's time is spent on
+    """
+    contender = async_contenders(settings)[0]
+    for phase, milliseconds in measure_iteration(contender, settings).items():
+        yield iteration_part(phase), contender.name, milliseconds
 
 
 def starts(settings: BenchmarkSettings) -> Iterator[Found]:
