@@ -100,7 +100,9 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         self._learner().plan(n_updates)
 
     def _update(self) -> None:
-        self._learner().train(self.policy_version + 1, super()._update)
+        updates = self._learner()
+        updates.train(self.policy_version + 1, super()._update)
+        self.logger.record("async/compiled_update", int(updates.is_compiled))
 
     def __exit__(self, *exception: object) -> None:
         if self._updates is not None:

@@ -30,6 +30,7 @@ OWN = {
     "async/sampler_steps_per_second",
     "async/queue_fill",
     "async/restarts",
+    "async/compiled_update",
 }
 # What depends on the clock.
 MEASURED = {"time/fps", "time/time_elapsed"}
