@@ -1,6 +1,7 @@
-"""What holds for every test: one thread for torch, and no process is left behind."""
+"""What holds for every test: one thread for torch, programs of its own, and no process is left behind."""
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,23 @@ from pathlib import Path
 import pytest
 import torch as th
 
+from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _single_threaded() -> None:
     """The networks of tests are so small that a second thread only gets in the way of the samplers."""
     th.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds what the user has compiled, or leaves anything there. Tests that run in parallel share theirs."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DIRECTORY_VARIABLE, str(run / "programs-of-this-run"))
+        yield
 
 
 def child_processes() -> set[int]:

@@ -2,9 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -20,7 +20,7 @@ ADVICE = (
 
 
 @contextlib.contextmanager
-def finite_updates(policy: ActorCriticPolicy, update: int, first_minibatch: int = 1) -> Iterator[None]:
+def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
     """
     Around an algorithm's ``train()``, stops it before an optimizer step whose loss or gradients are not finite.
 
@@ -34,10 +34,9 @@ def finite_updates(policy: ActorCriticPolicy, update: int, first_minibatch: int 
 
     :param policy: the policy that is updated
     :param update: number of the update, from 1
-    :param first_minibatch: number of the first minibatch
     :raises NonFiniteError: if the loss, a gradient, or the norm of all gradients is NaN or infinite
     """
-    watch = _UpdateWatch(policy, update, first_minibatch)
+    watch = _UpdateWatch(policy, update, minibatch=1)
     value_net = getattr(policy, "value_net", None)
     with contextlib.ExitStack() as stack:
         stack.callback(policy.optimizer.register_step_pre_hook(watch.before_step).remove)
@@ -45,6 +44,28 @@ def finite_updates(policy: ActorCriticPolicy, update: int, first_minibatch: int 
             stack.callback(value_net.register_forward_hook(_as_watched).remove)
         stack.callback(_watch.reset, _watch.set(watch))
         yield
+
+
+def stop_at_minibatch(
+    policy: ActorCriticPolicy, update: int, minibatch: int, loss: Callable[[], th.Tensor]
+) -> NoReturn:
+    """
+    Say of a minibatch, of which it is known that something is not finite in it, what that is.
+
+    :param policy: the policy that is updated
+    :param update: number of the update, from 1
+    :param minibatch: number of the minibatch
+    :param loss: computes the loss
+    :raises NonFiniteError: always
+    """
+    watch = _UpdateWatch(policy, update, minibatch)
+    policy.optimizer.zero_grad()
+    value = loss()
+    watch.before_backward(value)
+    value.backward()
+    watch.after_backward()
+    # Rounding may decide whether a number overflows.
+    watch.stop("the loss or a gradient is not finite")
 
 
 class _UpdateWatch:
@@ -66,7 +87,7 @@ class _UpdateWatch:
     def before_backward(self, loss: th.Tensor) -> None:
         value = loss.item()
         if not math.isfinite(value):
-            self._stop(f"the loss is {value}")
+            self.stop(f"the loss is {value}")
 
     def after_backward(self) -> None:
         self._check_gradients()
@@ -86,10 +107,10 @@ class _UpdateWatch:
             return
         names = [name for name, gradient in gradients.items() if not th.isfinite(gradient).all()]
         if names:
-            self._stop(f"there are NaN or infinite numbers in the gradients of {_first_names(names)}")
-        self._stop("the norm of the gradients is infinite, though each of them is finite")
+            self.stop(f"there are NaN or infinite numbers in the gradients of {_first_names(names)}")
+        self.stop("the norm of the gradients is infinite, though each of them is finite")
 
-    def _stop(self, reason: str) -> None:
+    def stop(self, reason: str) -> NoReturn:
         # Batch normalization notes what it sees in the forward pass already.
         with th.no_grad():
             for buffer, good in zip(self._buffers, self._good_buffers, strict=True):

@@ -74,6 +74,8 @@ class PPOLearner:
             # From the same seed the same numbers come, whatever the timing: no update may be eager or compiled by
             # chance. Only the number of updates decides, and the first one waits for the compiler.
             self._must_wait = self._seconds_to_come(EAGER_SECONDS * self._minibatches_per_update()) >= WORTH_COMPILING
+            if not self._must_wait:
+                self.close()
         self._consider()
 
     def train(self, number: int, eagerly: Callable[[], None]) -> None:
@@ -84,7 +86,6 @@ class PPOLearner:
         :param eagerly: makes it as SB3 does
         :raises NonFiniteError: if the algorithm checks for NaN and a loss or gradient is not finite
         """
-        started = time.perf_counter()
         program = self._program()
         self.is_compiled = program is not None
         if program is not None:
@@ -94,6 +95,7 @@ class PPOLearner:
                 self._refuse(reason)
                 self.is_compiled = False
         if not self.is_compiled:
+            started = time.perf_counter()
             eagerly()
             self._eager_seconds += time.perf_counter() - started
             self._n_eager += 1
@@ -147,10 +149,16 @@ class PPOLearner:
         """Trace the step, unless that was done and nothing has changed since."""
         try:
             key = what_decides(self._algorithm)
-            if key == self._key:
-                return
-            self.close()
-            self._key, self._reason = key, None
+        except Unsupported as reason:
+            # Whatever comes next is another one, even if it is the one before.
+            self._key = None
+            self._refuse(reason)
+            return
+        if key == self._key:
+            return
+        self.close()
+        self._key, self._reason = key, None
+        try:
             self._compilation = Compilation(trace_ppo(self._algorithm))
         except Unsupported as reason:
             self._refuse(reason)

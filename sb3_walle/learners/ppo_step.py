@@ -116,17 +116,11 @@ class PPOStep:
         fixed, minibatch = rest[: len(self.tensors.fixed)], rest[len(self.tensors.fixed) :]
         parameters = [view.detach().requires_grad_() for view in self.layout.views(state.parameters)]
         buffers = [buffer.clone() for buffer in state.buffers]
-        versions = [buffer._version for buffer in buffers]
         with th.enable_grad():
             objective, new_buffers = self._objective([*parameters, *fixed], buffers, minibatch)
             gradients = th.autograd.grad(objective.loss, parameters)
-        changed = [
-            (old, new)
-            for old, copy, version, new in zip(state.buffers, buffers, versions, new_buffers, strict=True)
-            if new is not copy or new._version != version
-        ]
         with th.no_grad():
-            return self._step(state, objective, FlatLayout.flatten(gradients), changed, minibatch)
+            return self._step(state, objective, FlatLayout.flatten(gradients), new_buffers, minibatch)
 
     def objective(self, minibatch: Sequence[th.Tensor]) -> Objective:
         """
@@ -153,7 +147,7 @@ class PPOStep:
         state: StepState,
         objective: Objective,
         gradient: th.Tensor,
-        changed_buffers: list[tuple[th.Tensor, th.Tensor]],
+        new_buffers: list[th.Tensor],
         minibatch: Sequence[th.Tensor],
     ) -> tuple[th.Tensor]:
         kl_limit, require_finite, max_grad_norm = minibatch[-2].unbind()
@@ -165,13 +159,15 @@ class PPOStep:
         approx_kl = objective.statistics[STATISTICS.index("approx_kl")]
         is_finite = th.isfinite(objective.loss.detach()) & th.isfinite(norm)
         is_spoilt = (require_finite > 0) & ~is_finite
-        outcome = th.where(is_spoilt, NOT_FINITE, th.where(approx_kl > kl_limit, KL_TOO_LARGE, DONE)).to(norm.dtype)
+        # SB3 looks at the divergence first, before it differentiates the loss.
+        outcome = th.where(approx_kl > kl_limit, KL_TOO_LARGE, th.where(is_spoilt, NOT_FINITE, DONE)).to(norm.dtype)
 
         olds, news = (state.parameters, *state.moments, state.gradient), (parameters, *moments, gradient)
         for old, new in zip(olds, news, strict=True):
             old.copy_(th.where(outcome == DONE, new, old))
         # The forward pass that finds the divergence too large leaves its traces in buffers, as in SB3.
-        for old, new in changed_buffers:
+        # Which buffers have changed cannot be known: batch normalization does not count versions.
+        for old, new in zip(state.buffers, new_buffers, strict=True):
             old.copy_(th.where(outcome != NOT_FINITE, new, old))
         return (th.stack([*objective.statistics, norm, outcome]),)
 

@@ -12,7 +12,7 @@ from sb3_walle.learners.flat import FlatLayout
 from sb3_walle.learners.minibatches import check_buffer, example_minibatch, observation_keys
 from sb3_walle.learners.ppo_objective import COEFFICIENTS, PPOVariant
 from sb3_walle.learners.ppo_step import LIMITS, PolicyTensors, PPOStep, StepState, policy_tensors
-from sb3_walle.learners.trace import copied_policy, has_hooks, traced
+from sb3_walle.learners.trace import copied_policy, has_hooks, random_states_kept, traced
 
 N_ADAM_COEFFICIENTS = 3
 
@@ -79,8 +79,10 @@ def trace_ppo(algorithm: PPO) -> TracedStep:
     policy, buffer = algorithm.policy, algorithm.rollout_buffer
     check_buffer(buffer)
     adam, variant = AdamSettings.of(policy.optimizer), _variant(algorithm)
-    copied = copied_policy(policy)
-    copied.set_training_mode(True)
+    copied, probed = copied_policy(policy), copied_policy(policy)
+    for each in (copied, probed):
+        # As it is during an update. After a rollout it is in evaluation mode.
+        each.set_training_mode(True)
     batch_size = minibatch_size(algorithm)
     dtype = next(policy.parameters()).dtype
     numbers = (len(COEFFICIENTS), len(LIMITS), N_ADAM_COEFFICIENTS)
@@ -90,10 +92,9 @@ def trace_ppo(algorithm: PPO) -> TracedStep:
     def step(of: th.nn.Module, tensors: PolicyTensors, layout: FlatLayout) -> PPOStep:
         return PPOStep(of, tensors, layout, observation_keys(buffer), variant, adam)  # type: ignore[arg-type]
 
-    probe = step(copied, PolicyTensors((), (), ()), FlatLayout([]))
-    # If it draws random numbers, the next ones must not be others for that.
-    with th.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
-        tensors = policy_tensors(policy, copied, lambda: probe.objective(minibatch).loss)
+    probe = step(probed, PolicyTensors((), (), ()), FlatLayout([]))
+    with random_states_kept(policy.device):
+        tensors = policy_tensors(policy, probed, lambda: probe.objective(minibatch).loss)
     parameters, buffers = dict(policy.named_parameters()), dict(policy.named_buffers())
     trained = [parameters[name] for name in tensors.trained]
     layout = FlatLayout(trained)
@@ -102,7 +103,8 @@ def trace_ppo(algorithm: PPO) -> TracedStep:
     state = StepState(vector, moments, vector, tuple(buffers[name] for name in tensors.buffers))
     fixed = [parameters[name].detach() for name in tensors.fixed]
     inputs = [*state.clone().tensors(), *fixed, *minibatch]
-    graph = traced(step(copied_policy(policy), tensors, layout), inputs)
+    with random_states_kept(policy.device):
+        graph = traced(step(copied, tensors, layout), inputs)
     return TracedStep(step(policy, tensors, layout), graph, inputs, batch_size)
 
 

@@ -1,6 +1,7 @@
 """A whole update of PPO, minibatch after minibatch, with a step that somebody has compiled."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch as th
@@ -8,7 +9,7 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.learners.adam import AdamSettings, AdamState
-from sb3_walle.learners.finite import finite_updates
+from sb3_walle.learners.finite import stop_at_minibatch
 from sb3_walle.learners.flat import FlatLayout
 from sb3_walle.learners.minibatch_loop import MinibatchLoop, Program
 from sb3_walle.learners.minibatches import RolloutMinibatches
@@ -120,8 +121,11 @@ class PPOUpdate:
 
     def _write(self, loop: MinibatchLoop, n_steps_before: int) -> None:
         """Put the results, of as many minibatches as were done, where SB3 has them."""
+        self.n_minibatches = len(loop.statistics)
         if loop.n_steps == 0:
             return
+        # Parameters that get no gradient any more keep none of an update before.
+        self._algorithm.policy.optimizer.zero_grad()
         layout, state = self._step.layout, loop.state
         with th.no_grad():
             for parameter, value, gradient in zip(
@@ -130,32 +134,32 @@ class PPOUpdate:
                 parameter.copy_(value)
                 parameter.grad = gradient
         self._optimizer_state.write(n_steps_before + loop.n_steps, state.moments)
-        self.n_minibatches = len(loop.statistics)
 
     def _report_early_stop(self, epoch: int, loop: MinibatchLoop) -> None:
         if self._algorithm.verbose >= 1:
             approx_kl = loop.statistics[-1][STATISTICS.index("approx_kl")].item()
             print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
 
-    def _raise_non_finite(self, loop: MinibatchLoop, number: int) -> None:
+    def _raise_non_finite(self, loop: MinibatchLoop, number: int) -> NoReturn:
         """Do the minibatch again, eagerly and under observation, to find out what is not finite in it."""
-        policy = self._algorithm.policy
-        with finite_updates(policy, number, first_minibatch=loop.n_steps + 1):
-            self._step.objective(loop.last_minibatch).loss.backward()
+        policy, minibatch = self._algorithm.policy, loop.last_minibatch
+        stop_at_minibatch(policy, number, loop.n_steps + 1, lambda: self._step.objective(minibatch).loss)
 
     def _record(self, loop: MinibatchLoop) -> None:
         algorithm = self._algorithm
-        table = th.stack(loop.statistics).cpu().numpy()
+        # SB3 averages Python's numbers, in double precision, but for the divergence. Loggers print the two differently.
+        table = th.stack(loop.statistics).cpu().numpy().astype(np.float64)
         if not np.isfinite(table).all():
             # Where SB3 would have found out at the next minibatch, by the checks of the distributions.
             with th.no_grad():
                 self._step.objective(loop.last_minibatch)
         found = {name: table[:, column] for column, name in enumerate(STATISTICS)}
+        approx_kl = found["approx_kl"].astype(np.float32)
         buffer, logger = algorithm.rollout_buffer, algorithm.logger
         logger.record("train/entropy_loss", np.mean(found["entropy_loss"]))
         logger.record("train/policy_gradient_loss", np.mean(found["policy_gradient_loss"]))
         logger.record("train/value_loss", np.mean(found["value_loss"]))
-        logger.record("train/approx_kl", np.mean(found["approx_kl"][-loop.n_in_last_epoch :]))
+        logger.record("train/approx_kl", np.mean(approx_kl[-loop.n_in_last_epoch :]))
         logger.record("train/clip_fraction", np.mean(found["clip_fraction"]))
         logger.record("train/loss", found["loss"][-1].item())
         variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())

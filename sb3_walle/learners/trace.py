@@ -5,6 +5,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch.fx import GraphModule
@@ -64,7 +65,24 @@ def has_hooks(policy: BasePolicy) -> bool:
     :return: whether somebody wants to be told when a part of it, or its optimizer, is at work
     """
     parts = [*policy.modules(), *policy.parameters(), policy.optimizer]
-    return any(getattr(part, name, None) for part in parts for name in _HOOKS)
+    are_own = any(getattr(part, name, None) for part in parts for name in _HOOKS)
+    # Those that debuggers and profilers put on all modules there are.
+    return are_own or th.nn.modules.module._has_any_global_hook()
+
+
+@contextlib.contextmanager
+def random_states_kept(device: th.device) -> Iterator[None]:
+    """
+    Whatever random numbers are drawn, those that come next are the same as ever.
+
+    :param device: where random numbers may be drawn, besides the CPU
+    """
+    numpy_state = np.random.get_state()
+    try:
+        with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
 
 
 class _NoOptimizer:
@@ -76,6 +94,7 @@ _HOOKS = (
     "_forward_pre_hooks",
     "_backward_hooks",
     "_backward_pre_hooks",
+    "_post_accumulate_grad_hooks",
     "_optimizer_step_pre_hooks",
     "_optimizer_step_post_hooks",
 )

@@ -71,9 +71,14 @@ class Blueprint:
     @cached_property
     def key(self) -> str:
         """A name that no other program has: that of the graph, of this machine's kind, and of this torch."""
-        constants = {name: tensor.numpy().tobytes() for name, tensor in self.graph.constants.items()}
+        constants = {name: (InputSpec.of(tensor), _content(tensor)) for name, tensor in self.graph.constants.items()}
         parts = (VERSION, self.graph.nodes, constants, self.inputs, self.is_parallel, _surroundings())
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _content(tensor: th.Tensor) -> bytes:
+    # As bytes, because NumPy does not know all of torch's types.
+    return tensor.reshape(-1).view(th.uint8).numpy().tobytes()
 
 
 def _surroundings() -> tuple[str, ...]:

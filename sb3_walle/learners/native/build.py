@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,8 @@ class Build:
         # Open for as long as this object is.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)],
+            # Python overlooks entries of other types, such as Path, too.
+            [sys.executable, "-c", _PROGRAM, json.dumps([entry for entry in sys.path if isinstance(entry, str)])],
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -76,7 +78,7 @@ class Build:
         if self._process.returncode != 0:
             self._output.seek(0)
             output = self._output.read().decode(errors="replace")
-            raise Unsupported(f"the compiler failed: {_last_error(output)}")
+            raise Unsupported(f"the compiler failed: {_reason(self._process.returncode, output)}")
         return True
 
     def close(self) -> None:
@@ -85,6 +87,9 @@ class Build:
         if not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+        # It may be importing, or not have noticed because somebody has been forked, who has the other end, too.
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait()
         self._output.close()
 
@@ -93,8 +98,10 @@ class Build:
             self.close()
 
 
-def _last_error(output: str) -> str:
+def _reason(exit_code: int, output: str) -> str:
     """What most likely is the reason, among all that a compiler has said."""
+    if exit_code < 0:
+        return f"it was killed by {signal.Signals(-exit_code).name}"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line] or lines
-    return errors[-1][:MAX_LENGTH] if errors else "it was killed"
+    return errors[-1][:MAX_LENGTH] if errors else f"exit code {exit_code}"

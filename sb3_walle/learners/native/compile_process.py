@@ -6,8 +6,11 @@ import shutil
 import signal
 import struct
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch as th
 
@@ -18,6 +21,8 @@ from sb3_walle.saving import written_whole
 NICENESS = 5
 # Signals that a terminal or a supervisor sends to everybody. What happens then is up to the learner.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+# What the process has to clean up, in seconds, before it is killed.
+GRACE = 5.0
 #: what goes before a message: its length in bytes
 LENGTH = struct.Struct("<Q")
 
@@ -26,21 +31,33 @@ def main() -> None:
     """Compile the blueprint that comes in, and put the program to the path that comes with it."""
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
     os.nice(NICENESS)
     learner = sys.stdin.fileno()
     (length,) = LENGTH.unpack(_read(learner, LENGTH.size))
     blueprint, path = pickle.loads(_read(learner, length))
     threading.Thread(target=_end_with, args=(learner,), daemon=True).start()
-    compiled = compile_program(blueprint)
-    with open(compiled, "rb") as source, written_whole(path) as target:
+    with tempfile.TemporaryDirectory(prefix="sb3_walle_", ignore_cleanup_errors=True) as folder:
+        # Where compilers put what they need for themselves.
+        os.environ["TMPDIR"] = folder
+        put_in_place(compile_program(blueprint, Path(folder)), path)
+
+
+def put_in_place(compiled: Path, path: Path) -> None:
+    """
+    :param compiled: a program
+    :param path: where to put it, whole or not at all; others may be about to do the same
+    """
+    own = path.with_name(f"{os.getpid()}-{path.name}")
+    with open(compiled, "rb") as source, written_whole(own) as target:
         shutil.copyfileobj(source, target)
-    # torch keeps what it has compiled, too, which is of no more use.
-    shutil.rmtree(compiled.parent, ignore_errors=True)
+    os.replace(own, path)
 
 
-def compile_program(blueprint: Blueprint) -> Path:
+def compile_program(blueprint: Blueprint, folder: Path) -> Path:
     """
     :param blueprint: what to compile
+    :param folder: for torch's files. By default torch names it after the graph, and others may compile the same
     :return: the shared library that torch has made of it
     """
     from torch._inductor import aot_compile
@@ -49,7 +66,8 @@ def compile_program(blueprint: Blueprint) -> Path:
         # Without a parallel region there is no thread to wake, which takes longer than a small network.
         th.set_num_threads(1)
     inputs = tuple(spec.empty() for spec in blueprint.inputs)
-    found = aot_compile(blueprint.graph.build(), inputs, options={"cpp.dynamic_threads": blueprint.is_parallel})
+    options = {"cpp.dynamic_threads": blueprint.is_parallel, "aot_inductor.output_path": str(folder)}
+    found = aot_compile(blueprint.graph.build(), inputs, options=options)
     assert isinstance(found, str)
     return Path(found)
 
@@ -68,4 +86,12 @@ def _end_with(learner: int) -> None:
     """End this process and the compilers that it has started when the learner hangs up, or is dead."""
     # Not through sys.stdin, whose lock the interpreter needs to end.
     os.read(learner, 1)
+    os.killpg(os.getpgrp(), signal.SIGTERM)
+    time.sleep(GRACE)
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _stop(*_: object) -> NoReturn:
+    """End, but clean up before."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit("it was told to end")

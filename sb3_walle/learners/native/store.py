@@ -23,7 +23,8 @@ class ProgramStore:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self._directory = directory or _default_directory()
+        # The process may move on to another directory.
+        self._directory = (directory or _default_directory()).absolute()
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self._directory.stat()
@@ -77,7 +78,10 @@ def _default_directory() -> Path:
     if chosen:
         return Path(chosen)
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "sb3_walle"
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "sb3_walle"
+    except RuntimeError as error:
+        raise Unsupported(f"there is no home directory to keep anything in. {_ADVICE}") from error
 
 
 def _last_use(path: Path) -> float:

@@ -1,0 +1,213 @@
+"""Machine code: it does what the graph does, and is replaced where it is broken."""
+
+import contextlib
+import getpass
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch as th
+from native_helpers import FakeBuild, algorithm, blueprint_of, tiny_blueprint
+
+from sb3_walle.learners import compilation
+from sb3_walle.learners.compilation import Compilation
+from sb3_walle.learners.native import compile_process
+from sb3_walle.learners.native.build import Build
+from sb3_walle.learners.native.program import NativeProgram
+from sb3_walle.learners.native.store import DIRECTORY_VARIABLE, ProgramStore
+from sb3_walle.learners.ppo_step import DONE, KL_TOO_LARGE, NOT_FINITE
+from sb3_walle.learners.ppo_trace import TracedStep, trace_ppo
+from sb3_walle.learners.unsupported import Unsupported
+
+
+class Compiled(NamedTuple):
+    """
+    A step that was really compiled.
+
+    :param traced: the step
+    :param path: the program
+    :param temporary: directory of temporary files of the process that has compiled
+    """
+
+    traced: TracedStep
+    path: Path
+    temporary: Path
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    traced = trace_ppo(algorithm(seed=0))
+    folder = tmp_path_factory.mktemp("compiled")
+    found = Compiled(traced, folder / "program.so", tmp_path_factory.mktemp("temporary"))
+    # Headers that torch has compiled before save half of the time.
+    kept_by_torch = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
+    kept_by_torch.mkdir(exist_ok=True)
+    (found.temporary / kept_by_torch.name).symlink_to(kept_by_torch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        patch.setenv("TMPDIR", str(found.temporary))
+        build = Build(blueprint_of(traced), found.path)
+        with contextlib.closing(build):
+            assert build.is_done(wait=True)
+    yield found
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramStore:
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "store"))
+    return ProgramStore()
+
+
+def minibatch(traced: TracedStep, seed: int, limits: tuple[float, float, float]) -> list[th.Tensor]:
+    """What the step takes, with numbers as they are in the middle of a training."""
+    random = th.Generator().manual_seed(seed)
+    n_samples = traced.batch_size
+    parameters = traced.inputs[0].clone()
+    first, root = (0.1 * th.randn(parameters.shape, generator=random) for _ in range(2))
+    observations = th.randn(n_samples, 4, generator=random)
+    actions = th.randint(2, (n_samples, 1), generator=random).float()
+    values, advantages, returns = th.randn(3, n_samples, generator=random).unbind()
+    log_probs = -0.7 + 0.1 * th.randn(n_samples, generator=random)
+    coefficients = (th.tensor([0.2, 0.8, 1.2, 0.0, 0.01, 0.5]), th.tensor(limits), th.tensor([3e-3, 0.03, 1.0]))
+    state = (parameters, first, root.square(), th.zeros_like(parameters))
+    found = [*state, observations, actions, values, log_probs, advantages, returns, *coefficients]
+    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in traced.inputs]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limits", "outcome"),
+    [
+        pytest.param((float("inf"), 0.0, 0.5), DONE, id="done"),
+        pytest.param((float("inf"), 0.0, 0.01), DONE, id="clipped"),
+        pytest.param((0.0, 0.0, 0.5), KL_TOO_LARGE, id="divergence too large"),
+    ],
+)
+def test_program_does_what_the_graph_does(limits: tuple[float, float, float], outcome: int, compiled: Compiled) -> None:
+    program, traced = NativeProgram(compiled.path), compiled.traced
+    inputs, others = (minibatch(traced, 0, limits) for _ in range(2))
+    # What it has done once must not show in what it does next.
+    for _ in range(3):
+        found, expected = program(inputs), traced.graph(*others)[0]
+        assert int(found[-1]) == outcome
+        th.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        th.testing.assert_close(inputs, others, rtol=1e-4, atol=1e-6)
+    is_changed = not th.equal(inputs[0], traced.inputs[0])
+    assert is_changed == (outcome == DONE)
+
+
+def test_program_refuses_what_is_not_finite_as_the_graph_does(compiled: Compiled) -> None:
+    program, traced = NativeProgram(compiled.path), compiled.traced
+    inputs = minibatch(traced, 0, (float("inf"), 1.0, 0.5))
+    inputs[traced.n_in_place + 4][3] = float("nan")
+    before = [tensor.clone() for tensor in inputs]
+    statistics = program(inputs)
+    assert int(statistics[-1]) == int(traced.graph(*before)[0][-1]) == NOT_FINITE
+    th.testing.assert_close(inputs, before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_program_does_not_change_with_what_it_has_given(compiled: Compiled) -> None:
+    """Statistics are kept until the end of an update."""
+    program = NativeProgram(compiled.path)
+    first, second = (minibatch(compiled.traced, seed, (float("inf"), 0.0, 0.5)) for seed in (0, 1))
+    found = program(first)
+    kept = found.clone()
+    assert not th.equal(program(second), kept)
+    assert th.equal(found, kept)
+
+
+def test_one_program_may_be_loaded_twice(compiled: Compiled) -> None:
+    """As by two models of one process."""
+    programs = [NativeProgram(compiled.path) for _ in range(2)]
+    results = [program(minibatch(compiled.traced, 0, (float("inf"), 0.0, 0.5))) for program in programs]
+    assert th.equal(*results)
+
+
+def test_nothing_but_the_program_is_left(compiled: Compiled) -> None:
+    # But for what torch keeps for the next time.
+    assert [path.name.partition("_")[0] for path in compiled.temporary.iterdir()] == ["torchinductor"]
+    assert [path.name for path in compiled.path.parent.iterdir()] == ["program.so"]
+
+
+# What is on disk
+
+
+def beginning_of(path: Path) -> bytes:
+    return path.read_bytes()[:100]
+
+
+def text(path: Path) -> bytes:
+    return b"no program"
+
+
+def nothing(path: Path) -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize("content", [beginning_of, text, nothing])
+def test_broken_program_is_replaced(
+    content: Any, compiled: Compiled, store: ProgramStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Copied(FakeBuild):
+        """A compiler that is through at once."""
+
+        begun = []  # noqa: RUF012
+
+        def is_done(self, wait: bool = False) -> bool:
+            shutil.copyfile(compiled.path, self._path)
+            return True
+
+    monkeypatch.setattr(compilation, "Build", Copied)
+    path = store.path(blueprint_of(compiled.traced).key)
+    path.write_bytes(content(compiled.path))
+    found = Compilation(compiled.traced)
+    assert not found.is_begun and not path.exists()
+    found.begin()
+    program = found.program(wait=False)
+    assert program is not None and len(Copied.begun) == 1
+    assert int(program(minibatch(compiled.traced, 0, (float("inf"), 0.0, 0.5)))[-1]) == DONE
+
+
+def test_program_on_disk_is_not_compiled_again(
+    compiled: Compiled, store: ProgramStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "Build", lambda *_: pytest.fail("it is compiled again"))
+    path = store.path(blueprint_of(compiled.traced).key)
+    shutil.copyfile(compiled.path, path)
+    os.utime(path, (0, 0))
+    found = Compilation(compiled.traced)
+    found.begin()
+    assert found.is_begun and found.program(wait=False) is not None
+    assert found.seconds is None
+    # It is one of those that are still needed.
+    assert path.stat().st_mtime > 0
+
+
+def test_program_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"the compiled update cannot be loaded: .*gone\.so"):
+        NativeProgram(tmp_path / "gone.so")
+
+
+# The compiler
+
+
+def test_torch_works_in_a_folder_that_nobody_else_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    By default it names the folder after the graph. Runs that are started together compile the same, and would take
+    away each other's files.
+    """
+    import torch._inductor
+
+    options_given: list[dict[str, Any]] = []
+
+    def aot_compile(graph: Any, inputs: Any, options: dict[str, Any]) -> str:
+        options_given.append(options)
+        return str(Path(options["aot_inductor.output_path"], "program.so"))
+
+    monkeypatch.setattr(torch._inductor, "aot_compile", aot_compile)
+    assert compile_process.compile_program(tiny_blueprint(), tmp_path) == tmp_path / "program.so"
+    assert options_given == [{"cpp.dynamic_threads": False, "aot_inductor.output_path": str(tmp_path)}]
