@@ -93,6 +93,11 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     def _learner(self) -> PPOLearner:
         if self._updates is None:
             is_sb3s = getattr(super(AsyncOnPolicyMixin, self).train, "__func__", None) is _SB3_TRAIN
+            if self.learner == "compiled" and not is_sb3s:
+                raise ValueError(
+                    f"learner='compiled' does what SB3's PPO.train() does, and {type(self).__name__} does something "
+                    "else. Use learner='eager'."
+                )
             self._updates = PPOLearner(self, self.learner if is_sb3s else "eager")
         return self._updates
 

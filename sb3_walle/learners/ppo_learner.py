@@ -42,7 +42,7 @@ class PPOLearner:
         self._must_wait = choice == "compiled"
         self._planned_updates = 0
         self._eager_seconds = 0.0
-        self._n_eager = 0
+        self._n_eager_updates = self._n_eager_minibatches = 0
         self._is_announced = False
         #: whether the last update was a compiled one
         self.is_compiled = False
@@ -95,10 +95,7 @@ class PPOLearner:
                 self._refuse(reason)
                 self.is_compiled = False
         if not self.is_compiled:
-            started = time.perf_counter()
-            eagerly()
-            self._eager_seconds += time.perf_counter() - started
-            self._n_eager += 1
+            self._train_eagerly(eagerly)
         self._planned_updates -= 1
 
     def close(self) -> None:
@@ -106,6 +103,14 @@ class PPOLearner:
         if self._compilation is not None:
             self._compilation.close()
             self._compilation, self._key = None, None
+
+    def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
+        started, n_epochs_before = time.perf_counter(), self._algorithm._n_updates
+        eagerly()
+        self._eager_seconds += time.perf_counter() - started
+        self._n_eager_updates += 1
+        # Of which target_kl may have left some out.
+        self._n_eager_minibatches += (self._algorithm._n_updates - n_epochs_before) * self._minibatches_per_epoch()
 
     def _train_compiled(self, number: int, program: Program) -> None:
         assert self._compilation is not None
@@ -140,7 +145,10 @@ class PPOLearner:
         if self._compilation is not None or self._must_wait or seconds >= WORTH_TRACING:
             self._prepare()
         if self._compilation is not None and (self._must_wait or seconds >= WORTH_COMPILING):
-            self._compilation.begin()
+            try:
+                self._compilation.begin()
+            except Unsupported as reason:
+                self._refuse(reason)
 
     def _is_seeded_auto(self) -> bool:
         return self._choice == "auto" and self._algorithm.seed is not None
@@ -157,7 +165,7 @@ class PPOLearner:
         if key == self._key:
             return
         self.close()
-        self._key, self._reason = key, None
+        self._key, self._reason, self._is_announced = key, None, False
         try:
             self._compilation = Compilation(trace_ppo(self._algorithm))
         except Unsupported as reason:
@@ -173,7 +181,7 @@ class PPOLearner:
 
     def _seconds_worth_saving(self) -> float:
         """What eager updates have taken, or are going to take."""
-        known = self._eager_seconds / self._n_eager if self._n_eager else None
+        known = self._eager_seconds / self._n_eager_updates if self._n_eager_updates else None
         each = EAGER_SECONDS * self._minibatches_per_update() if known is None else known
         return max(self._eager_seconds, self._seconds_to_come(each))
 
@@ -181,9 +189,11 @@ class PPOLearner:
         return self._planned_updates * seconds_of_each
 
     def _minibatches_per_update(self) -> int:
+        return self._algorithm.n_epochs * self._minibatches_per_epoch()
+
+    def _minibatches_per_epoch(self) -> int:
         buffer = self._algorithm.rollout_buffer
-        n_samples = buffer.buffer_size * buffer.n_envs
-        return self._algorithm.n_epochs * -(-n_samples // minibatch_size(self._algorithm))
+        return -(-buffer.buffer_size * buffer.n_envs // minibatch_size(self._algorithm))
 
     def _say_waiting(self) -> None:
         assert self._compilation is not None
@@ -197,8 +207,8 @@ class PPOLearner:
         spent = self._compilation.seconds
         origin = "found on disk" if spent is None else f"compiled within {spent:.0f} s"
         gain = ""
-        if self._n_eager:
-            before = self._eager_seconds / self._n_eager / self._minibatches_per_update()
+        if self._n_eager_minibatches:
+            before = self._eager_seconds / self._n_eager_minibatches
             gain = f" instead of {1e6 * before:,.0f}, {before / seconds:.1f} times as fast"
         print(f"Updates are compiled from number {number} on ({origin}): {1e6 * seconds:,.0f} us a minibatch{gain}")
 

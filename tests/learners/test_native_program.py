@@ -140,6 +140,17 @@ def beginning_of(path: Path) -> bytes:
     return path.read_bytes()[:100]
 
 
+def most_of(path: Path) -> bytes:
+    """Enough for the dynamic loader to begin with, which would not survive the rest."""
+    return path.read_bytes()[:100_000]
+
+
+def other_than(path: Path) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
 def text(path: Path) -> bytes:
     return b"no program"
 
@@ -148,7 +159,7 @@ def nothing(path: Path) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("content", [beginning_of, text, nothing])
+@pytest.mark.parametrize("content", [beginning_of, most_of, other_than, text, nothing])
 def test_broken_program_is_replaced(
     content: Any, compiled: Compiled, store: ProgramStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

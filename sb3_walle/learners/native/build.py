@@ -31,22 +31,18 @@ class Build:
 
     :param blueprint: what to compile
     :param path: where to put the program
+    :raises Unsupported: if no process can be started
     """
 
     def __init__(self, blueprint: Blueprint, path: Path) -> None:
         self._started, self._ended = time.monotonic(), 0.0
         # Open for as long as this object is.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            # Python overlooks entries of other types, such as Path, too.
-            [sys.executable, "-c", _PROGRAM, json.dumps([entry for entry in sys.path if isinstance(entry, str)])],
-            stdin=subprocess.PIPE,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **_ENVIRONMENT},
-            # A group of its own: it ends with all compilers that it has started.
-            start_new_session=True,
-        )
+        try:
+            self._process = self._start()
+        except OSError as error:
+            self._output.close()
+            raise Unsupported(f"the compiler cannot be started: {error.strerror}") from error
         job = pickle.dumps((blueprint, path))
         assert self._process.stdin is not None
         try:
@@ -58,6 +54,18 @@ class Build:
         except BaseException:
             self.close()
             raise
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            # Python overlooks entries of other types, such as Path, too.
+            [sys.executable, "-c", _PROGRAM, json.dumps([entry for entry in sys.path if isinstance(entry, str)])],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **_ENVIRONMENT},
+            # A group of its own: it ends with all compilers that it has started.
+            start_new_session=True,
+        )
 
     @property
     def seconds(self) -> float:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import shutil
 import signal
 import struct
 import sys
@@ -15,6 +14,7 @@ from typing import NoReturn
 import torch as th
 
 from sb3_walle.learners.native.blueprint import Blueprint
+from sb3_walle.learners.native.seal import sealed
 from sb3_walle.saving import written_whole
 
 # The learner goes first, but samplers, which never stop working, would leave nothing.
@@ -38,8 +38,10 @@ def main() -> None:
     blueprint, path = pickle.loads(_read(learner, length))
     threading.Thread(target=_end_with, args=(learner,), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="sb3_walle_", ignore_cleanup_errors=True) as folder:
-        # Where compilers put what they need for themselves.
+        # Where compilers put what they need for themselves. torch's precompiled headers are hundreds of megabytes, of
+        # which nothing is to be left where the user has not asked for it.
         os.environ["TMPDIR"] = folder
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
         put_in_place(compile_program(blueprint, Path(folder)), path)
 
 
@@ -49,8 +51,8 @@ def put_in_place(compiled: Path, path: Path) -> None:
     :param path: where to put it, whole or not at all; others may be about to do the same
     """
     own = path.with_name(f"{os.getpid()}-{path.name}")
-    with open(compiled, "rb") as source, written_whole(own) as target:
-        shutil.copyfileobj(source, target)
+    with written_whole(own) as target:
+        target.write(sealed(compiled.read_bytes()))
     os.replace(own, path)
 
 

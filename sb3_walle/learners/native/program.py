@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch as th
 
+from sb3_walle.learners.native.seal import is_whole
 from sb3_walle.learners.unsupported import Unsupported
 
 
@@ -17,8 +18,10 @@ class NativeProgram:
 
     def __init__(self, path: Path) -> None:
         try:
+            if not is_whole(path):
+                raise Unsupported("the compiled update is not as it was written")
             self._runner = th._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-        except (AttributeError, RuntimeError) as error:
+        except (AttributeError, OSError, RuntimeError) as error:
             raise Unsupported(f"the compiled update cannot be loaded: {error}") from error
 
     def __call__(self, inputs: list[th.Tensor]) -> th.Tensor:
