@@ -88,7 +88,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     def _correct_for_policy_lag(self) -> None:
         # A buffer that was trained on before is flattened, and was prepared then.
         if not self.rollout_buffer.generator_ready:
-            decouple(self.rollout_buffer, self.policy)
+            decouple(self.rollout_buffer, self.policy, self.normalize_advantage)
 
     def _learner(self) -> PPOLearner:
         if self._updates is None:

@@ -39,7 +39,8 @@ class Watched(AsyncPPO):
         super()._correct_for_policy_lag()
         np.testing.assert_allclose(buffer.log_probs, self.log_probs(), atol=1e-5)
         weights = np.minimum(np.exp(buffer.log_probs - behaviour), MAX_IMPORTANCE_WEIGHT)
-        np.testing.assert_allclose(buffer.advantages, weights * advantages, rtol=1e-5)
+        mean = np.average(advantages, weights=weights) if self.normalize_advantage else 0.0
+        np.testing.assert_allclose(buffer.advantages, weights * (advantages - mean), rtol=1e-4, atol=1e-6)
         assert buffer.log_probs.dtype == buffer.advantages.dtype == np.float32
         self.weights.append(weights)
 
@@ -66,9 +67,12 @@ def watched(name: str, n_rollouts: int, **arguments: Any) -> Watched:
     return model.learn(n_rollouts * 40 * model.n_envs)
 
 
+@pytest.mark.parametrize("normalize_advantage", [True, False])
 @pytest.mark.parametrize("name", SPACES)
-def test_the_ratio_is_to_the_policy_before_the_update_and_advantages_are_weighted(name: str) -> None:
-    model = watched(name, n_rollouts=4, learning_rate=0.01)
+def test_the_ratio_is_to_the_policy_before_the_update_and_advantages_are_weighted(
+    name: str, normalize_advantage: bool
+) -> None:
+    model = watched(name, n_rollouts=4, learning_rate=0.01, normalize_advantage=normalize_advantage)
     assert len(model.weights) == 3
     assert all(weights.std() > 0.01 for weights in model.weights)
 
@@ -93,6 +97,37 @@ def test_in_free_mode_only_what_is_old_is_weighted() -> None:
         assert (weights <= MAX_IMPORTANCE_WEIGHT).all() and (weights > 0).all()
 
 
+class BufferOfOldActions:
+    """What :func:`decouple` needs of a rollout buffer."""
+
+    def __init__(self, advantages: np.ndarray, log_probs: np.ndarray) -> None:
+        self.advantages, self.log_probs = advantages, log_probs
+
+
+@pytest.mark.parametrize("constant", [5.0, -100.0])
+def test_a_constant_in_all_advantages_makes_no_action_more_likely(
+    constant: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    advantages, old, new = (random.normal(size=(20, 3)).astype(np.float32) for _ in range(3))
+    monkeypatch.setattr(policy_lag, "log_probs_of", lambda buffer, policy: new.copy())
+    found = []
+    for shift in (0.0, constant):
+        buffer: Any = BufferOfOldActions(advantages + np.float32(shift), old.copy())
+        policy_lag.decouple(buffer, None, normalizes_advantages=True)
+        # So there is no mean left that the update would subtract.
+        assert abs(buffer.advantages.mean()) < 1e-4
+        found.append(buffer.advantages)
+    np.testing.assert_allclose(*found, atol=1e-4)
+
+
+def test_a_policy_that_has_left_all_that_was_done_learns_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer: Any = BufferOfOldActions(np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32))
+    monkeypatch.setattr(policy_lag, "log_probs_of", lambda buffer, policy: np.full((2, 3), -np.inf, np.float32))
+    policy_lag.decouple(buffer, None, normalizes_advantages=True)
+    np.testing.assert_array_equal(buffer.advantages, 0.0)
+
+
 def test_weights_are_limited() -> None:
     model = watched("continuous", n_rollouts=1)
     model.rollout_buffer.reset()
@@ -104,7 +139,7 @@ def test_weights_are_limited() -> None:
         array = getattr(buffer, attribute)
         setattr(buffer, attribute, array.reshape(shape[1], shape[0], *array.shape[1:]).swapaxes(0, 1))
     buffer.log_probs, buffer.advantages = np.full(shape, -1e4, np.float32), np.ones(shape, np.float32)
-    policy_lag.decouple(buffer, model.policy)
+    policy_lag.decouple(buffer, model.policy, normalizes_advantages=False)
     np.testing.assert_array_equal(buffer.advantages, MAX_IMPORTANCE_WEIGHT)
 
 

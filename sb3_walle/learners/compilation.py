@@ -85,6 +85,19 @@ class Compilation:
         return program
 
 
+def may_be_at_hand(device: th.device) -> bool:
+    """
+    :param device: where updates are made
+    :return: whether there may be a program without waiting for a compiler
+    """
+    if device.type == "cuda":
+        return True
+    try:
+        return ProgramStore().has_any()
+    except Unsupported:
+        return False
+
+
 def _is_large(traced: TracedStep) -> bool:
     if th.get_num_threads() == 1:
         return False

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch as th
 from stable_baselines3.ppo import PPO
 
-from sb3_walle.learners.compilation import Compilation
+from sb3_walle.learners.compilation import Compilation, may_be_at_hand
 from sb3_walle.learners.minibatch_loop import Program
 from sb3_walle.learners.ppo_trace import minibatch_size, trace_ppo, what_decides
 from sb3_walle.learners.ppo_update import PPOUpdate
@@ -18,9 +18,9 @@ LEARNERS = ("auto", "compiled", "eager")
 
 # What SB3 takes at least for a minibatch, as long as nothing has been measured.
 EAGER_SECONDS = 1e-3
-# Eager updates of so many seconds, still to come or already made, are worth some tenths of a second of tracing, and
-# compiling, for which a core works for some ten seconds.
-WORTH_TRACING = 2.0
+# Eager updates of so many seconds, still to come or already made, are worth some tenths of a second of tracing, to see
+# whether there is a program already; and compiling, for which a core works for some ten seconds.
+WORTH_TRACING = 5.0
 WORTH_COMPILING = 30.0
 
 
@@ -142,9 +142,11 @@ class PPOLearner:
         if self._choice == "eager" or (self._is_seeded_auto() and not self._must_wait):
             return
         seconds = self._seconds_worth_saving()
-        if self._compilation is not None or self._must_wait or seconds >= WORTH_TRACING:
+        pays = self._must_wait or seconds >= WORTH_COMPILING
+        may_be_found = seconds >= WORTH_TRACING and may_be_at_hand(self._algorithm.policy.device)
+        if self._compilation is not None or pays or may_be_found:
             self._prepare()
-        if self._compilation is not None and (self._must_wait or seconds >= WORTH_COMPILING):
+        if self._compilation is not None and pays:
             try:
                 self._compilation.begin()
             except Unsupported as reason:

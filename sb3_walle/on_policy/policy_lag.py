@@ -16,7 +16,7 @@ MAX_IMPORTANCE_WEIGHT = 2.0
 SAMPLES_AT_ONCE = 2048
 
 
-def decouple(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> None:
+def decouple(buffer: RolloutBuffer, policy: ActorCriticPolicy, normalizes_advantages: bool) -> None:
     """
     Prepare a rollout of older policies for PPO's update, with the decoupled objective of Hilton, Cobbe & Schulman
     (2022, "Batch size-invariance for policy optimization", https://arxiv.org/abs/2110.00641).
@@ -27,15 +27,28 @@ def decouple(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> None:
     made one to the policy as it is before the update, and the advantages are weighted with its ratio to the policy that
     chose the actions.
 
+    Where the update is going to subtract their mean from advantages, it is taken out before they are weighted. For
+    actions of the policy itself, a constant in all advantages changes nothing on average. For another policy's actions,
+    it would make them more likely or less, whatever they have led to.
+
     :param buffer: a complete rollout buffer, whose ``log_probs`` are of the policies that chose the actions, and whose
         ``log_probs`` and ``advantages`` are changed, ``[n_steps, n_envs]``
     :param policy: the policy before the update
+    :param normalizes_advantages: whether the update normalises advantages
     """
     behaviour = buffer.log_probs
     buffer.log_probs = log_probs_of(buffer, policy)
     with np.errstate(over="ignore"):
         weights = np.exp(buffer.log_probs - behaviour)
-    buffer.advantages = buffer.advantages * np.minimum(weights, MAX_IMPORTANCE_WEIGHT)
+    weights = np.minimum(weights, MAX_IMPORTANCE_WEIGHT)
+    mean = _weighted_mean(buffer.advantages, weights) if normalizes_advantages else np.float32(0.0)
+    buffer.advantages = weights * (buffer.advantages - mean)
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.float32:
+    total = weights.sum(dtype=np.float64)
+    # A policy may have left all that was done.
+    return np.float32((weights * values).sum(dtype=np.float64) / total) if total > 0 else np.float32(0.0)
 
 
 def log_probs_of(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> np.ndarray:

@@ -50,6 +50,10 @@ class ProgramStore:
         """
         return self.path(key).is_file()
 
+    def has_any(self) -> bool:
+        """:return: whether there is any program"""
+        return any(self._directory.glob("*.so"))
+
     def note_use(self, key: str) -> None:
         """
         :param key: name of a program that has just been loaded
