@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
+import pytest
 import torch as th
 from process_helpers import is_alive, processes, status_fields
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -19,6 +21,11 @@ from sb3_walle.learners.trace import traced
 from sb3_walle.learners.unsupported import Unsupported
 
 # Graphs and algorithms
+
+
+def skip_without_compiler() -> None:
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
+        pytest.skip("needs a C++ compiler")
 
 
 def cart_pole() -> gym.Env:

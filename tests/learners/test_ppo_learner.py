@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch as th
 from lifecycle_helpers import inline_envs, same, weights_of
-from native_helpers import FakeBuild, FakeProgram, cart_pole, compile_processes, slow_compiler
+from native_helpers import FakeBuild, FakeProgram, cart_pole, compile_processes, skip_without_compiler, slow_compiler
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.ppo import PPO
@@ -206,6 +206,7 @@ def test_compiled_waits_before_the_first_update_and_says_so(
 
 def test_compiled_takes_a_real_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """From the environment to machine code and back. What comes out is what SB3's update gives."""
+    skip_without_compiler()
     monkeypatch.undo()
     found = {learner: model(learner, seed=0).learn(2 * ROLLOUT) for learner in ("eager", "compiled")}
     assert not is_compiled(found["eager"]) and is_compiled(found["compiled"])
