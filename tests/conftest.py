@@ -1,6 +1,7 @@
 """What holds for every test: one thread for torch, programs of its own, and no process is left behind."""
 
 import gc
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch as th
 
+from sb3_walle.learners import ppo_learner
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
 
 
@@ -25,6 +27,8 @@ def _own_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DIRECTORY_VARIABLE, str(run / "programs-of-this-run"))
+        # Whoever trains for long in a test does not mean to compile.
+        patch.setattr(ppo_learner, "WORTH_COMPILING", math.inf)
         yield
 
 

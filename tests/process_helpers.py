@@ -8,6 +8,7 @@ own, in a session of its own, that ends as an interpreter does.
 import importlib
 import inspect
 import json
+import math
 import os
 import re
 import signal
@@ -300,6 +301,8 @@ def become(request: dict[str, Any]) -> None:
 if __name__ == "__main__":
     importlib.import_module("torch").set_num_threads(1)
     importlib.import_module("sb3_walle.ppo")
+    # No program is about compiling, although many would train for long enough.
+    importlib.import_module("sb3_walle.learners.ppo_learner").WORTH_COMPILING = math.inf  # type: ignore[attr-defined]
     requested = serve()
     if requested is not None:
         become(requested)

@@ -16,6 +16,7 @@ import pytest
 import torch as th
 from lifecycle_helpers import inline_envs, same, weights_of
 from native_helpers import FakeBuild, FakeProgram, cart_pole, compile_processes, skip_without_compiler, slow_compiler
+from process_helpers import wait_until
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.ppo import PPO
@@ -595,7 +596,9 @@ def building(pays: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
     def build() -> AsyncPPO:
         learning = model().learn(ROLLOUT)
-        assert len(compile_processes() - before) == 1 and not is_compiled(learning)
+        # For a moment, a new process has no command line that tells what it is.
+        wait_until(lambda: len(compile_processes() - before) == 1, "the compiler has been started")
+        assert not is_compiled(learning)
         return learning
 
     yield build

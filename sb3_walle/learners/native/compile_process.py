@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 import struct
 import sys
@@ -36,8 +37,8 @@ def main() -> None:
     learner = sys.stdin.fileno()
     (length,) = LENGTH.unpack(_read(learner, LENGTH.size))
     blueprint, path = pickle.loads(_read(learner, length))
-    threading.Thread(target=_end_with, args=(learner,), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="sb3_walle_", ignore_cleanup_errors=True) as folder:
+        threading.Thread(target=_end_with, args=(learner, folder), daemon=True).start()
         # Where compilers put what they need for themselves. torch's precompiled headers are hundreds of megabytes, of
         # which nothing is to be left where the user has not asked for it.
         os.environ["TMPDIR"] = folder
@@ -84,12 +85,15 @@ def _read(fd: int, nbytes: int) -> bytes:
     return received
 
 
-def _end_with(learner: int) -> None:
-    """End this process and the compilers that it has started when the learner hangs up, or is dead."""
+def _end_with(learner: int, folder: str) -> None:
+    """End this process and the compilers that it has started when the learner hangs up, or is dead. Leave nothing."""
     # Not through sys.stdin, whose lock the interpreter needs to end.
     os.read(learner, 1)
     os.killpg(os.getpgrp(), signal.SIGTERM)
-    time.sleep(GRACE)
+    # The main thread cleans up, too, but not before torch lets it. Until it ends, it may make new files.
+    deadline = time.monotonic() + GRACE
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
