@@ -159,7 +159,16 @@ def test_advantages_never_cross_from_one_stream_to_another(actor: str, truncates
     delays = [0.002, 0.0, 0.0]
     env = SamplerVecEnv([stamped(i, max_delay=delay, truncates=truncates) for i, delay in enumerate(delays)])
     model = AsyncPPO(
-        "MlpPolicy", env, mode="free", actor=actor, learning_rate=0.0, gamma=0.9, gae_lambda=0.8, **SETTINGS
+        "MlpPolicy",
+        env,
+        mode="free",
+        actor=actor,
+        learning_rate=0.0,
+        gamma=0.9,
+        gae_lambda=0.8,
+        # With it, those that are old would lose their mean.
+        normalize_advantage=False,
+        **SETTINGS,
     )
     keeper = RolloutKeeper()
     model.learn(3 * 150 * 3, callback=keeper)

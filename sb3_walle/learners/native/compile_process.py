@@ -41,7 +41,7 @@ def main() -> None:
         threading.Thread(target=_end_with, args=(learner, folder), daemon=True).start()
         # Where compilers put what they need for themselves. torch's precompiled headers are hundreds of megabytes, of
         # which nothing is to be left where the user has not asked for it.
-        os.environ["TMPDIR"] = folder
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
         put_in_place(compile_program(blueprint, Path(folder)), path)
 
