@@ -8,7 +8,7 @@ from stable_baselines3.ppo import PPO
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.ppo_learner import PPOLearner, check_learner
 from sb3_walle.on_policy import AsyncOnPolicyMixin
-from sb3_walle.on_policy.policy_lag import decouple
+from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 
 SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
 
@@ -23,8 +23,9 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
 
     Takes the arguments of SB3's ``PPO`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`.
     In the modes ``"pipelined"`` and ``"free"`` it learns from what a slightly older policy did. There, the ratio in
-    PPO's objective is one to the policy before the update, and advantages are weighted with the ratio of that one to
-    the policy that chose the actions; see :func:`~sb3_walle.on_policy.policy_lag.decouple`.
+    PPO's objective is one to the policy before the update, and advantages and returns are corrected by the ratio of
+    that one to the policy that chose the actions; see
+    :func:`~sb3_walle.on_policy.policy_lag.correct_for_policy_lag`.
 
     .. code-block:: python
 
@@ -88,7 +89,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     def _correct_for_policy_lag(self) -> None:
         # A buffer that was trained on before is flattened, and was prepared then.
         if not self.rollout_buffer.generator_ready:
-            decouple(self.rollout_buffer, self.policy, self.normalize_advantage)
+            correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
     def _learner(self) -> PPOLearner:
         if self._updates is None:

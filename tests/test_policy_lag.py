@@ -1,4 +1,4 @@
-"""What PPO learns from experience of older policies: the decoupled objective, only where there is a lag."""
+"""What PPO learns from experience of older policies: the decoupled objective and V-trace, only where there is a lag."""
 
 from typing import Any
 
@@ -8,12 +8,13 @@ import torch as th
 from gymnasium import spaces
 from space_env import SpaceEnv
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle import AsyncOnPolicyMixin, AsyncPPO
 from sb3_walle.on_policy import policy_lag
-from sb3_walle.on_policy.policy_lag import MAX_IMPORTANCE_WEIGHT, log_probs_of
+from sb3_walle.on_policy.policy_lag import MAX_IMPORTANCE_WEIGHT, correct_for_policy_lag, log_probs_of
 
 SETTINGS: dict[str, Any] = {"n_steps": 40, "batch_size": 20, "n_epochs": 4, "seed": 3, "device": "cpu"}
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -35,13 +36,15 @@ class Watched(AsyncPPO):
 
     def _correct_for_policy_lag(self) -> None:
         buffer = self.rollout_buffer
-        behaviour, advantages = buffer.log_probs.copy(), buffer.advantages.copy()
+        behaviour = buffer.log_probs.copy()
         super()._correct_for_policy_lag()
         np.testing.assert_allclose(buffer.log_probs, self.log_probs(), atol=1e-5)
         weights = np.minimum(np.exp(buffer.log_probs - behaviour), MAX_IMPORTANCE_WEIGHT)
-        mean = np.average(advantages, weights=weights) if self.normalize_advantage else 0.0
-        np.testing.assert_allclose(buffer.advantages, weights * (advantages - mean), rtol=1e-4, atol=1e-6)
-        assert buffer.log_probs.dtype == buffer.advantages.dtype == np.float32
+        # What V-trace makes of them is tested below.
+        weighted = buffer.returns - buffer.values
+        mean = weighted.sum() / weights.sum() if self.normalize_advantage else 0.0
+        np.testing.assert_allclose(buffer.advantages, weighted - weights * mean, rtol=1e-4, atol=1e-5)
+        assert buffer.log_probs.dtype == buffer.advantages.dtype == buffer.returns.dtype == np.float32
         self.weights.append(weights)
 
     def log_probs(self) -> np.ndarray:
@@ -97,24 +100,109 @@ def test_in_free_mode_only_what_is_old_is_weighted() -> None:
         assert (weights <= MAX_IMPORTANCE_WEIGHT).all() and (weights > 0).all()
 
 
-class BufferOfOldActions:
-    """What :func:`decouple` needs of a rollout buffer."""
-
-    def __init__(self, advantages: np.ndarray, log_probs: np.ndarray) -> None:
-        self.advantages, self.log_probs = advantages, log_probs
+N_STEPS, N_ENVS = 20, 3
+GAMMA, GAE_LAMBDA = 0.9, 0.8
 
 
-@pytest.mark.parametrize("constant", [5.0, -100.0])
-def test_a_constant_in_all_advantages_makes_no_action_more_likely(
-    constant: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    random = np.random.default_rng(0)
-    advantages, old, new = (random.normal(size=(20, 3)).astype(np.float32) for _ in range(3))
-    monkeypatch.setattr(policy_lag, "log_probs_of", lambda buffer, policy: new.copy())
+def buffer_of_old_actions(
+    seed: int = 0, buffer_class: type[RolloutBuffer] = RolloutBuffer
+) -> tuple[RolloutBuffer, np.ndarray]:
+    """A complete rollout of random numbers, and the values of what came after each row but for the end of episodes."""
+    random = np.random.default_rng(seed)
+    buffer = buffer_class(N_STEPS, BOX, BOX, "cpu", GAE_LAMBDA, GAMMA, N_ENVS)
+    for array in (buffer.rewards, buffer.values, buffer.log_probs):
+        array[:] = random.normal(size=array.shape)
+    buffer.episode_starts[:] = random.random(buffer.episode_starts.shape) < 0.2
+    last_values, dones = random.normal(size=N_ENVS).astype(np.float32), random.random(N_ENVS) < 0.5
+    buffer.compute_returns_and_advantage(th.from_numpy(last_values), dones)
+    next_values = np.vstack([buffer.values[1:], last_values])
+    next_values[np.vstack([buffer.episode_starts[1:] == 1, dones])] = 0
+    return buffer, next_values
+
+
+def correct(
+    buffer: RolloutBuffer, log_probs: np.ndarray, monkeypatch: pytest.MonkeyPatch, normalizes_advantages: bool = False
+) -> np.ndarray:
+    """Correct for a policy that has given these log-probabilities to the actions. Returns the importance weights."""
+    with np.errstate(over="ignore"):
+        weights = np.minimum(np.exp(log_probs - buffer.log_probs), MAX_IMPORTANCE_WEIGHT)
+    monkeypatch.setattr(policy_lag, "log_probs_of", lambda buffer, policy: log_probs.astype(np.float32))
+    policy: Any = None
+    correct_for_policy_lag(buffer, policy, normalizes_advantages)
+    return weights
+
+
+def random_log_probs(seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(N_STEPS, N_ENVS)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_returns_are_those_of_v_trace(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As equation 1 of the paper has them, a sum for each step of its own."""
+    buffer, next_values = buffer_of_old_actions(seed)
+    weights = correct(buffer, random_log_probs(seed + 1), monkeypatch)
+    errors = weights * (buffer.rewards + GAMMA * next_values - buffer.values)
+    for step, env in np.ndindex(N_STEPS, N_ENVS):
+        expected, factor = buffer.values[step, env], 1.0
+        for later in range(step, N_STEPS):
+            if later > step and buffer.episode_starts[later, env]:
+                break
+            expected += factor * errors[later, env]
+            factor *= GAMMA * GAE_LAMBDA * weights[later, env]
+        np.testing.assert_allclose(buffer.returns[step, env], expected, rtol=1e-4, atol=1e-5)
+    # The weight of an advantage is that of the objective: it is not part of the estimate.
+    np.testing.assert_allclose(buffer.advantages, buffer.returns - buffer.values, rtol=1e-4, atol=1e-5)
+
+
+def test_estimates_of_the_present_policy_are_those_of_gae(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, _ = buffer_of_old_actions()
+    advantages, returns = buffer.advantages.copy(), buffer.returns.copy()
+    correct(buffer, buffer.log_probs.copy(), monkeypatch)
+    np.testing.assert_allclose(buffer.advantages, advantages, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(buffer.returns, returns, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_that_the_policy_would_not_take_hides_what_came_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for shift in (0.0, constant):
-        buffer: Any = BufferOfOldActions(advantages + np.float32(shift), old.copy())
-        policy_lag.decouple(buffer, None, normalizes_advantages=True)
+    for later_reward in (0.0, 100.0):
+        buffer, _ = buffer_of_old_actions()
+        buffer.episode_starts[1:] = 0
+        buffer.rewards[12] += later_reward
+        buffer.compute_returns_and_advantage(th.zeros(N_ENVS), np.ones(N_ENVS))
+        log_probs = buffer.log_probs.copy()
+        log_probs[10] = -1e4
+        correct(buffer, log_probs, monkeypatch)
+        np.testing.assert_allclose(buffer.returns[10], buffer.values[10])
+        np.testing.assert_array_equal(buffer.advantages[10], 0.0)
+        found.append((buffer.advantages[:10], buffer.advantages[11:13]))
+    (before, after), (before_too, after_too) = found
+    np.testing.assert_allclose(before, before_too, atol=1e-4)
+    assert (after_too > after + 50).all()
+
+
+def test_estimates_of_a_buffer_of_another_class_are_only_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(RolloutBuffer):
+        """May estimate advantages in a way of its own."""
+
+    buffer, _ = buffer_of_old_actions(buffer_class=Other)
+    advantages, returns = buffer.advantages.copy(), buffer.returns.copy()
+    weights = correct(buffer, random_log_probs(), monkeypatch)
+    np.testing.assert_allclose(buffer.advantages, weights * advantages)
+    np.testing.assert_array_equal(buffer.returns, returns)
+
+
+@pytest.mark.parametrize("buffer_class", [RolloutBuffer, type("Other", (RolloutBuffer,), {})])
+@pytest.mark.parametrize("shift", [5.0, -100.0])
+def test_a_constant_in_all_advantages_makes_no_action_more_likely(
+    shift: float, buffer_class: type[RolloutBuffer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for constant in (0.0, shift):
+        buffer, _ = buffer_of_old_actions(buffer_class=buffer_class)
+        # Episodes of one step: no trace makes something else of the constant.
+        buffer.episode_starts[:] = 1
+        buffer.advantages += np.float32(constant)
+        correct(buffer, random_log_probs(), monkeypatch, normalizes_advantages=True)
         # So there is no mean left that the update would subtract.
         assert abs(buffer.advantages.mean()) < 1e-4
         found.append(buffer.advantages)
@@ -122,25 +210,17 @@ def test_a_constant_in_all_advantages_makes_no_action_more_likely(
 
 
 def test_a_policy_that_has_left_all_that_was_done_learns_nothing_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    buffer: Any = BufferOfOldActions(np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32))
-    monkeypatch.setattr(policy_lag, "log_probs_of", lambda buffer, policy: np.full((2, 3), -np.inf, np.float32))
-    policy_lag.decouple(buffer, None, normalizes_advantages=True)
+    buffer, _ = buffer_of_old_actions()
+    correct(buffer, np.full((N_STEPS, N_ENVS), -np.inf), monkeypatch, normalizes_advantages=True)
     np.testing.assert_array_equal(buffer.advantages, 0.0)
+    np.testing.assert_array_equal(buffer.returns, buffer.values)
 
 
-def test_weights_are_limited() -> None:
-    model = watched("continuous", n_rollouts=1)
-    model.rollout_buffer.reset()
-    model.learn(40 * model.n_envs)
-    buffer = model.rollout_buffer
-    buffer.generator_ready = False
-    shape = (buffer.buffer_size, buffer.n_envs)
-    for attribute in ("observations", "actions", "log_probs", "advantages"):
-        array = getattr(buffer, attribute)
-        setattr(buffer, attribute, array.reshape(shape[1], shape[0], *array.shape[1:]).swapaxes(0, 1))
-    buffer.log_probs, buffer.advantages = np.full(shape, -1e4, np.float32), np.ones(shape, np.float32)
-    policy_lag.decouple(buffer, model.policy, normalizes_advantages=False)
-    np.testing.assert_array_equal(buffer.advantages, MAX_IMPORTANCE_WEIGHT)
+def test_weights_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, _ = buffer_of_old_actions()
+    advantages = buffer.advantages.copy()
+    correct(buffer, np.full((N_STEPS, N_ENVS), 1e4), monkeypatch)
+    np.testing.assert_allclose(buffer.advantages, MAX_IMPORTANCE_WEIGHT * advantages, rtol=1e-5, atol=1e-6)
 
 
 def test_log_probabilities_do_not_depend_on_how_many_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,11 +24,11 @@ def compute_advantages(buffer: RolloutBuffer, last_values: th.Tensor, dones: np.
     next_values = np.concatenate([values[1:], last_values.detach().cpu().numpy().reshape(1, -1)])
     next_non_terminal = 1.0 - np.concatenate([buffer.episode_starts[1:], dones[None].astype(np.float32)])
     errors = buffer.rewards + buffer.gamma * next_values * next_non_terminal - values
-    _accumulate(errors, buffer.gamma * buffer.gae_lambda * next_non_terminal, buffer.advantages)
+    accumulate(errors, buffer.gamma * buffer.gae_lambda * next_non_terminal, buffer.advantages)
     buffer.returns = buffer.advantages + values
 
 
-def _accumulate(errors: np.ndarray, discounts: np.ndarray, advantages: np.ndarray) -> None:
+def accumulate(errors: np.ndarray, discounts: np.ndarray, advantages: np.ndarray) -> None:
     """
     The one part that needs a loop over time. There is nothing in it that could be worked out for all steps at once.
 

@@ -7,32 +7,37 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_walle.on_policy.advantages import accumulate
+from sb3_walle.on_policy.buffer import is_sb3s_own
 from sb3_walle.transport.chunk import Observations
 
-# An action that the policy has come to like much better counts for no more than this many. Untruncated weights, and
-# weights of at most 1 as in V-trace, learned HalfCheetah nearly as well.
-MAX_IMPORTANCE_WEIGHT = 2.0
+# As in V-trace. An action that the policy has come to like much better counts no more than any other.
+MAX_IMPORTANCE_WEIGHT = 1.0
 # Enough for full speed, and images of as many samples still fit into memory.
 SAMPLES_AT_ONCE = 2048
 
 
-def decouple(buffer: RolloutBuffer, policy: ActorCriticPolicy, normalizes_advantages: bool) -> None:
+def correct_for_policy_lag(buffer: RolloutBuffer, policy: ActorCriticPolicy, normalizes_advantages: bool) -> None:
     """
-    Prepare a rollout of older policies for PPO's update, with the decoupled objective of Hilton, Cobbe & Schulman
-    (2022, "Batch size-invariance for policy optimization", https://arxiv.org/abs/2110.00641).
+    Prepare a rollout of older policies for PPO's update.
 
-    In PPO, one policy has two roles: it chose the actions, and the new policy must stay close to it. With a policy lag
-    these are two policies. If the new one had to stay close to the one that chose the actions, which the policy has
-    already left with the update before, two updates would have to share the way of one. So the ratio that is clipped is
-    made one to the policy as it is before the update, and the advantages are weighted with its ratio to the policy that
-    chose the actions.
+    The objective becomes the decoupled one of Hilton, Cobbe & Schulman (2022, "Batch size-invariance for policy
+    optimization", https://arxiv.org/abs/2110.00641). In PPO, one policy has two roles: it chose the actions, and the
+    new policy must stay close to it. With a policy lag these are two policies. If the new one had to stay close to the
+    one that chose the actions, which the policy has already left with the update before, two updates would have to
+    share the way of one. So the ratio that is clipped is made one to the policy as it is before the update, and the
+    advantages are weighted with its ratio to the policy that chose the actions.
+
+    Advantages and returns become those of V-trace (Espeholt et al., 2018, "IMPALA",
+    https://arxiv.org/abs/1802.01561), see :func:`correct_traces`, unless the buffer is of a class that may estimate
+    them in a way of its own.
 
     Where the update is going to subtract their mean from advantages, it is taken out before they are weighted. For
     actions of the policy itself, a constant in all advantages changes nothing on average. For another policy's actions,
     it would make them more likely or less, whatever they have led to.
 
     :param buffer: a complete rollout buffer, whose ``log_probs`` are of the policies that chose the actions, and whose
-        ``log_probs`` and ``advantages`` are changed, ``[n_steps, n_envs]``
+        ``log_probs``, ``advantages`` and ``returns`` are changed, ``[n_steps, n_envs]``
     :param policy: the policy before the update
     :param normalizes_advantages: whether the update normalises advantages
     """
@@ -41,8 +46,33 @@ def decouple(buffer: RolloutBuffer, policy: ActorCriticPolicy, normalizes_advant
     with np.errstate(over="ignore"):
         weights = np.exp(buffer.log_probs - behaviour)
     weights = np.minimum(weights, MAX_IMPORTANCE_WEIGHT)
+    if is_sb3s_own(buffer):
+        correct_traces(buffer, weights)
     mean = _weighted_mean(buffer.advantages, weights) if normalizes_advantages else np.float32(0.0)
     buffer.advantages = weights * (buffer.advantages - mean)
+
+
+def correct_traces(buffer: RolloutBuffer, weights: np.ndarray) -> None:
+    """
+    Make estimates of what a policy is worth from steps of others: the less it would take a step, the less counts what
+    came with and after it.
+
+    Returns become V-trace (Espeholt et al., 2018, eq. 1, with the lambda of remark 2). Advantages are accumulated with
+    the same traces; like those of GAE, they are for an action that was taken, and so are not weighted with how likely
+    that one is.
+
+    :param buffer: a rollout buffer of SB3's own with GAE's advantages, whose ``advantages`` and ``returns`` are changed
+    :param weights: importance weights of at most 1, ``[n_steps, n_envs]``
+    """
+    discounts = buffer.gamma * buffer.gae_lambda * (1.0 - buffer.episode_starts[1:])
+    # Temporal-difference errors are what GAE has added up. They cannot be worked out again: the buffer does not hold
+    # the value of what came after its last row.
+    errors = buffer.advantages.copy()
+    errors[:-1] -= discounts * buffer.advantages[1:]
+    advantages = np.empty_like(errors)
+    accumulate(errors, np.concatenate([discounts * weights[1:], np.zeros_like(errors[:1])]), advantages)
+    buffer.advantages = advantages
+    buffer.returns = buffer.values + weights * advantages
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.float32:

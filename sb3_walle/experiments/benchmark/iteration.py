@@ -16,7 +16,7 @@ from sb3_walle.on_policy import values
 from sb3_walle.on_policy.advantages import compute_advantages
 from sb3_walle.on_policy.buffer import add_rows
 from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
-from sb3_walle.on_policy.policy_lag import decouple
+from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 from sb3_walle.on_policy.replay import StepReplay
 
 REST = "all the rest"
@@ -24,7 +24,7 @@ REST = "all the rest"
 PHASES: dict[str, Callable[..., Any]] = {
     "update": AsyncPPO._update,
     "waiting for chunks, publishing weights": Collector.collect,
-    "weighting advantages, because of the lag": decouple,
+    "correcting advantages for the lag": correct_for_policy_lag,
     "values": values.rollout_values,
     "values where episodes were truncated": values.learner_rewards,
     "values after the last step": values.last_values,
