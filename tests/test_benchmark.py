@@ -7,21 +7,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stable_baselines3 import PPO
 
 from sb3_walle.cli import main
 from sb3_walle.experiments.benchmark import results as quantities
-from sb3_walle.experiments.benchmark import run, update_sizes
+from sb3_walle.experiments.benchmark import run, startup, update_sizes
 from sb3_walle.experiments.benchmark.iteration import PHASES, REST
 from sb3_walle.experiments.benchmark.physical_limit import measure_physical_limit
 from sb3_walle.experiments.benchmark.report import format_report, format_table, write_csv
 from sb3_walle.experiments.benchmark.results import BenchmarkResults, Measurement
 from sb3_walle.experiments.benchmark.run import run_benchmark
 from sb3_walle.experiments.benchmark.settings import PARTS, BenchmarkSettings
-from sb3_walle.experiments.benchmark.startup import descendants, proportional_set_size
+from sb3_walle.experiments.benchmark.startup import StartUp, descendants, proportional_set_size
 from sb3_walle.experiments.benchmark.update_sizes import NETS, algorithm_with_samples, measure_update_size
+from sb3_walle.experiments.contenders import AsyncContender, VecEnvContender
 from sb3_walle.experiments.machine import Machine
 
 TINY = BenchmarkSettings(
@@ -33,7 +35,8 @@ TINY = BenchmarkSettings(
     batch_size=32,
     # Compiling takes longer than all else together.
     learner="eager",
-    parts=tuple(part for part in PARTS if part != "sizes"),
+    # The first needs a compiler, the last a fresh process for each contender.
+    parts=tuple(part for part in PARTS if part not in ("sizes", "start")),
     iterations=1,
     repeats=1,
     limit_seconds=0.1,
@@ -51,10 +54,6 @@ def test_every_contender_is_measured(results: BenchmarkResults) -> None:
     for quantity in (quantities.COLLECTION, quantities.END_TO_END):
         for name in results.async_contenders + results.vec_env_contenders:
             assert results.median(quantity, name) is not None, f"{quantity} of {name}"
-    for name in (*results.async_contenders, "PPO, SubprocVecEnv(2)"):
-        assert results.median(quantities.START_UP, name) is not None, name
-    names = {each.contender for each in results.measurements if each.quantity == quantities.FIRST_UPDATE}
-    assert names == {"AsyncPPO, 2 x 1, first run", "AsyncPPO, 2 x 1", *results.vec_env_contenders}
     assert all(each.value >= 0 for each in results.measurements)
 
 
@@ -126,10 +125,31 @@ def test_table_of_sizes() -> None:
     assert max(map(len, report.splitlines())) <= 120
 
 
+def test_starts_of_all_contenders_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_no_process(name: str, target: Callable[..., None], *arguments: Any) -> Any:
+        return StartUp(1.0, 2_000_000) if target is startup.start_in_process else 3.0
+
+    monkeypatch.setattr(startup, "in_fresh_process", in_no_process)
+    results = run_benchmark(replace(TINY, parts=("start",)))
+    names = {
+        quantity: {each.contender for each in results.measurements if each.quantity == quantity}
+        for quantity in (quantities.START_UP, quantities.MEMORY, quantities.FIRST_UPDATE)
+    }
+    with_processes = {*results.async_contenders, "PPO, SubprocVecEnv(2)"}
+    assert names[quantities.START_UP] == names[quantities.MEMORY] == with_processes
+    first_updates = {"AsyncPPO, 2 x 1, first run", "AsyncPPO, 2 x 1", *results.vec_env_contenders}
+    assert names[quantities.FIRST_UPDATE] == first_updates
+
+
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs /proc")
-def test_processes_take_memory(results: BenchmarkResults) -> None:
-    for name in (*results.async_contenders, "PPO, SubprocVecEnv(2)"):
-        assert results.median(quantities.MEMORY, name) > 1
+def test_starting_takes_time_and_memory() -> None:
+    start_up = startup.measure_start_up(VecEnvContender("SubprocVecEnv", 2), TINY)
+    assert start_up.seconds > 0 and start_up.memory_bytes is not None
+    assert 1e6 < start_up.memory_bytes < 1e10
+
+
+def test_first_update_takes_time() -> None:
+    assert startup.measure_first_update(AsyncContender(2, 1, "eager"), TINY) > 0
 
 
 def test_report_names_every_contender(results: BenchmarkResults) -> None:

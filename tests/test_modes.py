@@ -222,7 +222,9 @@ def test_a_rollout_of_any_length_has_a_bounded_number_of_chunks(n_steps: int, n_
 
 
 def test_rollouts_of_many_steps_are_collected() -> None:
-    model, _ = train(lambda: StampedEnv(episode_length=1000), 2, n_steps=30_000, batch_size=30_000, n_samplers=1)
+    model, _ = train(
+        lambda: StampedEnv(episode_length=1000), 2, n_steps=30_000, batch_size=30_000, n_epochs=1, n_samplers=1
+    )
     assert model.num_timesteps == 60_000
 
 

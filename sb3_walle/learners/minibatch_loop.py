@@ -23,8 +23,8 @@ class MinibatchLoop:
     """
     Gives one minibatch after the other to a program.
 
-    The first one is done eagerly, too, and the results are compared. That costs little, and no policy that has changed
-    in a way that nobody could foresee is trained wrongly.
+    The first one can be done eagerly, too, to compare the results, so that no policy that has changed in a way that
+    nobody could foresee is trained wrongly.
 
     :param step: one minibatch, eagerly
     :param program: one minibatch, compiled
@@ -34,6 +34,7 @@ class MinibatchLoop:
     :param coefficients: those that stay the same
     :param optimizer_coefficients: those of each minibatch
     :param may_stop: whether a minibatch may be refused, as its outcome says
+    :param is_compared: whether the first one is done in both ways
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class MinibatchLoop:
         coefficients: Sequence[th.Tensor],
         optimizer_coefficients: Sequence[th.Tensor],
         may_stop: bool,
+        is_compared: bool,
     ) -> None:
         self.state = state
         #: what each minibatch has returned
@@ -61,7 +63,7 @@ class MinibatchLoop:
         self._step, self._program, self._batch_size = step, program, batch_size
         self._fixed, self._coefficients = list(fixed), list(coefficients)
         self._optimizer_coefficients, self._may_stop = optimizer_coefficients, may_stop
-        self._is_compared = False
+        self._is_to_be_compared = is_compared
 
     def epoch(self, minibatches: Iterable[tuple[th.Tensor, ...]]) -> None:
         """
@@ -84,8 +86,8 @@ class MinibatchLoop:
     def _do(self, n_samples: int, inputs: list[th.Tensor]) -> th.Tensor:
         if n_samples != self._batch_size:
             return self._step(*inputs)[0]
-        if not self._is_compared:
-            self._is_compared = True
+        if self._is_to_be_compared:
+            self._is_to_be_compared = False
             return self._do_in_both_ways(inputs)
         return self._program(inputs)
 

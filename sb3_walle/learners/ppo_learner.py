@@ -22,6 +22,9 @@ EAGER_SECONDS = 1e-3
 # whether there is a program already; and compiling, for which a core works for some ten seconds.
 WORTH_TRACING = 5.0
 WORTH_COMPILING = 30.0
+# After so many compiled minibatches, the first of the next update is done eagerly, too, to be compared. Most updates
+# have more than these, and those that have few, of many samples, do not lose what they gain.
+MINIBATCHES_PER_COMPARISON = 20
 
 
 class PPOLearner:
@@ -44,6 +47,7 @@ class PPOLearner:
         self._eager_seconds = 0.0
         self._n_eager_updates = self._n_eager_minibatches = 0
         self._is_announced = False
+        self._n_minibatches_unchecked: int | None = None
         #: whether the last update was a compiled one
         self.is_compiled = False
 
@@ -116,10 +120,13 @@ class PPOLearner:
         assert self._compilation is not None
         traced = self._compilation.traced
         check_nan = getattr(self._algorithm, "check_nan", False)
-        update = PPOUpdate(self._algorithm, traced.step, program, traced.batch_size, check_nan)
+        unchecked = self._n_minibatches_unchecked
+        is_compared = unchecked is None or unchecked >= MINIBATCHES_PER_COMPARISON
+        update = PPOUpdate(self._algorithm, traced.step, program, traced.batch_size, check_nan, is_compared)
         started = time.perf_counter()
         with _threads(self._compilation.is_parallel):
             update.train(number)
+        self._n_minibatches_unchecked = update.n_minibatches + (0 if is_compared else unchecked or 0)
         if not self._is_announced:
             self._is_announced = True
             self._announce(number, (time.perf_counter() - started) / update.n_minibatches)
@@ -168,6 +175,7 @@ class PPOLearner:
             return
         self.close()
         self._key, self._reason, self._is_announced = key, None, False
+        self._n_minibatches_unchecked = None
         try:
             self._compilation = Compilation(trace_ppo(self._algorithm))
         except Unsupported as reason:

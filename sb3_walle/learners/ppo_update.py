@@ -27,11 +27,20 @@ class PPOUpdate:
     :param program: one minibatch, compiled
     :param batch_size: samples of the minibatches that the program takes; a smaller last one is done eagerly
     :param check_nan: whether a loss or gradient that is not finite is an error
+    :param is_compared: whether the first minibatch is done eagerly, too, to compare the results
     """
 
-    def __init__(self, algorithm: PPO, step: PPOStep, program: Program, batch_size: int, check_nan: bool) -> None:
+    def __init__(
+        self,
+        algorithm: PPO,
+        step: PPOStep,
+        program: Program,
+        batch_size: int,
+        check_nan: bool,
+        is_compared: bool = True,
+    ) -> None:
         self._algorithm, self._step, self._program = algorithm, step, program
-        self._batch_size, self._check_nan = batch_size, check_nan
+        self._batch_size, self._check_nan, self._is_compared = batch_size, check_nan, is_compared
         parameters = dict(algorithm.policy.named_parameters())
         self._trained = [parameters[name] for name in step.tensors.trained]
         self._fixed = [parameters[name].detach() for name in step.tensors.fixed]
@@ -62,6 +71,7 @@ class PPOUpdate:
             self._coefficients(),
             self._adam_coefficients(n_steps_before, algorithm.n_epochs * minibatches.per_epoch),
             may_stop=self._check_nan or algorithm.target_kl is not None,
+            is_compared=self._is_compared,
         )
         random_state = np.random.get_state()
         try:

@@ -23,17 +23,20 @@ from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
 from sb3_walle.learners import compilation, ppo_learner
+from sb3_walle.learners.minibatch_loop import MinibatchLoop
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.learners.ppo_learner import PPOLearner
 
 N_STEPS, N_ENVS = 16, 2
 ROLLOUT = N_STEPS * N_ENVS
+BATCH_SIZE, N_EPOCHS = 16, 2
+MINIBATCHES = N_EPOCHS * ROLLOUT // BATCH_SIZE
 SETTINGS: dict[str, Any] = {
     "n_samplers": N_ENVS,
     "backend": "inline",
     "n_steps": N_STEPS,
-    "batch_size": 16,
-    "n_epochs": 2,
+    "batch_size": BATCH_SIZE,
+    "n_epochs": N_EPOCHS,
     "policy_kwargs": {"net_arch": [8]},
     "device": "cpu",
     "verbose": 1,
@@ -440,6 +443,26 @@ def test_program_that_computes_something_else_is_given_up_before_it_does_harm(
     assert lines(capsys, "Updates") == [
         "Updates are not compiled: the policy computes something else than it did when its update was compiled"
     ]
+
+
+def test_updates_of_few_minibatches_are_compared_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doing one of four minibatches in both ways would cost more than many a compiled update gains."""
+    monkeypatch.setattr(ppo_learner, "MINIBATCHES_PER_COMPARISON", 3 * MINIBATCHES)
+    compared: list[int] = []
+    in_both_ways = MinibatchLoop._do_in_both_ways
+
+    def noted(loop: MinibatchLoop, inputs: list[th.Tensor]) -> th.Tensor:
+        compared.append(learning.policy_version + 1)
+        return in_both_ways(loop, inputs)
+
+    monkeypatch.setattr(MinibatchLoop, "_do_in_both_ways", noted)
+    learning = model("compiled")
+    learning.learn(8 * ROLLOUT)
+    assert compared == [1, 4, 7]
+    # What has been traced anew has never been compared.
+    learning.batch_size = 8
+    learning.learn(2 * ROLLOUT, reset_num_timesteps=False)
+    assert compared == [1, 4, 7, 9]
 
 
 # What changes between two calls of learn()
