@@ -1,11 +1,14 @@
 """PPO with asynchronous samplers."""
 
+from contextlib import nullcontext
 from typing import Any, ClassVar, TypeVar
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
+from sb3_walle.learners.finite import finite_updates
+from sb3_walle.learners.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
 from sb3_walle.learners.ppo_learner import PPOLearner, check_learner
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
@@ -39,21 +42,31 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         eagerly and goes on with the compiled update as soon as there is one, if there is enough left to do for that to
         pay. The two agree within rounding. So that the same seed always gives the same numbers, ``"auto"`` does not
         change in the middle where there is a seed: it waits where it pays.
+    :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
+        divergence of an update, which is to be ``target_kl`` (0.003 by default). Its update is always eager, and
+        ``clip_range`` is of no effect; see :func:`~sb3_walle.learners.kl_penalty.train_with_kl_penalty`.
     :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
-    :raises ValueError: if ``learner="compiled"`` is impossible, besides what :class:`AsyncOnPolicyMixin` raises
+    :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective, besides what
+        :class:`AsyncOnPolicyMixin` raises
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
 
-    def __init__(self, *args: Any, learner: str = "auto", **kwargs: Any) -> None:
-        self.learner = learner
+    def __init__(self, *args: Any, learner: str = "auto", objective: str = "clip", **kwargs: Any) -> None:
+        self.learner, self.objective = learner, objective
+        #: weight of the divergence in the loss, and what learning rates are multiplied with, if the objective has a
+        #: penalty
+        self.kl_coef = self.learning_rate_factor = 1.0
         self._updates: PPOLearner | None = None
         super().__init__(*args, **kwargs)
 
     def _setup_model(self) -> None:
         check_learner(self.learner)
+        check_objective(self.objective)
         super()._setup_model()
-        if self.learner == "compiled":
+        if self.objective == "kl_penalty":
+            self._check_kl_penalty()
+        elif self.learner == "compiled":
             self._learner().require()
 
     def learn(
@@ -91,9 +104,23 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         if not self.rollout_buffer.generator_ready:
             correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
+    def _check_kl_penalty(self) -> None:
+        if self.learner == "compiled":
+            raise ValueError("objective='kl_penalty' has no compiled update. Use learner='auto' or 'eager'.")
+        if not self._trains_as_sb3():
+            raise ValueError(
+                f"objective='kl_penalty' takes the place of SB3's PPO.train(), and {type(self).__name__} has one of "
+                "its own. Use objective='clip', which leaves that to it."
+            )
+        if self.target_kl is not None and self.target_kl <= 0:
+            raise ValueError(f"target_kl must be above 0 with objective='kl_penalty', got {self.target_kl}")
+
+    def _trains_as_sb3(self) -> bool:
+        return getattr(super(AsyncOnPolicyMixin, self).train, "__func__", None) is _SB3_TRAIN
+
     def _learner(self) -> PPOLearner:
         if self._updates is None:
-            is_sb3s = getattr(super(AsyncOnPolicyMixin, self).train, "__func__", None) is _SB3_TRAIN
+            is_sb3s = self._trains_as_sb3()
             if self.learner == "compiled" and not is_sb3s:
                 raise ValueError(
                     f"learner='compiled' does what SB3's PPO.train() does, and {type(self).__name__} does something "
@@ -103,12 +130,22 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         return self._updates
 
     def _plan_updates(self, n_updates: int) -> None:
-        self._learner().plan(n_updates)
+        if self.objective == "clip":
+            self._learner().plan(n_updates)
 
     def _update(self) -> None:
+        if self.objective == "kl_penalty":
+            self._update_with_kl_penalty()
+            return
         updates = self._learner()
         updates.train(self.policy_version + 1, super()._update)
         self.logger.record("async/compiled_update", int(updates.is_compiled))
+
+    def _update_with_kl_penalty(self) -> None:
+        with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
+            penalty = train_with_kl_penalty(self, KLPenalty(self.kl_coef, self.learning_rate_factor))
+        self.kl_coef, self.learning_rate_factor = penalty.coef, penalty.learning_rate_factor
+        self.logger.record("async/compiled_update", 0)
 
     def __exit__(self, *exception: object) -> None:
         if self._updates is not None:

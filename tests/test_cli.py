@@ -64,10 +64,11 @@ def fails_with_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("argv", "mentioned"),
     [
-        (["--help"], ["train", "bench", "returns", "example"]),
+        (["--help"], ["train", "bench", "returns", "figures", "example"]),
         (["train", "--help"], ["--n-samplers", "--max-policy-lag", "pipelined", "(default: 2048)", "example"]),
         (["bench", "--help"], ["--repeats", "--skip-subproc", "(default: 20480)", "example"]),
         (["returns", "--help"], ["--seeds", "--no-normalize", "pipelined", "(default: 200000)", "example"]),
+        (["figures", "--help"], ["--quick", "--step-latency", "walle", "(default: figures)", "example"]),
         (["--version"], [__version__]),
     ],
 )

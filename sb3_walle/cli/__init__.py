@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 
 from sb3_walle import __version__
-from sb3_walle.cli import bench, returns, train
+from sb3_walle.cli import bench, figures, returns, train
 from sb3_walle.cli.arguments import INTERRUPTED, USAGE_ERROR, Parser
 
 # PyTorch takes seconds to import: only the functions that need it import what does, so that --help is instant.
 
-COMMANDS = (train, bench, returns)
+COMMANDS = (train, bench, returns, figures)
 EXAMPLES = "examples:\n" + "".join(command.EXAMPLE.partition("\n")[2] for command in COMMANDS)
 
 

@@ -70,6 +70,24 @@ def number(minimum: float, maximum: float = float("inf"), above: bool = False) -
     return convert
 
 
+def duration(text: str) -> float:
+    """
+    The type of an argument that is a time.
+
+    :param text: a number with the unit ``ms`` or ``s``, or 0
+    :return: seconds
+    """
+    units = {"ms": 1e-3, "s": 1.0}
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    try:
+        value = float(text.removesuffix(unit))
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf") or not (unit or value == 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time, as '1ms' and '0.02s' are")
+    return value * units.get(unit, 1.0)
+
+
 def add_option(group: Any, flag: str, default: Any, text: str, **kwargs: Any) -> None:
     """
     Describe an option.

@@ -2,18 +2,20 @@
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import gymnasium as gym
 import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_walle import AsyncPPO
 from sb3_walle.experiments.environments import quiet_factory
+from sb3_walle.experiments.waiting_env import WaitingFactory
 
 Mode = Literal["sync", "pipelined", "free"]
 
@@ -53,11 +55,13 @@ class AsyncContender:
     :param n_samplers: sampler processes
     :param envs_per_sampler: environments of each
     :param learner: which update it makes
+    :param step_latency: seconds that a step of an environment takes at least
     """
 
     n_samplers: int
     envs_per_sampler: int
     learner: str = "auto"
+    step_latency: float = 0.0
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ class AsyncContender:
         :param ppo: further arguments of AsyncPPO
         :return: the algorithm
         """
-        env: Any = quiet_factory(env_id)
+        env: Any = env_factory(env_id, self.step_latency)
         return AsyncPPO(
             "MlpPolicy",
             env,
@@ -96,27 +100,41 @@ class VecEnvContender:
 
     :param vec_env: name of the VecEnv's class
     :param n_envs: its number of environments
+    :param step_latency: seconds that a step of an environment takes at least
     """
 
     vec_env: str
     n_envs: int
+    step_latency: float = 0.0
 
     @property
     def name(self) -> str:
         """What the report calls it."""
         return f"PPO, {self.vec_env}({self.n_envs})"
 
-    def create(self, env_id: str, mode: Mode, **ppo: Any) -> PPO:
+    def create(self, env_id: str, mode: Mode, normalize: Mapping[str, Any] | None = None, **ppo: Any) -> PPO:
         """
         Build the algorithm.
 
         :param env_id: Gymnasium id of the environment
         :param mode: of no effect: SB3 never overlaps collection and training
+        :param normalize: arguments of ``VecNormalize``, as AsyncPPO takes them; None for none
         :param ppo: further arguments of PPO
         :return: the algorithm
         """
-        env = make_vec_env(quiet_factory(env_id), self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
-        return PPO("MlpPolicy", env, **ppo)
+        factory = env_factory(env_id, self.step_latency)
+        env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
+        return PPO("MlpPolicy", env if normalize is None else VecNormalize(env, **normalize), **ppo)
+
+
+def env_factory(env_id: str, step_latency: float) -> Callable[[], gym.Env]:
+    """
+    :param env_id: Gymnasium id of the environment
+    :param step_latency: seconds that a step takes at least
+    :return: what builds the environment
+    """
+    factory = quiet_factory(env_id)
+    return WaitingFactory(factory, step_latency) if step_latency else factory
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +11,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-# The blue of the Okabe-Ito palette, which is told from its other colours with any kind of colour vision.
-BLUE = "#0072B2"
+#: colour, and style of the line
+Style: TypeAlias = tuple[str, Any]
+
+# Colours of the Okabe-Ito palette, which are told apart with any kind of colour vision; dashes, in print as well.
+BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#666666"
+STYLES: tuple[Style, ...] = (
+    ("black", (0, (5, 2))),
+    (BLUE, "-"),
+    (VERMILLION, (0, (1, 1))),
+    (GREEN, (0, (5, 1, 1, 1))),
+)
 
 
 @dataclass(frozen=True)
@@ -81,5 +91,12 @@ def draw_curve(axes: Axes, x: np.ndarray, rewards: np.ndarray, x_label: str) -> 
     else:
         axes.set_xlim(left=0)
     axes.set_xlabel(x_label)
+    tidy(axes)
+
+
+def tidy(axes: Axes) -> None:
+    """
+    :param axes: where there is to be nothing but what tells something
+    """
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

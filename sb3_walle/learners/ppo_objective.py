@@ -82,22 +82,14 @@ def ppo_objective(variant: PPOVariant, new: Evaluation, old: Columns, coefficien
     :return: the loss, and what is logged
     """
     clip_range, clip_low, clip_high, clip_range_vf, ent_coef, vf_coef = coefficients.unbind()
-    advantages = old.advantages
-    # The standard deviation of a single advantage is NaN.
-    if variant.normalize_advantage and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
+    advantages = normalized_advantages(variant, old.advantages)
     log_ratio = new.log_prob - old.log_probs
     ratio = th.exp(log_ratio)
     surrogate = th.min(advantages * ratio, advantages * th.clamp(ratio, clip_low, clip_high))
     policy_loss = -surrogate.mean()
 
-    values = new.values.flatten()
-    if variant.clip_values:
-        values = old.values + th.clamp(values - old.values, -clip_range_vf, clip_range_vf)
-    value_loss = F.mse_loss(old.returns, values)
-
-    entropy_loss = -th.mean(-new.log_prob if new.entropy is None else new.entropy)
+    value_loss = value_error(variant, new, old, clip_range_vf)
+    entropy_loss = negative_entropy(new)
     loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
     with th.no_grad():
         # An estimate of the KL divergence: http://joschu.net/blog/kl-approx.html
@@ -105,3 +97,37 @@ def ppo_objective(variant: PPOVariant, new: Evaluation, old: Columns, coefficien
         clip_fraction = th.mean((th.abs(ratio - 1) > clip_range).float())
     found = (policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction)
     return Objective(loss, tuple(statistic.detach() for statistic in found))
+
+
+def normalized_advantages(variant: PPOVariant, advantages: th.Tensor) -> th.Tensor:
+    """
+    :param variant: which objective
+    :param advantages: advantages of a minibatch, ``[B]``
+    :return: the advantages to learn from, ``[B]``
+    """
+    # The standard deviation of a single advantage is NaN.
+    if variant.normalize_advantage and len(advantages) > 1:
+        return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    return advantages
+
+
+def value_error(variant: PPOVariant, new: Evaluation, old: Columns, clip_range_vf: th.Tensor) -> th.Tensor:
+    """
+    :param variant: which objective
+    :param new: what the policy says of the minibatch
+    :param old: the minibatch
+    :param clip_range_vf: how far the new values may be from the old ones, where that is limited
+    :return: mean squared error of the values
+    """
+    values = new.values.flatten()
+    if variant.clip_values:
+        values = old.values + th.clamp(values - old.values, -clip_range_vf, clip_range_vf)
+    return F.mse_loss(old.returns, values)
+
+
+def negative_entropy(new: Evaluation) -> th.Tensor:
+    """
+    :param new: what the policy says of a minibatch
+    :return: mean entropy with its sign changed; an estimate if there is no closed form
+    """
+    return -th.mean(-new.log_prob if new.entropy is None else new.entropy)

@@ -1,7 +1,6 @@
 """From a function of tensors to a graph of operators."""
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch.fx import GraphModule
 
+from sb3_walle.learners.policy_copy import copy_without_optimizer
 from sb3_walle.learners.unsupported import Unsupported, in_short
 
 
@@ -50,11 +50,8 @@ def copied_policy(policy: BasePolicy) -> Any:
     """
     if has_hooks(policy):
         raise Unsupported("there are hooks on modules or parameters of the policy, or on its optimizer")
-    # Its distribution holds tensors of the last forward pass, which torch does not copy; they are not needed.
-    distribution = getattr(policy, "action_dist", None)
-    known = {id(distribution): copy.copy(distribution), id(policy.optimizer): _NoOptimizer()}
     try:
-        return copy.deepcopy(policy, known)
+        return copy_without_optimizer(policy)
     except Exception as error:
         raise Unsupported(f"the policy cannot be copied: {in_short(error)}") from error
 
@@ -83,10 +80,6 @@ def random_states_kept(device: th.device) -> Iterator[None]:
             yield
     finally:
         np.random.set_state(numpy_state)
-
-
-class _NoOptimizer:
-    """In the place of the optimizer, which takes no part in evaluating the policy."""
 
 
 _HOOKS = (

@@ -1,12 +1,10 @@
 """AsyncPPO's return against that of SB3's PPO at equal steps: who trains, in which order, and what is kept of it."""
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,11 +14,12 @@ from tqdm import tqdm
 from sb3_walle.experiments.contenders import running
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.machine import describe_machine
+from sb3_walle.experiments.results import open_results
 from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
 from sb3_walle.experiments.returns.plot import plot_learning_curves, plot_returns
 from sb3_walle.experiments.returns.report import final_returns, format_mean, format_report, format_settings
 from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, train_once, trainees
-from sb3_walle.experiments.training import SETTINGS, create_run_directory
+from sb3_walle.experiments.training import create_run_directory
 
 __all__ = ["ReturnsOutcome", "ReturnsSettings", "compare_returns"]
 
@@ -58,7 +57,8 @@ def compare_returns(settings: ReturnsSettings, out: Path | None = None) -> Retur
     :raises UsageError: if the settings make no sense, or the directory has results of something else
     """
     env = check_settings(settings)
-    directory = open_directory(settings, out)
+    directory = create_run_directory(Path("runs"), f"returns-{settings.env_id}") if out is None else out
+    open_results(directory, settings.describe(), RETURNS)
     log = ReturnsLog(directory / RETURNS, settings.n_bins)
     machine = describe_machine()
 
@@ -88,7 +88,7 @@ def train_all(settings: ReturnsSettings, log: ReturnsLog, on_run_end: Callable[[
     :param on_run_end: called after each run
     """
     runs = [(seed, trainee) for seed in range(settings.n_seeds) for trainee in trainees(settings)]
-    left = [(seed, trainee) for seed, trainee in runs if not log.is_finished(seed, trainee.name)]
+    left = [(seed, trainee) for seed, trainee in runs if not log.is_finished((seed, trainee.name))]
     done = len(runs) - len(left)
     if done:
         print(f"{done} of {len(runs)} runs have been finished before", file=sys.stderr)
@@ -139,46 +139,6 @@ def check_settings(settings: ReturnsSettings) -> gym.Env:
                 raise
             raise UsageError(str(error)) from error
     return env
-
-
-def open_directory(settings: ReturnsSettings, out: Path | None) -> Path:
-    """
-    Make a directory for results, or find one with results of the same comparison, which may be of fewer seeds and of
-    other modes.
-
-    :param settings: whom to compare on what
-    :param out: the directory; None for a new one below ``runs``
-    :return: the directory
-    :raises UsageError: if it cannot be made, or has results of something else
-    """
-    directory = create_run_directory(Path("runs"), f"returns-{settings.env_id}") if out is None else out
-    file, wanted = directory / SETTINGS, settings.describe()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if file.exists() or (directory / RETURNS).exists():
-            check_same_comparison(file, wanted)
-        file.write_text(json.dumps(wanted, indent=2) + "\n")
-    except OSError as error:
-        raise UsageError(f"cannot use the directory '{directory}': {error.strerror}") from error
-    return directory
-
-
-def check_same_comparison(file: Path, wanted: Mapping[str, Any]) -> None:
-    """
-    Refuse to mix results of different settings.
-
-    :param file: the settings of the results that are there
-    :param wanted: the settings of those that are to be added
-    :raises UsageError: if they differ
-    """
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise UsageError(f"'{file}' cannot be read. Use another directory") from error
-    differing = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
-    if differing:
-        values = ", ".join(f"{name} was {found.get(name)} and is {wanted.get(name)}" for name in differing)
-        raise UsageError(f"'{file.parent}' has results of other settings: {values}. Use another directory")
 
 
 def introduction(settings: ReturnsSettings, env: gym.Env, directory: Path) -> str:

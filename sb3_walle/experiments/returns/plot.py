@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,22 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from sb3_walle.experiments.plots import BLUE
+from sb3_walle.experiments.plots import STYLES, Style, tidy
 from sb3_walle.experiments.returns.training import ReturnsSettings
 from sb3_walle.experiments.training import plural
 
 #: the line in the middle, and where the band around it begins and ends
 Band: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
-#: colour, and style of the line
-Style: TypeAlias = tuple[str, Any]
-
-# Colours of the Okabe-Ito palette, which are told apart with any kind of colour vision; dashes, in print as well.
-STYLES: tuple[Style, ...] = (
-    ("black", (0, (5, 2))),
-    (BLUE, "-"),
-    ("#D55E00", (0, (1, 1))),
-    ("#009E73", (0, (5, 1, 1, 1))),
-)
 
 
 def plot_returns(settings: ReturnsSettings, curves: Mapping[str, np.ndarray], image: Path) -> None:
@@ -113,14 +103,6 @@ def label_returns(axes: Axes, settings: ReturnsSettings) -> None:
     normalized = "normalised" if settings.normalize else "not normalised"
     axes.set_title(f"{settings.env_id}, {normalized}", loc="left")
     tidy(axes)
-
-
-def tidy(axes: Axes) -> None:
-    """
-    :param axes: where there is to be nothing but what tells something
-    """
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def mean_and_deviation(known: np.ma.MaskedArray) -> Band:

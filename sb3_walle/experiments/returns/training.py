@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Contender, Mode, VecEnvContender, running
-from sb3_walle.experiments.environments import quiet_factory
+from sb3_walle.experiments.contenders import AsyncContender, Contender, Mode, VecEnvContender, running
 from sb3_walle.experiments.returns.log import BinReturn
 
 # What SB3's PPO collects in an iteration with one environment.
@@ -83,25 +79,6 @@ class ReturnsSettings:
         }
 
 
-class NormalizingContender(VecEnvContender):
-    """SB3's PPO, with ``normalize`` as AsyncPPO has it."""
-
-    def create(self, env_id: str, mode: Mode, normalize: Mapping[str, Any] | None = None, **ppo: Any) -> PPO:
-        """
-        Build the algorithm.
-
-        :param env_id: Gymnasium id of the environment
-        :param mode: of no effect
-        :param normalize: arguments of SB3's ``VecNormalize``; None for none
-        :param ppo: further arguments of PPO
-        :return: the algorithm
-        """
-        if normalize is None:
-            return super().create(env_id, mode, **ppo)
-        env = make_vec_env(quiet_factory(env_id), self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
-        return PPO("MlpPolicy", VecNormalize(env, **normalize), **ppo)
-
-
 @dataclass(frozen=True)
 class Trainee:
     """
@@ -128,7 +105,7 @@ def trainees(settings: ReturnsSettings) -> tuple[Trainee, ...]:
     if settings.normalize:
         # Rewards are divided by the spread of returns, which are discounted as the algorithm discounts them.
         arguments["normalize"] = {"gamma": settings.ppo.get("gamma", GAMMA)}
-    lockstep = NormalizingContender("DummyVecEnv", settings.n_envs)
+    lockstep = VecEnvContender("DummyVecEnv", settings.n_envs)
     samplers = AsyncContender(settings.n_samplers, settings.envs_per_sampler)
     # Of the infos, the callback that records returns needs nothing else.
     async_arguments = {**arguments, "info_keys": ("episode",), **settings.async_ppo}

@@ -1,0 +1,81 @@
+"""What has to be measured and trained for the figures, in which order."""
+
+from collections.abc import Iterator
+
+from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Contender, Mode, VecEnvContender
+from sb3_walle.experiments.figures.iteration_time import Timing
+from sb3_walle.experiments.figures.settings import FiguresSettings, Workload
+from sb3_walle.experiments.returns.training import ReturnsSettings, Trainee
+
+# The report's agent learns while samplers collect.
+LEARNING_MODE: Mode = "pipelined"
+OVERLAPPING: tuple[Mode, ...] = ("pipelined", "free")
+# Every update is a compiled one, whatever is left to do: runs that measure are short.
+LEARNER = "compiled"
+
+
+def timings(settings: FiguresSettings) -> Iterator[Timing]:
+    """
+    :param settings: what to measure
+    :return: measurements of iterations, all contenders taking turns within each repeat
+    """
+    for repeat in range(1, settings.repeats + 1):
+        for workload in settings.workloads:
+            for contender, mode in contenders(settings, workload):
+                yield Timing(workload, contender, mode, repeat)
+
+
+def contenders(settings: FiguresSettings, workload: Workload) -> list[tuple[Contender, Mode]]:
+    """
+    :param settings: what to measure
+    :param workload: of which work
+    :return: each number of samplers, in turn with the learner; and with as many environments the modes that overlap,
+        and SB3's PPO
+    """
+    latency, n = workload.step_latency, settings.overlap_n_samplers
+    numbers = dict.fromkeys((*settings.n_samplers, n))
+    in_turn: list[tuple[Contender, Mode]] = [
+        (AsyncContender(number, 1, LEARNER, step_latency=latency), "sync") for number in numbers
+    ]
+    overlapping = [(AsyncContender(n, 1, LEARNER, step_latency=latency), mode) for mode in OVERLAPPING]
+    vec_envs = [VecEnvContender(name, n, step_latency=latency) for name in VEC_ENVS]
+    return [*in_turn, *overlapping, *((contender, "sync") for contender in vec_envs)]
+
+
+def trainings(settings: FiguresSettings) -> Iterator[tuple[int, Trainee]]:
+    """
+    :param settings: what to train
+    :return: seeds, and who trains with them: wherever it ends, all have been treated alike
+    """
+    arguments = {**settings.agent.ppo, "normalize": settings.agent.normalize, "info_keys": ("episode",)}
+    for seed in range(settings.n_seeds):
+        for workload in settings.workloads:
+            for number in settings.learning_n_samplers:
+                contender = AsyncContender(number, 1, step_latency=workload.step_latency)
+                n_steps = settings.n_steps(number)
+                name = trainee_name(workload, number)
+                yield seed, Trainee(name, contender, LEARNING_MODE, {**arguments, "n_steps": n_steps})
+
+
+def trainee_name(workload: Workload, n_samplers: int) -> str:
+    """
+    :param workload: what samplers have to do
+    :param n_samplers: how many there are
+    :return: the name of whoever trains so
+    """
+    return f"{workload.name}, N={n_samplers}"
+
+
+def returns_settings(settings: FiguresSettings) -> ReturnsSettings:
+    """
+    :param settings: what to train
+    :return: what of it is the same for all trainings
+    """
+    return ReturnsSettings(
+        settings.env_id,
+        total_timesteps=settings.timesteps,
+        n_seeds=settings.n_seeds,
+        normalize=True,
+        n_bins=settings.n_bins,
+        ppo=settings.agent.ppo,
+    )
