@@ -8,8 +8,8 @@ TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
 SOAK_MINUTES ?= 5
 PYTEST_OPTIONS ?=
-# Tests of one file share what takes long to make.
-PARALLEL_TESTS := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Tests of one file share what takes long to make. Many of them wait, so that there is work for more than two cores.
+PARALLEL_TESTS := --numprocesses 4 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,7 +1,7 @@
 """The figures of the report: what is measured and trained for them, that it can go on, and what is drawn of it."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ TINY = FiguresSettings(
     iterations=2,
     repeats=1,
     learning_n_samplers=(1, 2),
-    timesteps=256,
-    n_seeds=2,
-    n_bins=4,
+    timesteps=128,
+    n_seeds=1,
+    n_bins=2,
 )
 FIGURES = (
     "figure_3_return_by_time",
@@ -63,7 +63,7 @@ def iteration(n_samplers: int, collection: float, learning: float, workload: str
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FiguresOutcome, Path]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FiguresOutcome, Path]:
     directory = tmp_path_factory.mktemp("figures")
 
     class InlineContender(AsyncContender):
@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FiguresOutc
         patch.setattr(plan, "LEARNER", "eager")
         patch.setattr(plan, "AsyncContender", InlineContender)
         patch.setattr(plan, "VEC_ENVS", ("DummyVecEnv",))
-        yield make_figures(TINY, directory), directory
+        return make_figures(TINY, directory), directory
 
 
 def test_every_figure_is_drawn_and_has_a_table(made: tuple[FiguresOutcome, Path]) -> None:
@@ -104,7 +104,7 @@ def test_everything_is_measured(made: tuple[FiguresOutcome, Path]) -> None:
     assert all(found.count(each) == TINY.iterations for each in set(found))
     assert all(float(row["collection_seconds"]) > 0 and float(row["learning_seconds"]) > 0 for row in rows)
     trained = {(row["seed"], row["contender"]) for row in csv_rows(directory / "returns.csv")}
-    assert trained == {(seed, f"{name}, N={n}") for seed in "01" for name in workloads for n in (1, 2)}
+    assert trained == {("0", f"{name}, N={n}") for name in workloads for n in (1, 2)}
 
 
 def test_report_says_what_the_figures_show(made: tuple[FiguresOutcome, Path]) -> None:
@@ -118,6 +118,7 @@ def test_report_says_what_the_figures_show(made: tuple[FiguresOutcome, Path]) ->
 
 def test_the_same_command_goes_on(made: tuple[FiguresOutcome, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, directory = made
+    monkeypatch.setattr(plan, "VEC_ENVS", ("DummyVecEnv",))
     monkeypatch.setattr(Timing, "measure", None)
     monkeypatch.setattr(make, "train_once", None)
     assert make_figures(TINY, directory) == outcome
@@ -162,14 +163,14 @@ class FakeWork:
 
 def test_repeats_and_seeds_take_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     work = FakeWork(monkeypatch)
-    settings = replace(TINY, repeats=2)
+    settings = replace(TINY, repeats=2, n_seeds=2)
     make_figures(settings, tmp_path)
     n_timings = len(list(timings(settings)))
     assert [run[3] for run in work.done[:n_timings]] == [1] * (n_timings // 2) + [2] * (n_timings // 2)
     assert [seed for seed, _ in work.done[n_timings:]] == [0] * 4 + [1] * 4
 
 
-@pytest.mark.parametrize("interrupted_at", [0, 1, 7, 12, 15])
+@pytest.mark.parametrize("interrupted_at", [0, 1, 7, 12, 14])
 def test_nothing_is_done_twice_after_an_interruption(
     interrupted_at: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -189,7 +190,7 @@ def test_more_of_the_same_can_be_added(monkeypatch: pytest.MonkeyPatch, tmp_path
     more = FakeWork(monkeypatch)
     make_figures(replace(TINY, repeats=2, n_seeds=3, n_samplers=(1, 2, 4)), tmp_path)
     assert {run[3] for run in more.done if len(run) == 4 and run[1] != "AsyncPPO, 4 x 1"} == {2}
-    assert {run[0] for run in more.done if len(run) == 2} == {2}
+    assert {run[0] for run in more.done if len(run) == 2} == {1, 2}
 
 
 def test_results_of_other_settings_are_not_mixed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_progress_says_what_is_done(
     make_figures(TINY, tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("% of the steps have been done before")
-    assert "training, CartPole-v1, N=2, seed 1" in lines
+    assert "training, CartPole-v1, N=2, seed 0" in lines
 
 
 # Time of an iteration
@@ -314,7 +315,7 @@ def test_workloads_and_overlap_are_kept_apart() -> None:
 
 
 def test_returns_of_bins_without_an_episode_are_left_out() -> None:
-    settings = replace(TINY, step_latency=0.0)
+    settings = replace(TINY, step_latency=0.0, timesteps=256, n_bins=4)
     curves = {"CartPole-v1, N=1": np.array([[NAN, 1.0, NAN, 4.0], [NAN, 3.0, 5.0, 8.0]])}
     seconds = {"CartPole-v1, N=1": np.array([[60.0, 120.0, 180.0, 240.0]] * 2)}
     rows = returns_table(settings, curves, seconds)
