@@ -113,7 +113,7 @@ def test_what_is_taken_stays_what_it_was_after_the_first_rollout(
         model.learn(ROLLOUT)
         first = Resources.of(env)
         callback = KillNowAndThen() if with_kills else None
-        for round in range(4):
+        for round in range(N_ROUNDS):
             model.learn(20 * ROLLOUT, callback=callback)
             # Lockstep, a message so large that it travels as a file, and other queues.
             env.reset()
@@ -123,7 +123,7 @@ def test_what_is_taken_stays_what_it_was_after_the_first_rollout(
             model.learn(ROLLOUT)
             assert Resources.of(env) == first, f"after {round + 1} rounds"
         print(f"{mode}: {first.describe(before)}")
-        assert env.samplers.n_restarts == (4 * 5 if with_kills else 0)
+        assert env.samplers.n_restarts == (5 * N_ROUNDS if with_kills else 0)
 
 
 def test_64_samplers_learn_and_take_no_more_than_they_have_to(before: Counter[str]) -> None:

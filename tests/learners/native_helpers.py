@@ -28,6 +28,9 @@ def skip_without_compiler() -> None:
         pytest.skip("needs a C++ compiler")
 
 
+SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+
+
 def cart_pole() -> gym.Env:
     return gym.make("CartPole-v1")
 
@@ -35,11 +38,7 @@ def cart_pole() -> gym.Env:
 def algorithm(**settings: Any) -> PPO:
     """SB3's own, with a small network."""
     env = DummyVecEnv([cart_pole])
-    return PPO(
-        "MlpPolicy",
-        env,
-        **{"n_steps": 32, "batch_size": 16, "policy_kwargs": {"net_arch": [8]}, "device": "cpu", **settings},
-    )
+    return PPO("MlpPolicy", env, **{**SETTINGS, **settings})
 
 
 def blueprint_of(traced: TracedStep, is_parallel: bool = False) -> Blueprint:

@@ -1,20 +1,28 @@
 """Machine code: it does what the graph does, and is replaced where it is broken."""
 
 import contextlib
+import io
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch as th
-from native_helpers import FakeBuild, algorithm, blueprint_of, skip_without_compiler, tiny_blueprint
+from native_helpers import (
+    SETTINGS,
+    FakeBuild,
+    algorithm,
+    blueprint_of,
+    cart_pole,
+    skip_without_compiler,
+    tiny_blueprint,
+)
 
+from sb3_walle import AsyncPPO
 from sb3_walle.learners import compilation
 from sb3_walle.learners.compilation import Compilation
 from sb3_walle.learners.native import compile_process
-from sb3_walle.learners.native.build import Build
 from sb3_walle.learners.native.program import NativeProgram
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.learners.ppo_step import DONE, KL_TOO_LARGE, NOT_FINITE
@@ -24,37 +32,55 @@ from sb3_walle.learners.unsupported import Unsupported
 
 class Compiled(NamedTuple):
     """
-    A step that was really compiled.
+    A step that was really compiled, for a training.
 
     :param traced: the step
     :param path: the program
     :param temporary: directory of temporary files of the process that has compiled
+    :param weights: those of the policy after some updates with the program
+    :param output: what the training has printed
     """
 
     traced: TracedStep
     path: Path
     temporary: Path
+    weights: dict[str, th.Tensor]
+    output: str
+
+
+def trained(learner: str) -> AsyncPPO:
+    """An algorithm whose step is that of :func:`algorithm`."""
+    settings = {**SETTINGS, "n_steps": 16, "n_samplers": 2, "backend": "inline", "verbose": 1, "seed": 0}
+    return AsyncPPO("MlpPolicy", cart_pole, learner=learner, **settings).learn(64)
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     skip_without_compiler()
-    traced = trace_ppo(algorithm(seed=0))
-    folder = tmp_path_factory.mktemp("compiled")
-    found = Compiled(traced, folder / "program.so", tmp_path_factory.mktemp("temporary"))
-    with pytest.MonkeyPatch.context() as patch:
+    folder, temporary = tmp_path_factory.mktemp("compiled"), tmp_path_factory.mktemp("temporary")
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-        patch.setenv("TMPDIR", str(found.temporary))
-        build = Build(blueprint_of(traced), found.path)
-        with contextlib.closing(build):
-            assert build.is_done(wait=True)
-    yield found
+        patch.setenv("TMPDIR", str(temporary))
+        patch.setenv(DIRECTORY_VARIABLE, str(folder))
+        weights = trained("compiled").policy.state_dict()
+    (path,) = folder.iterdir()
+    return Compiled(trace_ppo(algorithm(seed=0)), path, temporary, weights, output.getvalue())
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramStore:
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "store"))
     return ProgramStore()
+
+
+def test_training_with_the_program_gives_what_sb3s_update_gives(compiled: Compiled) -> None:
+    """From the environment to machine code and back."""
+    assert compiled.output.count("Updates are compiled from number 1 on (compiled within ") == 1
+    assert compiled.path.name == ProgramStore().path(blueprint_of(compiled.traced).key).name
+    expected = trained("eager").policy.state_dict()
+    for name, weights in compiled.weights.items():
+        th.testing.assert_close(weights, expected[name], rtol=1e-3, atol=1e-5)
 
 
 def minibatch(traced: TracedStep, seed: int, limits: tuple[float, float, float]) -> list[th.Tensor]:
@@ -124,7 +150,7 @@ def test_one_program_may_be_loaded_twice(compiled: Compiled) -> None:
 
 def test_nothing_but_the_program_is_left(compiled: Compiled) -> None:
     assert list(compiled.temporary.iterdir()) == []
-    assert [path.name for path in compiled.path.parent.iterdir()] == ["program.so"]
+    assert list(compiled.path.parent.iterdir()) == [compiled.path]
 
 
 # What is on disk

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch as th
 from lifecycle_helpers import inline_envs, same, weights_of
-from native_helpers import FakeBuild, FakeProgram, cart_pole, compile_processes, skip_without_compiler, slow_compiler
+from native_helpers import FakeBuild, FakeProgram, cart_pole, compile_processes, slow_compiler
 from process_helpers import wait_until
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -206,18 +206,6 @@ def test_compiled_waits_before_the_first_update_and_says_so(
     assert re.fullmatch(
         r"Updates are compiled from number 1 on \(compiled within 12 s\): [\d,]+ us a minibatch", announcement
     )
-
-
-def test_compiled_takes_a_real_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """From the environment to machine code and back. What comes out is what SB3's update gives."""
-    skip_without_compiler()
-    monkeypatch.undo()
-    found = {learner: model(learner, seed=0).learn(2 * ROLLOUT) for learner in ("eager", "compiled")}
-    assert not is_compiled(found["eager"]) and is_compiled(found["compiled"])
-    assert len(lines(capsys, "Updates are compiled from number 1 on")) == 1
-    eager, compiled = weights_of(found["eager"]), weights_of(found["compiled"])
-    assert not same(eager, weights_of(model(seed=0)))
-    th.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-5)
 
 
 def test_second_model_finds_the_program_on_disk(
