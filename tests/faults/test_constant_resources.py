@@ -27,6 +27,7 @@ from sb3_walle.samplers.errors import SamplerWarning
 MODES = ("sync", "pipelined", "free")
 N_SAMPLERS, N_STEPS = 3, 32
 ROLLOUT = N_SAMPLERS * N_STEPS
+N_ROUNDS = 2
 SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 32, "n_epochs": 1, "device": "cpu"}
 
 
