@@ -13,16 +13,16 @@ from returns_helpers import is_picture
 from stable_baselines3 import PPO
 
 from sb3_walle.cli import main
-from sb3_walle.experiments import waiting_env
+from sb3_walle.experiments import slow_envs
 from sb3_walle.experiments.contenders import AsyncContender, VecEnvContender, running
 from sb3_walle.experiments.environments import UsageError
 from sb3_walle.experiments.figures import iteration_time, make, plan, the_report
 from sb3_walle.experiments.figures.iteration_time import IterationClock, IterationTime, Timing
 from sb3_walle.experiments.figures.make import FiguresOutcome, make_figures
 from sb3_walle.experiments.figures.plan import timings, trainings
-from sb3_walle.experiments.figures.settings import AGENTS, FiguresSettings, Workload, default_n_samplers
+from sb3_walle.experiments.figures.settings import AGENTS, Agent, FiguresSettings, Workload, default_n_samplers
 from sb3_walle.experiments.figures.tables import overlap_table, returns_table, samplers_table
-from sb3_walle.experiments.waiting_env import WaitingEnv
+from sb3_walle.experiments.slow_envs import ElsewhereEnv, SlowEnv, Slowness
 
 TINY = FiguresSettings(
     "CartPole-v1",
@@ -47,6 +47,7 @@ FIGURES = (
     "overlap",
 )
 NAN = float("nan")
+SLOW = "a simulator elsewhere, 0.1 ms a step"
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
@@ -74,7 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FiguresOutcome, Path
 
     with pytest.MonkeyPatch.context() as patch:
         # Compiling and starting take longer than all else together.
-        patch.setattr(plan, "LEARNER", "eager")
+        patch.setattr(Agent, "learner", "eager")
         patch.setattr(plan, "AsyncContender", InlineContender)
         patch.setattr(plan, "VEC_ENVS", ("DummyVecEnv",))
         return make_figures(TINY, directory), directory
@@ -93,7 +94,7 @@ def test_every_figure_is_drawn_and_has_a_table(made: tuple[FiguresOutcome, Path]
 def test_everything_is_measured(made: tuple[FiguresOutcome, Path]) -> None:
     _, directory = made
     rows = csv_rows(directory / "iterations.csv")
-    workloads = {"CartPole-v1", "CartPole-v1, 0.1 ms a step"}
+    workloads = {"CartPole-v1", SLOW}
     contenders = {
         ("AsyncPPO, 1 x 1", "sync"),
         *(("AsyncPPO, 2 x 1", mode) for mode in ("sync", "pipelined", "free")),
@@ -103,14 +104,17 @@ def test_everything_is_measured(made: tuple[FiguresOutcome, Path]) -> None:
     assert set(found) == {(workload, *contender) for workload in workloads for contender in contenders}
     assert all(found.count(each) == TINY.iterations for each in set(found))
     assert all(float(row["collection_seconds"]) > 0 and float(row["learning_seconds"]) > 0 for row in rows)
+    learned = {"CartPole-v1", "CartPole-v1, 0.1 ms a step"}
     trained = {(row["seed"], row["contender"]) for row in csv_rows(directory / "returns.csv")}
-    assert trained == {("0", f"{name}, N=2") for name in workloads}
+    assert trained == {("0", f"{name}, N=2") for name in learned}
 
 
 def test_report_says_what_the_figures_show(made: tuple[FiguresOutcome, Path]) -> None:
     outcome, _ = made
     lines = outcome.report.splitlines()
-    assert sum(line.startswith("## Collection and learning: CartPole-v1") for line in lines) == 2
+    assert [line for line in lines if line.startswith("## Coll")] == [
+        f"## Collection and learning: {name}" for name in ("CartPole-v1", SLOW)
+    ]
     assert any(line.startswith("| AsyncPPO, 2 x 1, pipelined ") for line in lines)
     assert any(line.startswith("| CartPole-v1, 0.1 ms a step, N=2 ") for line in lines)
     assert max(map(len, lines)) <= 140
@@ -248,7 +252,7 @@ def test_iterations_have_the_samples_that_are_asked_for(contender: Any, monkeypa
 # Slow environments
 
 
-def test_waiting_env_waits_for_what_is_left_of_a_steps_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_env_waits_for_what_is_left_of_a_steps_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now, waited = 10.0, []
     seconds = iter([0.0, 0.125, 0.5])
 
@@ -258,9 +262,9 @@ def test_waiting_env_waits_for_what_is_left_of_a_steps_time(monkeypatch: pytest.
             now += next(seconds)
             return self.env.step(action)
 
-    monkeypatch.setattr(waiting_env.time, "perf_counter", lambda: now)
-    monkeypatch.setattr(waiting_env.time, "sleep", waited.append)
-    env = WaitingEnv(BusyEnv(gym.make("CartPole-v1")), step_latency=0.25)
+    monkeypatch.setattr(slow_envs.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(slow_envs.time, "sleep", waited.append)
+    env = SlowEnv(BusyEnv(gym.make("CartPole-v1")), step_latency=0.25)
     env.reset(seed=0)
     for _ in range(3):
         observation, reward, *_ = env.step(0)
@@ -268,14 +272,35 @@ def test_waiting_env_waits_for_what_is_left_of_a_steps_time(monkeypatch: pytest.
     assert waited == [0.25, 0.125, 0.0]
 
 
+def test_env_elsewhere_looks_like_the_original_and_only_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(slow_envs.time, "perf_counter", lambda: 10.0)
+    monkeypatch.setattr(slow_envs.time, "sleep", waited.append)
+    original = gym.make("CartPole-v1")
+    env = ElsewhereEnv(original, step_latency=0.25)
+    assert (env.observation_space, env.action_space) == (original.observation_space, original.action_space)
+    observations = [env.reset()[0]]
+    for step in range(1, 1001):
+        observation, _, terminated, truncated, _ = env.step(0)
+        observations.append(observation)
+        assert not terminated and truncated == (step == 1000)
+    assert all(observation in env.observation_space for observation in observations)
+    assert len(np.unique(observations, axis=0)) > 50
+    assert waited == [0.25] * 1000
+
+
+@pytest.mark.parametrize("kind", [SlowEnv, ElsewhereEnv, None])
 @pytest.mark.parametrize("contender", [AsyncContender, VecEnvContender])
-def test_contenders_have_slow_environments(contender: Any) -> None:
+def test_contenders_have_slow_environments(contender: Any, kind: type[gym.Env] | None) -> None:
     shape = (2, 1) if contender is AsyncContender else ("DummyVecEnv", 2)
-    for step_latency in (0.0, 1e-4):
-        settings: dict[str, Any] = {"backend": "inline"} if contender is AsyncContender else {}
-        with running(contender(*shape, step_latency=step_latency), "CartPole-v1", n_steps=8, **settings) as model:
-            wrapped = model.get_env().env_is_wrapped(WaitingEnv)
-            assert wrapped == [step_latency > 0] * 2
+    backend: dict[str, Any] = {"backend": "inline"} if contender is AsyncContender else {}
+    slowness = None if kind is None else Slowness(1e-4, elsewhere=kind is ElsewhereEnv)
+    with running(contender(*shape, slowness=slowness), "CartPole-v1", n_steps=8, **backend) as model:
+        env = model.get_env()
+        assert env is not None
+        assert env.env_is_wrapped(SlowEnv) == [kind is SlowEnv] * 2
+        is_elsewhere = [unwrapped is None for unwrapped in env.get_attr("spec")]
+        assert is_elsewhere == [kind is ElsewhereEnv] * 2
 
 
 # Tables
@@ -356,7 +381,7 @@ def test_every_number_of_samplers_has_as_many_samples() -> None:
     ("options", "mentioned"),
     [
         (["--samples-per-iteration", "30"], "30 samples an iteration are too few for 20 samplers: at least 40"),
-        (["--timesteps", "60"], "60 timesteps are too few for 6 bins in which each of 20 samplers"),
+        (["--timesteps", "60"], "60 timesteps are too few for 4 bins in which each of 20 samplers"),
         (["--step-latency", "5"], "'5' is not a time"),
         (["--step-latency", "fast"], "'fast' is not a time"),
         (["--agent", "eve"], "eve"),

@@ -49,7 +49,7 @@ def add_command(commands: Any) -> None:
     add_option(work, "--agent", None, text, choices=AGENTS, metavar="{" + ",".join(AGENTS) + "}")
     text = "what a step of the slow environment takes; 0 leaves it out (default: 1ms)"
     add_option(work, "--step-latency", None, text, type=duration, metavar="TIME")
-    text = "environment steps of an iteration, all samplers together"
+    text = "environment steps of an iteration, all samplers together (default: 20000; quick: 4000)"
     add_option(work, "--samples-per-iteration", None, text, type=integer(2), metavar="N")
 
     measuring = parser.add_argument_group("iterations (figures 4 to 7)")
@@ -57,16 +57,18 @@ def add_command(commands: Any) -> None:
     add_option(measuring, "--n-samplers", None, text, type=integer(1), nargs="+", metavar="N")
     text = "samplers, and SB3's environments, of the comparison of the modes (default: 10)"
     add_option(measuring, "--overlap-n-samplers", None, text, type=integer(1), metavar="N")
-    add_option(measuring, "--repeats", None, "times to measure everything", type=integer(1), metavar="N")
-    text = "iterations of each measurement, after those to warm up"
+    add_option(
+        measuring, "--repeats", None, "times to measure everything (default: 3; quick: 1)", type=integer(1), metavar="N"
+    )
+    text = "iterations of each measurement, after those to warm up (default: 2; quick: 1)"
     add_option(measuring, "--iterations", None, text, type=integer(1), metavar="N")
 
     training = parser.add_argument_group("training (figure 3)")
     text = "numbers of samplers that train (default: 1 10)"
     add_option(training, "--learning-n-samplers", None, text, type=integer(1), nargs="+", metavar="N")
-    text = "environment steps of each training, all samplers together"
+    text = "environment steps of each training, all samplers together (default: 2e6; quick: 4e4)"
     add_option(training, "--timesteps", None, text, type=integer(1), metavar="N")
-    text = "trainings of each kind, with the seeds 0, 1, 2, ..."
+    text = "trainings of each kind, with the seeds 0, 1, 2, ... (default: 3; quick: 1)"
     add_option(training, "--seeds", None, text, type=integer(1), metavar="N", dest="n_seeds")
 
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 
 from sb3_walle import AsyncPPO
 from sb3_walle.experiments.environments import quiet_factory
-from sb3_walle.experiments.waiting_env import WaitingFactory
+from sb3_walle.experiments.slow_envs import Slowness
 
 Mode = Literal["sync", "pipelined", "free"]
 
@@ -55,13 +55,13 @@ class AsyncContender:
     :param n_samplers: sampler processes
     :param envs_per_sampler: environments of each
     :param learner: which update it makes
-    :param step_latency: seconds that a step of an environment takes at least
+    :param slowness: how slow its environments are; None for as they are
     """
 
     n_samplers: int
     envs_per_sampler: int
     learner: str = "auto"
-    step_latency: float = 0.0
+    slowness: Slowness | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class AsyncContender:
         :param ppo: further arguments of AsyncPPO
         :return: the algorithm
         """
-        env: Any = env_factory(env_id, self.step_latency)
+        env: Any = env_factory(env_id, self.slowness)
         return AsyncPPO(
             "MlpPolicy",
             env,
@@ -100,12 +100,12 @@ class VecEnvContender:
 
     :param vec_env: name of the VecEnv's class
     :param n_envs: its number of environments
-    :param step_latency: seconds that a step of an environment takes at least
+    :param slowness: how slow its environments are; None for as they are
     """
 
     vec_env: str
     n_envs: int
-    step_latency: float = 0.0
+    slowness: Slowness | None = None
 
     @property
     def name(self) -> str:
@@ -122,19 +122,19 @@ class VecEnvContender:
         :param ppo: further arguments of PPO
         :return: the algorithm
         """
-        factory = env_factory(env_id, self.step_latency)
+        factory = env_factory(env_id, self.slowness)
         env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
         return PPO("MlpPolicy", env if normalize is None else VecNormalize(env, **normalize), **ppo)
 
 
-def env_factory(env_id: str, step_latency: float) -> Callable[[], gym.Env]:
+def env_factory(env_id: str, slowness: Slowness | None) -> Callable[[], gym.Env]:
     """
     :param env_id: Gymnasium id of the environment
-    :param step_latency: seconds that a step takes at least
+    :param slowness: how slow it is to be; None for as it is
     :return: what builds the environment
     """
     factory = quiet_factory(env_id)
-    return WaitingFactory(factory, step_latency) if step_latency else factory
+    return factory if slowness is None else slowness.factory(factory)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ from sb3_walle.transport.chunk import between, row
 
 # Observations that are on the learner's device at the same time, for the sake of callbacks.
 ROWS_AT_ONCE = 128
+
+
+def _do_nothing() -> None:
+    """Where processes cannot give way."""
+
+
+# Samplers get only what other processes leave of a core. Where they wait for simulators most of the time and want it
+# for microseconds, they should not have to wait until the learner has gone through all steps that it has got.
+_give_way: Callable[[], None] = getattr(os, "sched_yield", _do_nothing)
 
 
 class StepReplay:
@@ -101,6 +111,7 @@ class StepReplay:
             )
             if not callback.on_step():
                 return False
+            _give_way()
             algorithm._update_info_buffer(infos, dones)
         algorithm._last_obs, algorithm._last_episode_starts = new_obs, dones
         return True

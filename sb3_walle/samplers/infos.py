@@ -69,15 +69,15 @@ class InfoSelection:
 def select_infos(info_keys: InfoKeys, callbacks_may_look: bool) -> InfoSelection:
     """
     :param info_keys: ``"all"``: complete infos of all steps; ``"auto"``: the same if a callback may look at them, else
-        only those that end an episode; or the keys that are needed of every step
+        only those that end an episode; or the keys that are needed of every step, which may be none
     :param callbacks_may_look: whether there is a callback that may look at any info
     :return: which infos travel
     :raises TypeError: if it is neither a string nor a sequence of strings
-    :raises ValueError: if it is another string, or names no key
+    :raises ValueError: if it is another string
     """
     checked = checked_info_keys(info_keys)
     if isinstance(checked, tuple):
-        return InfoSelection(every_step=True, keys=checked)
+        return InfoSelection(every_step=len(checked) > 0, keys=checked)
     return InfoSelection(every_step=checked == _ALL or callbacks_may_look)
 
 
@@ -86,7 +86,7 @@ def checked_info_keys(info_keys: InfoKeys) -> str | tuple[str, ...]:
     :param info_keys: what a user gave
     :return: ``"auto"``, ``"all"``, or the keys, each once
     :raises TypeError: if it is neither a string nor a sequence of strings
-    :raises ValueError: if it is another string, or names no key
+    :raises ValueError: if it is another string
     """
     allowed = f'"{_AUTO}", "{_ALL}" or a sequence of keys such as ("x_velocity",)'
     if isinstance(info_keys, str):
@@ -100,8 +100,6 @@ def checked_info_keys(info_keys: InfoKeys) -> str | tuple[str, ...]:
     for key in info_keys:
         if not isinstance(key, str):
             raise TypeError(f"info_keys must be {allowed}, got {info_keys!r}, in which {key!r} is of {type(key)}")
-    if len(info_keys) == 0:
-        raise ValueError(f"info_keys must be {allowed}, got {info_keys!r}, which names no key")
     return tuple(dict.fromkeys(info_keys))
 
 

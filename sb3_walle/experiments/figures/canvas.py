@@ -86,7 +86,7 @@ def mark_cpus(axes: Axes, n_cpus: int, highest: int) -> None:
     if n_cpus <= highest:
         axes.axvline(n_cpus, color=GREY, linestyle=":", linewidth=1.5)
         name = f" {n_cpus} CPU" if n_cpus == 1 else f" {n_cpus} CPUs"
-        axes.text(n_cpus, 0.02, name, transform=axes.get_xaxis_transform(), color=GREY, va="bottom")
+        axes.text(n_cpus, 0.98, name, transform=axes.get_xaxis_transform(), color=GREY, va="top")
 
 
 def number_ticks(axes: Axes, numbers: Sequence[int]) -> None:

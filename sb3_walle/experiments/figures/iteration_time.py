@@ -133,7 +133,7 @@ class Timing:
         :return: what they took
         """
         n_steps = settings.n_steps(self.contender.n_envs)
-        arguments = {**settings.agent.ppo, "normalize": settings.agent.normalize, "n_steps": n_steps}
+        arguments = settings.agent.arguments(self.contender, n_steps)
         clock = IterationClock(self.warm_up, settings.iterations)
         with running(self.contender, self.workload.env_id, self.mode, **arguments) as model:
             try:

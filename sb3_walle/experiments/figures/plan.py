@@ -10,8 +10,6 @@ from sb3_walle.experiments.returns.training import ReturnsSettings, Trainee
 # The report's agent learns while samplers collect.
 LEARNING_MODE: Mode = "pipelined"
 OVERLAPPING: tuple[Mode, ...] = ("pipelined", "free")
-# Every update is a compiled one, whatever is left to do: runs that measure are short.
-LEARNER = "compiled"
 
 
 def timings(settings: FiguresSettings) -> Iterator[Timing]:
@@ -32,13 +30,13 @@ def contenders(settings: FiguresSettings, workload: Workload) -> list[tuple[Cont
     :return: each number of samplers, in turn with the learner; and with as many environments the modes that overlap,
         and SB3's PPO
     """
-    latency, n = workload.step_latency, settings.overlap_n_samplers
+    slowness, n, learner = workload.slowness, settings.overlap_n_samplers, settings.agent.learner
     numbers = dict.fromkeys((*settings.n_samplers, n))
     in_turn: list[tuple[Contender, Mode]] = [
-        (AsyncContender(number, 1, LEARNER, step_latency=latency), "sync") for number in numbers
+        (AsyncContender(number, 1, learner, slowness=slowness), "sync") for number in numbers
     ]
-    overlapping = [(AsyncContender(n, 1, LEARNER, step_latency=latency), mode) for mode in OVERLAPPING]
-    vec_envs = [VecEnvContender(name, n, step_latency=latency) for name in VEC_ENVS]
+    overlapping = [(AsyncContender(n, 1, learner, slowness=slowness), mode) for mode in OVERLAPPING]
+    vec_envs = [VecEnvContender(name, n, slowness=slowness) for name in VEC_ENVS]
     return [*in_turn, *overlapping, *((contender, "sync") for contender in vec_envs)]
 
 
@@ -47,14 +45,12 @@ def trainings(settings: FiguresSettings) -> Iterator[tuple[int, Trainee]]:
     :param settings: what to train
     :return: seeds, and who trains with them: wherever it ends, all have been treated alike
     """
-    arguments = {**settings.agent.ppo, "normalize": settings.agent.normalize, "info_keys": ("episode",)}
     for seed in range(settings.n_seeds):
-        for workload in settings.workloads:
+        for workload in settings.learning_workloads:
             for number in settings.learning_n_samplers:
-                contender = AsyncContender(number, 1, step_latency=workload.step_latency)
-                n_steps = settings.n_steps(number)
-                name = trainee_name(workload, number)
-                yield seed, Trainee(name, contender, LEARNING_MODE, {**arguments, "n_steps": n_steps})
+                contender = AsyncContender(number, 1, slowness=workload.slowness)
+                arguments = settings.agent.arguments(contender, settings.n_steps(number))
+                yield seed, Trainee(trainee_name(workload, number), contender, LEARNING_MODE, arguments)
 
 
 def trainee_name(workload: Workload, n_samplers: int) -> str:

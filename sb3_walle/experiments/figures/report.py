@@ -54,10 +54,13 @@ def format_settings(settings: FiguresSettings) -> str:
     :param settings: what was measured
     :return: the lines, as a list in Markdown
     """
-    arguments = ", ".join(f"{name}={value}" for name, value in settings.agent.ppo.items())
+    arguments = {"objective": settings.agent.objective, **settings.agent.ppo}
+    kwargs = arguments.pop("policy_kwargs", {})
+    in_words = [f"{name}={getattr(value, '__name__', value)}" for name, value in {**arguments, **kwargs}.items()]
     return (
         f"- {settings.samples_per_iteration:,} samples an iteration; {settings.timesteps:,} steps a training\n"
-        f"- agent '{settings.agent.name}': {arguments}, observations and rewards normalised"
+        f"- agent '{settings.agent.name}': {', '.join(in_words)}\n"
+        "- observations and rewards are normalised; all else is SB3's default"
     )
 
 

@@ -192,7 +192,7 @@ def returns_table(
     """
     rows = []
     ends = [settings.timesteps * number // settings.n_bins for number in range(1, settings.n_bins + 1)]
-    for workload in settings.workloads:
+    for workload in settings.learning_workloads:
         for n_samplers in settings.learning_n_samplers:
             name = trainee_name(workload, n_samplers)
             for column, end in enumerate(ends):

@@ -107,8 +107,8 @@ def trainees(settings: ReturnsSettings) -> tuple[Trainee, ...]:
         arguments["normalize"] = {"gamma": settings.ppo.get("gamma", GAMMA)}
     lockstep = VecEnvContender("DummyVecEnv", settings.n_envs)
     samplers = AsyncContender(settings.n_samplers, settings.envs_per_sampler)
-    # Of the infos, the callback that records returns needs nothing else.
-    async_arguments = {**arguments, "info_keys": ("episode",), **settings.async_ppo}
+    # The callback that records returns looks at no infos but those that end an episode.
+    async_arguments = {**arguments, "info_keys": (), **settings.async_ppo}
     asynchronous = [
         # The benchmark has no use for the mode "free", AsyncPPO has.
         Trainee(f"{samplers.name}, {mode}", samplers, mode, async_arguments)
