@@ -78,7 +78,7 @@ class AsyncOnPolicyMixin(Persistence):
         algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
         ``model.get_vec_normalize_env().save(path)``
     :param info_keys: what callbacks find in ``locals["infos"]`` besides what ends an episode: ``"all"``; the keys that
-        they need, if any, which is cheaper; or ``"auto"`` for all if there is a callback that is not SB3's own, else none
+        they need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, else none
     :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
         ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``
     :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death ends
