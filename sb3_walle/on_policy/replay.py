@@ -112,7 +112,9 @@ class StepReplay:
             if not callback.on_step():
                 return False
             _give_way()
-            algorithm._update_info_buffer(infos, dones)
+            # It looks for episodes, of which nothing else can tell.
+            if rollout.infos[step]:
+                algorithm._update_info_buffer(infos, dones)
         algorithm._last_obs, algorithm._last_episode_starts = new_obs, dones
         return True
 
