@@ -249,6 +249,19 @@ def test_iterations_have_the_samples_that_are_asked_for(contender: Any, monkeypa
     assert timing.n_timesteps(TINY) == sum(collected)
 
 
+@pytest.mark.parametrize("agent", AGENTS.values(), ids=AGENTS)
+def test_every_agent_learns(agent: Agent) -> None:
+    """With an objective that SB3's PPO does not have, if need be."""
+    settings = replace(TINY, agent=agent, iterations=1)
+    for contender in (AsyncContender(2, 1), VecEnvContender("DummyVecEnv", 2)):
+        (row,) = Timing(Workload("CartPole-v1"), contender, "sync", 1).measure(settings)
+        assert row.learning > 0
+    # Nothing is compiled before there is something to learn from.
+    contender = AsyncContender(2, 1, agent.learner)
+    with running(contender, "CartPole-v1", backend="inline", **agent.arguments(contender, n_steps=8)) as model:
+        assert model.gamma == agent.ppo["gamma"]
+
+
 # Slow environments
 
 
