@@ -1,8 +1,7 @@
 """Measuring and training whatever figures need, and drawing them."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,11 +102,11 @@ def do_what_is_left(settings: FiguresSettings, results: Results) -> None:
     # Where there is no terminal, there is no bar, but still a line for each run.
     with tqdm(total=total, initial=total - left, unit="step", unit_scale=True, disable=None) as bar:
         for timing in timings_left:
-            with announced(bar, describe(timing)):
-                measure(timing, settings, results, bar.update)
+            announce(bar, describe(timing))
+            measure(timing, settings, results, bar.update)
         for seed, trainee in trainings_left:
-            with announced(bar, f"training, {trainee.name}, seed {seed}"):
-                train(seed, trainee, settings, results, bar.update)
+            announce(bar, f"training, {trainee.name}, seed {seed}")
+            train(seed, trainee, settings, results, bar.update)
             # What comes takes long: until then these are the figures.
             write_figures(settings, results)
 
@@ -121,16 +120,14 @@ def describe(timing: Timing) -> str:
     return f"iterations, {timing.workload.name}, {timing.contender.name}{mode}, repeat {timing.repeat}"
 
 
-@contextmanager
-def announced(bar: tqdm, what: str) -> Iterator[None]:
+def announce(bar: tqdm, what: str) -> None:
     """
     :param bar: the progress bar
-    :param what: what is being done while the context lasts
+    :param what: what is being done from now on
     """
     bar.set_description(what)
     if bar.disable:
         print(what, file=sys.stderr)
-    yield
 
 
 def measure(timing: Timing, settings: FiguresSettings, results: Results, on_steps: Callable[[int], object]) -> None:

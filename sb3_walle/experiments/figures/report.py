@@ -69,18 +69,14 @@ def samplers_cells(row: SamplersRow) -> list[str]:
     :param row: iterations of a number of samplers
     :return: cells of the table
     """
-    shares = Spread(
-        *(100 * share for share in (row.learning_share.median, row.learning_share.low, row.learning_share.high))
-    )
-    reported_share = "" if math.isnan(row.report_learning_share) else f"{row.report_learning_share:.0%}"
     return [
         str(row.n_samplers),
         format_spread(row.collection_seconds),
         format_spread(row.speed_up),
         "" if math.isnan(row.report_speed_up) else f"{row.report_speed_up:g}",
         format_spread(row.learning_seconds),
-        f"{shares.median:.0f} %",
-        reported_share,
+        f"{row.learning_share.median:.0%}",
+        "" if math.isnan(row.report_learning_share) else f"{row.report_learning_share:.0%}",
     ]
 
 
