@@ -56,12 +56,10 @@ class Fork:
 
     :param sampler: number of the sampler
     :param channel: the sampler's end of its channel to the learner
-    :param niceness: how much the sampler gives way to other processes, as in ``os.nice``
     """
 
     sampler: int
     channel: socket.socket
-    niceness: int
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,6 @@ class ForkServer:
                 signal.signal(handled, signal.SIG_DFL)
             faulthandler.enable(last_words, all_threads=False)
             self._close_in_child()
-            os.nice(request.niceness)
             pulse = None if self._pulses is None else self._pulses.pulse(request.sampler)
             run_sampler(request.sampler, Channel(request.channel), server, pulse)
             exit_code = 0

@@ -21,9 +21,6 @@ from sb3_walle.transport.pulse import PulseBoard
 CLOSE_TIMEOUT = 2.0
 # Time for a sampler to be gone after the process that it was forked from.
 DEATH_TIMEOUT = 1.0
-# Samplers get the time that the learner leaves. With 10 of them on 2 cores, an update takes as long as without them;
-# at niceness 10 it takes up to a half longer, at 0 twice as long.
-NICENESS = 19
 
 # Stands for the fork server where others stand for the number of a sampler.
 _SERVER = -1
@@ -41,7 +38,6 @@ class ProcessBackend:
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
     :param watches_steps: whether to keep track of how long environments take for a step
-    :param niceness: how much samplers give way to other processes, as in ``os.nice``
     :raises OSError: if this process may not open as many file descriptors as that takes
     """
 
@@ -50,10 +46,9 @@ class ProcessBackend:
         n_samplers: int,
         preload: Iterable[str] = (),
         watches_steps: bool = False,
-        niceness: int = NICENESS,
     ) -> None:
         self.n_samplers = self.n_processes = n_samplers
-        self._pool = _Pool(n_samplers, tuple(preload), watches_steps, niceness)
+        self._pool = _Pool(n_samplers, tuple(preload), watches_steps)
         # Also runs when this object is garbage, and at the end of the interpreter.
         self._finalizer = weakref.finalize(self, self._pool.close)
 
@@ -102,9 +97,9 @@ class ProcessBackend:
 class _Pool:
     """The processes and the channels to them. Separate from the backend so that a finalizer can hold on to it."""
 
-    def __init__(self, n_samplers: int, preload: tuple[str, ...], watches_steps: bool, niceness: int) -> None:
+    def __init__(self, n_samplers: int, preload: tuple[str, ...], watches_steps: bool) -> None:
         check_descriptors(n_samplers)
-        self._n_samplers, self._preload, self._niceness = n_samplers, preload, niceness
+        self._n_samplers, self._preload = n_samplers, preload
         self._owner = os.getpid()
         self._closed = False
         self._pulses = PulseBoard(n_samplers) if watches_steps else None
@@ -191,7 +186,7 @@ class _Pool:
 
     def _new_server(self) -> ServerHandle:
         memory = None if self._pulses is None else self._pulses.memory
-        server = ServerHandle(self._preload, self._n_samplers, memory, self._niceness)
+        server = ServerHandle(self._preload, self._n_samplers, memory)
         self._selector.register(server, selectors.EVENT_READ, _SERVER)
         return server
 

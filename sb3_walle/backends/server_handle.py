@@ -50,11 +50,9 @@ class ServerHandle:
     :param modules: names of modules to import before forking
     :param n_samplers: number of samplers
     :param pulses: where samplers note that their environments begin a step, ``None`` if nobody wants to know
-    :param niceness: how much samplers give way to other processes, as in ``os.nice``
     """
 
-    def __init__(self, modules: Iterable[str], n_samplers: int, pulses: SharedMemory | None, niceness: int) -> None:
-        self._niceness = niceness
+    def __init__(self, modules: Iterable[str], n_samplers: int, pulses: SharedMemory | None) -> None:
         self._endings: dict[int, Ending] = {}
         self._channel, server_end = Channel.pair(SEND_TIMEOUT)
         self._process = _start(server_end)
@@ -76,7 +74,7 @@ class ServerHandle:
         try:
             with sampler_end:
                 self._endings.pop(sampler, None)
-                self._channel.send(Fork(sampler, sampler_end, self._niceness))
+                self._channel.send(Fork(sampler, sampler_end))
         except BaseException:
             channel.close()
             raise

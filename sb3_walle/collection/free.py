@@ -80,7 +80,7 @@ class FreeCollector(Collector):
         weights: Mapping[str, np.ndarray],
         max_policy_lag: int,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, self.capacity(max_policy_lag))
+        super().__init__(samplers, task, actors, weights, self.capacity(max_policy_lag), overlaps=True)
         self.max_policy_lag = max_policy_lag
         self._forget()
 

@@ -43,10 +43,11 @@ def contenders(settings: FiguresSettings, workload: Workload) -> list[tuple[Cont
 def trainings(settings: FiguresSettings) -> Iterator[tuple[int, Trainee]]:
     """
     :param settings: what to train
-    :return: seeds, and who trains with them: wherever it ends, all have been treated alike
+    :return: seeds, and who trains with them: the workloads in turn, for the slow ones take much longer, and within each
+        all numbers of samplers are treated alike, wherever it ends
     """
-    for seed in range(settings.n_seeds):
-        for workload in settings.learning_workloads:
+    for workload in settings.learning_workloads:
+        for seed in range(settings.n_seeds):
             for number in settings.learning_n_samplers:
                 contender = AsyncContender(number, 1, slowness=workload.slowness)
                 arguments = settings.agent.arguments(contender, settings.n_steps(number))
