@@ -79,6 +79,7 @@ class SamplerVecEnv(VecEnv):
         supervision = Supervision(on_failure, max_restarts, step_timeout)
         pickle_main_module_by_value()
         self.backend = backend
+        self._first_env_fn = env_fns[0]
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler
         #: who collects from these samplers at present
@@ -101,6 +102,10 @@ class SamplerVecEnv(VecEnv):
             self.close()
             raise
         self.metadata = description.metadata
+
+    def build_env(self) -> gym.Env:
+        """:return: another environment like the first one, in this process; whoever asks for it closes it"""
+        return self._first_env_fn()
 
     def reset(self) -> VecEnvObs:
         """

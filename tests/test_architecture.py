@@ -5,6 +5,7 @@ from pathlib import Path
 
 import sb3_walle
 
+TORCH_ACTORS = ("torch_actor", "exploring_actor", "random_streams", "torch_policy", "choice", "numpy_export")
 ROOT = Path(sb3_walle.__file__).parent
 # From the bottom to the top. A room may import from itself and from those below.
 ROOMS = (
@@ -22,9 +23,15 @@ ROOMS = (
     "saving",
     "callbacks",
     "learners",
+    "algorithm",
     "on_policy",
+    "off_policy",
     "a2c",
     "ppo",
+    "ddpg",
+    "dqn",
+    "sac",
+    "td3",
     "experiments",
     "cli",
 )
@@ -74,7 +81,7 @@ def test_only_torch_actors_the_choice_of_an_actor_and_vec_env_wrappers_know_torc
         for path in (ROOT / room).rglob("*.py")
         if {name.split(".")[0] for name in imports(path)} & {"torch", "stable_baselines3"}
     }
-    actors = {f"samplers/actors/{name}.py" for name in ("torch_actor", "torch_policy", "choice", "numpy_export")}
+    actors = {f"samplers/actors/{name}.py" for name in TORCH_ACTORS}
     assert knowing == actors | {"samplers/vec_wrappers.py"}
 
 

@@ -101,14 +101,14 @@ def test_policy_kwargs(name: str) -> None:
     kwargs, actor = POLICY_KWARGS[name]
     assert_same_training("MlpPolicy", TASK, policy_kwargs=kwargs)
     model = assert_trains_pipelined("MlpPolicy", TASK, policy_kwargs=kwargs)
-    assert choose_actor(model.actor, model.policy) == actor
+    assert choose_actor(model.sampler_actor, model.policy) == actor
 
 
 @pytest.mark.parametrize("task", [TASK, DISCRETE_TASK], ids=["continuous", "discrete"])
 def test_policy_classes_of_ones_own(task: Any) -> None:
     assert_same_training(CustomPolicy, task)
     model = assert_trains_pipelined(CustomPolicy, task)
-    assert choose_actor(model.actor, model.policy) == "torch"
+    assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_images_that_were_normalized_before() -> None:
     }
     assert_same_training("CnnPolicy", FLOAT_IMAGE_TASK, policy_kwargs=kwargs)
     model = assert_trains_pipelined("CnnPolicy", FLOAT_IMAGE_TASK, policy_kwargs=kwargs)
-    assert choose_actor(model.actor, model.policy) == "torch"
+    assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
 @pytest.mark.parametrize("sde_sample_freq", [-1, 1, 4])
@@ -148,7 +148,7 @@ def test_state_dependent_exploration(sde_sample_freq: int, kwargs: dict[str, Any
     settings = {"use_sde": True, "sde_sample_freq": sde_sample_freq, "policy_kwargs": kwargs}
     assert_same_training("MlpPolicy", TASK, **settings)
     model = assert_trains_pipelined("MlpPolicy", TASK, **settings)
-    assert choose_actor(model.actor, model.policy) == "torch"
+    assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
 # What is in training as it is not in collection
@@ -161,7 +161,7 @@ def test_dropout() -> None:
     }
     assert_same_training("MlpPolicy", TASK, policy_kwargs=kwargs)
     model = assert_trains_pipelined("MlpPolicy", TASK, policy_kwargs=kwargs)
-    assert choose_actor(model.actor, model.policy) == "torch"
+    assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
 BATCH_NORM = {
@@ -175,7 +175,7 @@ def test_batch_normalization(share_features_extractor: bool) -> None:
     kwargs = {**BATCH_NORM, "share_features_extractor": share_features_extractor}
     assert_same_training("MlpPolicy", TASK, policy_kwargs=kwargs)
     model = assert_trains_pipelined("MlpPolicy", TASK, policy_kwargs=kwargs)
-    assert choose_actor(model.actor, model.policy) == "torch"
+    assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
 class RunningStatistics(Recorder):
@@ -254,7 +254,7 @@ class NotedExtractor(LinearExtractor):
 def test_policies_that_are_hard_to_move(policy: Any, kwargs: dict[str, Any]) -> None:
     assert_same_training(policy, TASK, policy_kwargs=kwargs)
     model = assert_trains_pipelined(policy, TASK, policy_kwargs=kwargs)
-    assert choose_actor(model.actor, model.policy) == "torch"
+    assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
 @pytest.mark.parametrize(

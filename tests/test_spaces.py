@@ -70,7 +70,7 @@ def task(observation_space: spaces.Space = VECTOR, action_space: spaces.Space | 
 def test_actions(action_space: spaces.Space) -> None:
     assert_same_training("MlpPolicy", task(action_space=action_space))
     model = assert_trains_pipelined("MlpPolicy", task(action_space=action_space))
-    assert choose_actor(model.actor, model.policy) == "numpy"
+    assert choose_actor(model.sampler_actor, model.policy) == "numpy"
 
 
 def test_integer_boxes_as_actions() -> None:
@@ -82,7 +82,7 @@ def test_integer_boxes_as_actions() -> None:
 def test_observations(observation_space: spaces.Space) -> None:
     assert_same_training("MlpPolicy", task(observation_space))
     model = assert_trains_pipelined("MlpPolicy", task(observation_space))
-    assert choose_actor(model.actor, model.policy) == "numpy"
+    assert choose_actor(model.sampler_actor, model.policy) == "numpy"
 
 
 @pytest.mark.parametrize("name", DICTIONARIES)
@@ -92,7 +92,7 @@ def test_dictionaries(name: str) -> None:
     kwargs = SMALL_COMBINED if "image" in space.spaces else {}
     assert_same_training("MultiInputPolicy", task(space), policy_kwargs=kwargs)
     model = assert_trains_pipelined("MultiInputPolicy", task(space), policy_kwargs=kwargs)
-    assert choose_actor(model.actor, model.policy) == ("torch" if "image" in space.spaces else "numpy")
+    assert choose_actor(model.sampler_actor, model.policy) == ("torch" if "image" in space.spaces else "numpy")
 
 
 def test_images() -> None:

@@ -107,6 +107,11 @@ class Collector(ABC):
         """How many samplers may be collecting at this moment, in processes of their own."""
         return self.samplers.n_processes if self._is_under_way() else 0
 
+    @property
+    def n_steps_ahead(self) -> int:
+        """How many steps of each environment come before those that are collected with the weights published next."""
+        return 0
+
     def has_room_for(self, infos: InfoSelection) -> bool:
         """
         :param infos: some infos

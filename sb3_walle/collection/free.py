@@ -16,14 +16,16 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 
 # What a sampler has not delivered when its policy gets too old may be lost: about one chunk out of these.
 MIN_CHUNKS = 8
+# How many rollouts samplers may be ahead if their policy may be of any age.
+N_ROLLOUTS_WITHOUT_BOUND = 2
 
 
 @dataclass
 class Lane:
     """
-    The columns of a rollout that are as wide as one sampler's environments.
+    The columns of rollouts that are as wide as one sampler's environments.
 
-    :param filled: rows that are filled
+    :param filled: rows of the present rollout that are filled
     :param sampler: sampler that the last of them came from
     :param ticket: ticket that they came with
     :param next_row: row of that chunk that would come next; 0 of the next chunk if that one was used up
@@ -41,7 +43,7 @@ class Lane:
         :param row: a row of that chunk
         :return: whether that row directly follows the last one in the lane
         """
-        return self.filled > 0 and (self.sampler, self.ticket, self.next_row) == (sampler, ticket, row)
+        return (self.sampler, self.ticket, self.next_row) == (sampler, ticket, row)
 
     def fill(self, sampler: int, ticket: int, rows: range, chunk_steps: int) -> None:
         """
@@ -68,7 +70,8 @@ class FreeCollector(Collector):
     too old; and what is too old all the same is dropped and counted. So that a slow sampler has little to lose, its
     chunks are as short as it takes to deliver several of them in every iteration.
 
-    :param max_policy_lag: how many versions the policy may be behind, at least 1
+    :param max_policy_lag: how many versions the policy may be behind, at least 1; ``None`` for any number, so that only
+        the experience queue bounds how far samplers run ahead
     :param samplers: see :class:`Collector`, as for the others
     """
 
@@ -78,19 +81,19 @@ class FreeCollector(Collector):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
-        max_policy_lag: int,
+        max_policy_lag: int | None,
     ) -> None:
         super().__init__(samplers, task, actors, weights, self.capacity(max_policy_lag), overlaps=True)
         self.max_policy_lag = max_policy_lag
         self._forget()
 
     @staticmethod
-    def capacity(max_policy_lag: int) -> Capacity:
+    def capacity(max_policy_lag: int | None) -> Capacity:
         """
-        :param max_policy_lag: how many versions the policy may be behind
+        :param max_policy_lag: how many versions the policy may be behind, ``None`` for any number
         :return: what that asks of the experience queue
         """
-        return Capacity(n_rollouts=max_policy_lag, min_chunks=MIN_CHUNKS)
+        return Capacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)
 
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""
@@ -107,21 +110,26 @@ class FreeCollector(Collector):
         self._first_lengths = [*first, longest]
         self._n_asked = [0] * self.samplers.n_samplers
         self._n_samples_published = 0.0
+        self._lanes = [Lane() for _ in range(self.samplers.n_samplers)]
 
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
         self._limit_chunks()
         self._ask()
         rollout = None
-        lanes = [Lane() for _ in range(self.samplers.n_samplers)]
-        while any(lane.filled < self.task.n_steps for lane in lanes):
+        for lane in self._lanes:
+            lane.filled = 0
+        while any(lane.filled < self.task.n_steps for lane in self._lanes):
             ready, row = self._left_over.popleft() if self._left_over else (self._next_chunk(), 0)
-            if version - ready.seal.version > self.max_policy_lag:
+            if self._is_stale(version - ready.seal.version):
                 self._drop(ready, row)
                 continue
             rollout = rollout or Rollout(self.task.n_steps, self.n_envs, like=self._arrays(ready))
-            self._place(ready, row, rollout, lanes)
+            self._place(ready, row, rollout)
         if rollout is not None:
             yield rollout, range(self.task.n_steps)
+
+    def _is_stale(self, policy_lag: int) -> bool:
+        return self.max_policy_lag is not None and policy_lag > self.max_policy_lag
 
     def _is_under_way(self) -> bool:
         # There is a ticket for every slot at any time.
@@ -144,18 +152,18 @@ class FreeCollector(Collector):
         last = len(self._first_lengths) - 1
         return self._first_lengths[min(self._n_asked[sampler], last)]
 
-    def _place(self, ready: ReadyChunk, row: int, rollout: Rollout, lanes: list[Lane]) -> None:
+    def _place(self, ready: ReadyChunk, row: int, rollout: Rollout) -> None:
         """Put the rows of a chunk where there is room. If there is more of it than room, the rest waits its turn."""
         chunk = self._arrays(ready)
         seconds_per_step = ready.report.seconds / chunk.n_steps
         while row < chunk.n_steps:
-            index = _lane_for(ready.sampler, lanes, self.task.n_steps)
+            index = _lane_for(ready.sampler, self._lanes, self.task.n_steps)
             if index is None:
                 self._left_over.append((ready, row))
                 return
             if row == 0:
                 self._learn_statistics(ready)
-            lane = lanes[index]
+            lane = self._lanes[index]
             rows = range(row, min(chunk.n_steps, row + self.task.n_steps - lane.filled))
             follows = lane.is_continued_by(ready.sampler, ready.seal.ticket, row)
             env = index * self.task.envs_per_sampler

@@ -13,7 +13,6 @@ from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
 MODES = ("pipelined", "sync", "free")
-DEFAULT_MAX_POLICY_LAG = 1
 # Of the modes in which it is fixed.
 POLICY_LAGS = {"sync": 0, "pipelined": 1}
 
@@ -56,7 +55,7 @@ def make_collector(
 ) -> Collector:
     """
     :param mode: one of ``MODES``
-    :param max_policy_lag: bound for ``"free"``, ``None`` for the default
+    :param max_policy_lag: bound for ``"free"``, ``None`` for none
     :param samplers: the samplers
     :param task: what to collect
     :param actors: the spec of each sampler's actor
@@ -64,16 +63,16 @@ def make_collector(
     :return: a collector that works in that mode
     """
     if mode == "free":
-        return FreeCollector(samplers, task, actors, weights, max_policy_lag or DEFAULT_MAX_POLICY_LAG)
+        return FreeCollector(samplers, task, actors, weights, max_policy_lag)
     return OrderedCollector(samplers, task, actors, weights, POLICY_LAGS[mode])
 
 
 def queue_capacity(mode: str, max_policy_lag: int | None) -> Capacity:
     """
     :param mode: one of ``MODES``
-    :param max_policy_lag: bound for ``"free"``, ``None`` for the default
+    :param max_policy_lag: bound for ``"free"``, ``None`` for none
     :return: what a collector that works in that mode asks of the experience queue
     """
     if mode == "free":
-        return FreeCollector.capacity(max_policy_lag or DEFAULT_MAX_POLICY_LAG)
+        return FreeCollector.capacity(max_policy_lag)
     return OrderedCollector.capacity(POLICY_LAGS[mode])

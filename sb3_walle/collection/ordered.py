@@ -71,6 +71,11 @@ class OrderedCollector(Collector):
                 self._n_collected += 1
             yield rollout, range(step - n_steps, step)
 
+    @property
+    def n_steps_ahead(self) -> int:
+        """How many steps of each environment come before those that are collected with the weights published next."""
+        return (self._n_asked - self._n_collected) * self.task.n_steps
+
     def _is_under_way(self) -> bool:
         return self._n_asked > self._n_collected
 
@@ -108,7 +113,8 @@ class OrderedCollector(Collector):
     def _paste(self, ready: ReadyChunk, rollout: Rollout, step: int) -> None:
         chunk = self._arrays(ready)
         env = ready.sampler * self.task.envs_per_sampler
-        rollout.paste(chunk, ready.infos, range(chunk.n_steps), step, env, is_continuation=step > 0)
+        is_continuation = step > 0 or self._n_collected > 0
+        rollout.paste(chunk, ready.infos, range(chunk.n_steps), step, env, is_continuation=is_continuation)
         self._merge_statistics(ready)
         n_env_steps = chunk.n_steps * chunk.n_envs
         self.statistics.add_steps(ready.sampler, ready.seal.version, n_env_steps, ready.report.seconds)

@@ -1,14 +1,95 @@
 """The chunks of one training iteration, put together: what the learner sees of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sb3_walle.samplers.actors.protocol import RANDOM_STATE
-from sb3_walle.samplers.infos import InfoRecord
+from sb3_walle.samplers.actors.protocol import LOG_PROBS, RANDOM_STATE
+from sb3_walle.samplers.infos import ORIGINAL_TERMINAL_OBSERVATION, InfoRecord
 from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.transport.chunk import Chunk, Observations
+
+
+class Originals:
+    """
+    What ``VecNormalize`` saw of a rollout: observations and rewards as the environments gave them.
+
+    :param arrays: a chunk's arrays by name
+    :param empty_like: makes an array of the rollout from one of the chunk
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], empty_like: Callable[[np.ndarray], np.ndarray]) -> None:
+        prefix = f"{ORIGINAL_OBSERVATIONS}/"
+        self._names = {name.removeprefix(prefix): name for name in arrays if name.startswith(ORIGINAL_OBSERVATIONS)}
+        self._observations = {part: empty_like(arrays[name]) for part, name in self._names.items()}
+        self._next_observations = {part: empty_like(arrays[name]) for part, name in self._names.items()}
+        self._rewards = empty_like(arrays[ORIGINAL_REWARDS]) if ORIGINAL_REWARDS in arrays else None
+        self._terminal: dict[tuple[int, int], Any] = {}
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is a ``VecNormalize``."""
+        return self._rewards is not None
+
+    def paste(self, arrays: Mapping[str, np.ndarray], rows: range, target: tuple[slice, slice]) -> None:
+        """
+        :param arrays: a chunk's arrays by name
+        :param rows: its rows to copy
+        :param target: rows and columns of the rollout
+        """
+        source, after = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
+        for part, name in self._names.items():
+            self._observations[part][target] = arrays[name][source]
+            self._next_observations[part][target] = arrays[name][after]
+        if self._rewards is not None:
+            self._rewards[target] = arrays[ORIGINAL_REWARDS][source]
+
+    def take_terminal(self, info: dict[str, Any], step: int, env: int) -> None:
+        """
+        Take the last observation of an episode out of its info.
+
+        :param info: an info
+        :param step: row of the rollout
+        :param env: column of the rollout
+        """
+        if ORIGINAL_TERMINAL_OBSERVATION in info:
+            self._terminal[step, env] = info.pop(ORIGINAL_TERMINAL_OBSERVATION)
+
+    def observations(self, step: int) -> Observations:
+        """
+        :param step: a row
+        :return: what the environments showed before the step, ``[n_envs, ...]``, or a dictionary of such arrays
+        """
+        return self._row(self._observations, step)
+
+    def next_observations(self, step: int) -> Observations:
+        """
+        :param step: a row
+        :return: what it led to; at the end of an episode, the beginning of the next one
+        """
+        return self._row(self._next_observations, step)
+
+    def rewards(self, step: int) -> np.ndarray:
+        """
+        :param step: a row
+        :return: its rewards, ``[n_envs]``
+        """
+        assert self._rewards is not None
+        return self._rewards[step]
+
+    def terminal_observation(self, step: int, env: int) -> Any:
+        """
+        :param step: a row with which an episode ended
+        :param env: column of that episode
+        :return: its last observation
+        """
+        return self._terminal[step, env]
+
+    @staticmethod
+    def _row(arrays: dict[str, np.ndarray], step: int) -> Observations:
+        rows = {part: array[step] for part, array in arrays.items()}
+        return rows.get(ORIGINAL_OBSERVATIONS, rows)
 
 
 class Rollout:
@@ -17,7 +98,7 @@ class Rollout:
 
     Usually a column holds one environment's consecutive steps. Where that is not so, because the next row comes from
     another environment or there is none, a *stream* ends: there the value of the next observation has to stand in for
-    the steps that are missing.
+    the steps that are missing. The last row always counts as such an end, whatever follows in the next rollout.
 
     :param n_steps: number of rows
     :param n_envs: number of columns
@@ -50,22 +131,20 @@ class Rollout:
         self.episode_starts = empty_like(like.episode_starts)
         #: whether the step ended an episode
         self.dones = empty_like(like.episode_starts)
-        #: log-probabilities of the actions under the policy that chose them
-        self.log_probs = empty_like(like.arrays["log_probs"])
+        self._log_probs = empty_if_recorded(LOG_PROBS)
         #: values of the observations; ``None`` if the actors have no value net
         self.values = empty_if_recorded("values")
         #: values of the last observations of truncated episodes, zero elsewhere; ``None`` as above
         self.bootstrap_values = empty_if_recorded("bootstrap_values")
-        #: what ``VecNormalize`` saw: the original rewards, and observations that each step led to; empty without it
-        self.originals = {
-            name: empty_like(array)
-            for name, array in like.arrays.items()
-            if name == ORIGINAL_REWARDS or name.startswith(ORIGINAL_OBSERVATIONS)
-        }
-        #: torch's random state at the sampler after the last step; ``None`` if samplers have streams of their own
+        #: what ``VecNormalize`` saw, if there is one
+        self.originals = Originals(like.arrays, empty_like)
+        #: random state at the sampler after the last step; ``None`` if samplers have streams of their own
         self.random_state: np.ndarray | None = None
         #: whether the next row is not the continuation of this one
         self.stream_ends = np.zeros((n_steps, n_envs), dtype=bool)
+        #: whether the row is the continuation of the one before, which for the first row is the last one of the rollout
+        #: before; that an episode begins there does not matter
+        self.continues = np.ones((n_steps, n_envs), dtype=bool)
         #: values of the next observations where a stream ends, zero elsewhere; ``None`` as above
         self.stream_end_values = None if self.values is None else np.zeros_like(self.values)
         #: for each step, the environments whose info was passed on, and the info
@@ -82,7 +161,8 @@ class Rollout:
         :param rows: the chunk's rows to copy
         :param step: first row of the rollout to fill
         :param env: first column of the rollout to fill
-        :param is_continuation: whether these steps directly follow those in the row above
+        :param is_continuation: whether these steps directly follow those in the row above, or in the last row of the
+            rollout before
         """
         source, after = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
         target = (slice(step, step + len(rows)), slice(env, env + chunk.n_envs))
@@ -92,34 +172,32 @@ class Rollout:
         self.rewards[target] = chunk.rewards[source]
         self.episode_starts[target] = chunk.episode_starts[source]
         self.dones[target] = chunk.dones[source]
-        self.log_probs[target] = chunk.arrays["log_probs"][source]
-        for name, array in self.originals.items():
-            array[target] = chunk.arrays[name][source]
+        if self._log_probs is not None:
+            self._log_probs[target] = chunk.arrays[LOG_PROBS][source]
+        self.originals.paste(chunk.arrays, rows, target)
         if self.values is not None and self.bootstrap_values is not None:
             self.values[target] = chunk.arrays["values"][source]
             self.bootstrap_values[target] = chunk.arrays["bootstrap_values"][source]
         for info_step, info_env, info in infos:
             if info_step in rows:
-                self.infos[step + info_step - rows.start].append((env + info_env, info))
+                place = step + info_step - rows.start
+                self.originals.take_terminal(info, place, env + info_env)
+                self.infos[place].append((env + info_env, info))
         if RANDOM_STATE in chunk.arrays:
             self.random_state = chunk.arrays[RANDOM_STATE].copy()
         self._mark_stream_end(chunk, rows, step, target[1], is_continuation)
 
-    def original_observations(self, step: int) -> Observations:
-        """
-        :param step: a row
-        :return: what it led to before ``VecNormalize``, ``[n_envs, ...]``, or a dictionary of such arrays
-        """
-        prefix = f"{ORIGINAL_OBSERVATIONS}/"
-        nested = {
-            name.removeprefix(prefix): array[step] for name, array in self.originals.items() if name.startswith(prefix)
-        }
-        return nested or self.originals[ORIGINAL_OBSERVATIONS][step]
+    @property
+    def log_probs(self) -> np.ndarray:
+        """Log-probabilities of the actions under the policy that chose them, of actors that record them."""
+        assert self._log_probs is not None
+        return self._log_probs
 
     def _mark_stream_end(self, chunk: Chunk, rows: range, step: int, envs: slice, is_continuation: bool) -> None:
         last = step + len(rows) - 1
         self.stream_ends[last, envs] = True
-        if is_continuation:
+        self.continues[step, envs] = is_continuation
+        if is_continuation and step > 0:
             # Where another sampler has taken the place of one that died, its first episode does not go on with the
             # one before, which is cut off there as by a time limit.
             self.stream_ends[step - 1, envs] = chunk.episode_starts[rows.start] & ~self.dones[step - 1, envs]

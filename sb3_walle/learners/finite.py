@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import torch as th
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from sb3_walle.errors import NonFiniteError
 
@@ -44,6 +44,56 @@ def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
             stack.callback(value_net.register_forward_hook(_as_watched).remove)
         stack.callback(_watch.reset, _watch.set(watch))
         yield
+
+
+@contextlib.contextmanager
+def finite_steps(policy: BasePolicy, first_step: int) -> Iterator[None]:
+    """
+    Around the ``train()`` of an algorithm with several optimizers, stops it before any of them steps with a gradient
+    that is not finite.
+
+    :param policy: the policy that is updated
+    :param first_step: number of the first gradient step
+    :raises NonFiniteError: if a gradient, or the norm of all gradients of an optimizer, is NaN or infinite
+    """
+    names = {parameter: name for name, parameter in policy.named_parameters()}
+    with contextlib.ExitStack() as stack:
+        for optimizer in _optimizers_of(policy):
+            watch = _StepWatch(optimizer, names, first_step)
+            stack.callback(optimizer.register_step_pre_hook(watch.before_step).remove)
+        yield
+
+
+def _optimizers_of(policy: BasePolicy) -> list[th.optim.Optimizer]:
+    """Those that SB3 keeps with the networks that they update."""
+    found = [vars(module).get("optimizer") for module in policy.modules()]
+    return [optimizer for optimizer in found if isinstance(optimizer, th.optim.Optimizer)]
+
+
+class _StepWatch:
+    """
+    Checks the gradients of one optimizer.
+
+    :param optimizer: the optimizer
+    :param names: names of the policy's parameters
+    :param first_step: number of the first gradient step
+    """
+
+    def __init__(self, optimizer: th.optim.Optimizer, names: dict[th.nn.Parameter, str], first_step: int) -> None:
+        self._parameters = {
+            names.get(parameter, "a parameter"): parameter
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        self._step = first_step
+
+    def before_step(self, *_: Any) -> None:
+        reason = _why_not_finite(self._parameters)
+        if reason is not None:
+            raise NonFiniteError(
+                f"Gradient step {self._step} was stopped before it could change the weights: {reason}. {ADVICE}"
+            )
+        self._step += 1
 
 
 def stop_at_minibatch(
@@ -101,14 +151,9 @@ class _UpdateWatch:
         self._minibatch += 1
 
     def _check_gradients(self) -> None:
-        gradients = {name: found.grad for name, found in self._parameters.items() if found.grad is not None}
-        # One number for all of them: looking at each on its own would take several times as long.
-        if not gradients or math.isfinite(_norm(list(gradients.values()))):
-            return
-        names = [name for name, gradient in gradients.items() if not th.isfinite(gradient).all()]
-        if names:
-            self.stop(f"there are NaN or infinite numbers in the gradients of {_first_names(names)}")
-        self.stop("the norm of the gradients is infinite, though each of them is finite")
+        reason = _why_not_finite(self._parameters)
+        if reason is not None:
+            self.stop(reason)
 
     def stop(self, reason: str) -> NoReturn:
         # Batch normalization notes what it sees in the forward pass already.
@@ -149,6 +194,18 @@ class _WatchedTensor(th.Tensor):
 def _as_watched(module: th.nn.Module, inputs: Any, output: Any) -> Any:
     # Another kind of tensor may need what its own class does. The output may be the input, which is the policy's own.
     return output.as_subclass(_WatchedTensor) if type(output) is th.Tensor else output
+
+
+def _why_not_finite(parameters: dict[str, th.nn.Parameter]) -> str | None:
+    """What is wrong with the gradients of some parameters; None if nothing is."""
+    gradients = {name: found.grad for name, found in parameters.items() if found.grad is not None}
+    # One number for all of them: looking at each on its own would take several times as long.
+    if not gradients or math.isfinite(_norm(list(gradients.values()))):
+        return None
+    names = [name for name, gradient in gradients.items() if not th.isfinite(gradient).all()]
+    if names:
+        return f"there are NaN or infinite numbers in the gradients of {_first_names(names)}"
+    return "the norm of the gradients is infinite, though each of them is finite"
 
 
 def _norm(tensors: list[th.Tensor]) -> float:

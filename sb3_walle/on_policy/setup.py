@@ -1,16 +1,16 @@
 """From an algorithm to the collector that feeds it."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_walle.algorithm.weights import policy_weights
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import make_collector, queue_capacity
-from sb3_walle.collection.queues import REMEDY, plan_queues
+from sb3_walle.collection.queues import plan_queues
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.normalization import Normalization
 from sb3_walle.samplers.actors.choice import actor_specs, choose_actor
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
     from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
 
 
-def policy_weights(policy: ActorCriticPolicy, names: Iterable[str]) -> dict[str, np.ndarray]:
+# In mode "free". What is older, no ratio of probabilities can put right.
+DEFAULT_MAX_POLICY_LAG = 1
+
+
+def published_weights(policy: ActorCriticPolicy, names: Sequence[str]) -> dict[str, np.ndarray]:
     """
     :param policy: a policy, on any device
     :param names: entries of its ``state_dict()``; ``RANDOM_STATE`` may be among them
-    :return: these entries as arrays, which share the policy's memory where it is on the CPU
+    :return: these entries as arrays
     """
-    state = policy.state_dict()
-    tensors = {name: th.get_rng_state() if name == RANDOM_STATE else state[name] for name in names}
-    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    weights = policy_weights(policy, (name for name in names if name != RANDOM_STATE))
+    return {**weights, RANDOM_STATE: th.get_rng_state().numpy()} if RANDOM_STATE in names else weights
 
 
 def set_up_collector(
@@ -46,7 +49,7 @@ def set_up_collector(
     :return: a collector that works in the algorithm's mode, with the samplers ready for it
     """
     policy, samplers = algorithm.policy, env.samplers
-    actor = choose_actor(algorithm.actor, policy)
+    actor = choose_actor(algorithm.sampler_actor, policy)
     if algorithm.verbose >= 1:
         print(
             f"Collecting with {samplers.n_samplers} samplers, environments of each: {samplers.envs_per_sampler}, "
@@ -57,8 +60,8 @@ def set_up_collector(
     spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps, algorithm._n_collectors, shares_random_state)
     actors = [spec_for(sampler) for sampler in range(samplers.n_samplers)]
     task = _task(algorithm, env, n_steps, algorithm._infos)
-    weights = policy_weights(policy, actors[0].weight_names)
-    return make_collector(algorithm.mode, algorithm.max_policy_lag, samplers.samplers, task, actors, weights)
+    weights = published_weights(policy, actors[0].weight_names)
+    return make_collector(algorithm.mode, _max_policy_lag(algorithm), samplers.samplers, task, actors, weights)
 
 
 def check_memory(algorithm: "AsyncOnPolicyMixin", actor: str) -> None:
@@ -76,18 +79,13 @@ def check_memory(algorithm: "AsyncOnPolicyMixin", actor: str) -> None:
     infos = select_infos(algorithm.info_keys, callbacks_may_look=False)
     task = _task(algorithm, env, algorithm.n_steps, infos)
     spec = _spec_for_size(algorithm.policy, actor, _shares_random_state(algorithm, env))
-    weights = policy_weights(algorithm.policy, spec.weight_names)
-    capacity = queue_capacity(algorithm.mode, algorithm.max_policy_lag)
+    weights = published_weights(algorithm.policy, spec.weight_names)
+    capacity = queue_capacity(algorithm.mode, _max_policy_lag(algorithm))
     plan_queues(task, env.samplers.n_samplers, capacity, spec, weights).check_memory()
 
 
-@contextlib.contextmanager
-def memory_advice() -> Iterator[None]:
-    """Say what to change where there is too little memory for what SB3 keeps in it, such as the rollout buffer."""
-    try:
-        yield
-    except MemoryError as error:
-        raise MemoryError(f"{str(error).rstrip('.')}. {REMEDY}") from error
+def _max_policy_lag(algorithm: "AsyncOnPolicyMixin") -> int:
+    return algorithm.max_policy_lag or DEFAULT_MAX_POLICY_LAG
 
 
 def _task(algorithm: "AsyncOnPolicyMixin", env: WrappedSamplers, n_steps: int, infos: InfoSelection) -> CollectionTask:

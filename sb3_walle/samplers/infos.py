@@ -23,6 +23,9 @@ InfoKeys: TypeAlias = str | Sequence[str]
 EPISODE = "episode"
 IS_SUCCESS = "is_success"
 TERMINAL_OBSERVATION = "terminal_observation"
+#: before ``VecNormalize``; not for callbacks, so that it is taken out of the infos again
+ORIGINAL_TERMINAL_OBSERVATION = "sb3_walle.original_terminal_observation"
+TERMINAL_OBSERVATIONS = (TERMINAL_OBSERVATION, ORIGINAL_TERMINAL_OBSERVATION)
 TRUNCATED = "TimeLimit.truncated"
 
 # Complete infos may have any number of keys. Memory for this many numbers is set aside for each; more are pickled.
@@ -188,7 +191,7 @@ class InfoRecorder:
         self._every_step = selection.every_step
         keys = None if selection.keys is None else frozenset({*selection.keys, TRUNCATED})
         self._keys = keys
-        self._keys_at_end = None if keys is None else keys | {EPISODE, TERMINAL_OBSERVATION, IS_SUCCESS}
+        self._keys_at_end = None if keys is None else keys | {EPISODE, IS_SUCCESS, *TERMINAL_OBSERVATIONS}
         self._positions: list[tuple[int, int]] = []
         self._infos: list[dict[Any, Any]] = []
 

@@ -8,9 +8,9 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.envs import SamplerEnvs
-from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
+from sb3_walle.samplers.infos import ORIGINAL_TERMINAL_OBSERVATION, TERMINAL_OBSERVATION
 from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
-from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, observation_fields, row
+from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, between, observation_fields, row
 from sb3_walle.transport.layout import Field
 
 ORIGINAL_OBSERVATIONS = f"original_{OBSERVATIONS}"
@@ -84,10 +84,10 @@ class NormalizerSpec:
 
         :param n_steps: most steps that a chunk can hold, T
         :param n_envs: environments of a sampler, B
-        :return: original observations that each step led to, ``[T, B, ...]``, and original rewards, ``[T, B]``;
-            mean and variance of the parts of the observations and of the discounted returns (``()``) over the chunk
+        :return: original observations, ``[T + 1, B, ...]``, and original rewards, ``[T, B]``; mean and variance of the
+            parts of the observations that steps led to and of the discounted returns (``()``) over the chunk
         """
-        originals = observation_fields(self.original_space, (n_steps, n_envs))
+        originals = observation_fields(self.original_space, (n_steps + 1, n_envs))
         shapes = {part: self._shape(part) for part in self.parts} | {RETURNS: ()}
         moments = [Field(name(part), shape, "<f8") for part, shape in shapes.items() for name in (mean_of, variance_of)]
         return (
@@ -152,6 +152,7 @@ class NormalizedEnvs:
         self._chunk, self._step, self._is_top = chunk, 0, is_top
         self._originals = self._recorded_originals(chunk)
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
+        copy_observations(self.inner.observations, row(self._originals, 0))
 
     def end_chunk(self) -> None:
         """Record the mean and variance of what the steps of the chunk led to."""
@@ -160,8 +161,9 @@ class NormalizedEnvs:
             return
         if self._is_top:
             self._normalize_rewards(self._original_rewards[:n_steps], self._chunk.rewards[:n_steps])
+        led_to = parts_of(between(self._originals, range(1, n_steps + 1)))
         for part in self._spec.parts:
-            self._record_moments(part, parts_of(self._originals)[part][:n_steps], axis=(0, 1))
+            self._record_moments(part, led_to[part], axis=(0, 1))
         self._record_moments(RETURNS, self._discounted_returns(n_steps), axis=None)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
@@ -190,15 +192,17 @@ class NormalizedEnvs:
         :param observations: receives the normalised observations, ``[B, ...]``
         :param rewards: receives the normalised rewards, ``[B]``, now or at the end of the chunk
         :param dones: receives whether the step ended an episode, ``[B]``
-        :param on_info: called with each info, in which the terminal observation is normalised
+        :param on_info: called with each info, in which the terminal observation is normalised, and the original one is
+            there besides
         """
 
         def normalize_terminal(env: int, info: dict[str, Any], done: bool) -> None:
             if done:
+                info[ORIGINAL_TERMINAL_OBSERVATION] = info[TERMINAL_OBSERVATION]
                 info[TERMINAL_OBSERVATION] = self._normalized(info[TERMINAL_OBSERVATION])
             on_info(env, info, done)
 
-        original, original_rewards = row(self._originals, self._step), self._original_rewards[self._step]
+        original, original_rewards = row(self._originals, self._step + 1), self._original_rewards[self._step]
         self.inner.step(actions, original, original_rewards, dones, normalize_terminal)
         self._normalize(original, observations)
         if not self._is_top:
@@ -211,7 +215,7 @@ class NormalizedEnvs:
         """
         copy_observations(observations, self.observations)
         if self._step > 0:
-            self.inner.keep(row(self._originals, self._step - 1))
+            self.inner.keep(row(self._originals, self._step))
 
     def _normalize(self, original: Observations, target: Observations) -> None:
         targets = parts_of(target)

@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 
 from sb3_walle.samplers.actors.numpy_layers import Linear, LinearLayer
+from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.transport.chunk import Chunk
 from sb3_walle.transport.layout import Field
 
-LOG_PROBS = "log_probs"
 LOG_STD = "log_std"
 # Logit of the categories that only fill up the shorter distributions of a MultiDiscrete space: out of the reach of any
 # logit and of its noise, but finite, so that nothing it meets becomes NaN.

@@ -4,12 +4,26 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
+from gymnasium import spaces
 
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
 
-#: Among the weights, torch's random state at the learner; in a chunk, what it is after the chunk's steps.
-RANDOM_STATE = "torch_random_state"
+#: Among the weights, the random state at the learner; in a chunk, what it is after the chunk's steps.
+RANDOM_STATE = "random_state"
+#: In a chunk, log-probabilities of its actions, which only on-policy algorithms need.
+LOG_PROBS = "log_probs"
+
+
+def actions_field(action_space: spaces.Space, n_steps: int, n_envs: int) -> Field:
+    """
+    :param action_space: the policy's action space
+    :param n_steps: most steps that a chunk can hold, T
+    :param n_envs: environments of a sampler, B
+    :return: the array that an actor records actions in, ``[T, B, ...]``
+    """
+    is_discrete = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
+    return Field("actions", (n_steps, n_envs, *(action_space.shape or ())), "<i8" if is_discrete else "<f4")
 
 
 class Actor(Protocol):

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_walle.samplers.actors.protocol import RANDOM_STATE
+from sb3_walle.samplers.actors.protocol import LOG_PROBS, RANDOM_STATE, actions_field
 from sb3_walle.samplers.actors.torch_policy import load_policy
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
@@ -47,11 +49,10 @@ class TorchActorSpec:
             observation of each episode that was truncated, zero elsewhere; ``last_values`` of what the last step led
             to, ``[B]``; and torch's random state after the last step, if it came with the weights
         """
-        discrete = isinstance(self.action_space, spaces.Discrete | spaces.MultiDiscrete)
         per_step = (n_steps, n_envs)
         return (
-            Field("actions", (*per_step, *(self.action_space.shape or ())), "<i8" if discrete else "<f4"),
-            Field("log_probs", per_step, "<f4"),
+            actions_field(self.action_space, n_steps, n_envs),
+            Field(LOG_PROBS, per_step, "<f4"),
             Field("values", per_step, "<f4"),
             Field("bootstrap_values", per_step, "<f4"),
             Field("last_values", (n_envs,), "<f4"),
@@ -85,7 +86,7 @@ class TorchActor:
     """
 
     def __init__(self, spec: TorchActorSpec, n_envs: int) -> None:
-        self.policy = load_policy(spec.policy)
+        self.policy = cast(ActorCriticPolicy, load_policy(spec.policy))
         state = self.policy.state_dict()
         # What a module says of itself besides tensors (its "extra state") stays what it was when the policy was moved.
         self._extra_state = {name: value for name, value in state.items() if name not in spec.weight_names}
@@ -115,7 +116,7 @@ class TorchActor:
         :param chunk: the chunk to record in
         """
         self._chunk = chunk
-        self._log_probs, self._values = chunk.arrays["log_probs"], chunk.arrays["values"]
+        self._log_probs, self._values = chunk.arrays[LOG_PROBS], chunk.arrays["values"]
         self._bootstrap_values = chunk.arrays["bootstrap_values"]
         self._bootstrap_values[...] = 0.0
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import cloudpickle
 import torch as th
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import BasePolicy
 
 
-def dump_policy(policy: ActorCriticPolicy) -> bytes:
+def dump_policy(policy: BasePolicy) -> bytes:
     """
     Pickle a policy, without its optimizer.
 
@@ -38,7 +38,7 @@ def dump_policy(policy: ActorCriticPolicy) -> bytes:
             ) from error
 
 
-def load_policy(payload: bytes) -> ActorCriticPolicy:
+def load_policy(payload: bytes) -> BasePolicy:
     """
     :param payload: what :func:`dump_policy` returned
     :return: the policy, on the CPU and in evaluation mode
@@ -59,32 +59,32 @@ class _Recipe:
     :param kwargs: arguments of its constructor
     """
 
-    policy_class: type[ActorCriticPolicy]
+    policy_class: type[BasePolicy]
     kwargs: dict[str, Any]
 
-    def build(self) -> ActorCriticPolicy:
+    def build(self) -> BasePolicy:
         """:return: the policy on the CPU, with weights of its own"""
         # Initial weights are random, and draw from a stream that belongs to others.
         with th.random.fork_rng(devices=[]):
             return self.policy_class(**self.kwargs).to("cpu")
 
 
-def _recipe(policy: ActorCriticPolicy) -> _Recipe:
+def _recipe(policy: BasePolicy) -> _Recipe:
     kwargs = policy._get_constructor_parameters()
-    if not policy.share_features_extractor:
+    if getattr(policy, "share_features_extractor", True) is False:
         # SB3 leaves this one out.
         kwargs["share_features_extractor"] = False
     return _Recipe(type(policy), kwargs)
 
 
-def _check_same_weights(policy: ActorCriticPolicy, other: ActorCriticPolicy) -> None:
+def _check_same_weights(policy: BasePolicy, other: BasePolicy) -> None:
     expected, found = _weight_shapes(policy), _weight_shapes(other)
     if expected != found:
         different = sorted(name for name, _ in expected.items() ^ found.items())
         raise ValueError(f"other weights: {', '.join(different)}")
 
 
-def _weight_shapes(policy: ActorCriticPolicy) -> dict[str, tuple[int, ...]]:
+def _weight_shapes(policy: BasePolicy) -> dict[str, tuple[int, ...]]:
     state = policy.state_dict()
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, th.Tensor)}
 

@@ -6,16 +6,16 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from sb3_walle.algorithm.environments import Environments
+from sb3_walle.algorithm.pickling import state_without_samplers
 from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
-from sb3_walle.on_policy.environments import Environments
-from sb3_walle.on_policy.pickling import state_without_samplers
 from sb3_walle.saving import model_path, written_whole
 from sb3_walle.wrappers import wrapped_samplers
 
 
 class Persistence(Environments):
-    """The part of :class:`~sb3_walle.AsyncOnPolicyMixin` by which a model outlives its samplers."""
+    """The part of :class:`~sb3_walle.algorithm.mixin.AsyncMixin` by which a model outlives its samplers."""
 
     @classmethod
     def load(
@@ -54,6 +54,8 @@ class Persistence(Environments):
                 "load() takes no normalize: the policy was trained with the statistics that were saved beside it. "
                 "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
             )
+        if "actor" in kwargs:
+            kwargs["sampler_actor"] = kwargs.pop("actor")
         supervision = supervision_of(on_failure, max_restarts, step_timeout)
         with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
             with warnings.catch_warnings():

@@ -4,8 +4,8 @@ from copy import copy
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 # The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are. And what
 # is compiled for this very policy.
@@ -18,10 +18,11 @@ _LEFT_BEHIND = (
     "_last_original_obs",
     "_last_episode_starts",
     "_updates",
+    "_recorded",
 )
 
 
-def state_without_samplers(algorithm: OnPolicyAlgorithm) -> dict[str, Any]:
+def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
     """
     :param algorithm: an algorithm
     :return: its attributes as a copy of it should have them, which belongs to no environment and no logger
@@ -34,7 +35,7 @@ def state_without_samplers(algorithm: OnPolicyAlgorithm) -> dict[str, Any]:
     return state
 
 
-def _without_graph(policy: ActorCriticPolicy) -> ActorCriticPolicy:
+def _without_graph(policy: BasePolicy) -> BasePolicy:
     """
     The same policy, without what its distribution remembers of the last forward pass: results of computations with
     gradients cannot be copied. gSDE's exploration matrices are such results, but have to be kept.

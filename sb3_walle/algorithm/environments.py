@@ -2,19 +2,18 @@
 
 from typing import TYPE_CHECKING, TypeVar
 
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.collection.collector import Collector
 from sb3_walle.env_sources import EnvSource, in_samplers
-from sb3_walle.on_policy.buffer import new_rollout_buffer
 from sb3_walle.user_warning import warn_user
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import wrapped_samplers
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
-    _Base = OnPolicyAlgorithm
+    _Base = BaseAlgorithm
 else:
     _Base = object
 
@@ -22,7 +21,7 @@ SelfEnvironments = TypeVar("SelfEnvironments", bound="Environments")
 
 
 class Environments(_Base):
-    """The part of :class:`~sb3_walle.AsyncOnPolicyMixin` that has to do with the training environments."""
+    """The part of :class:`~sb3_walle.algorithm.mixin.AsyncMixin` that has to do with the training environments."""
 
     _collector: Collector | None
     _collector_key: tuple | None
@@ -61,6 +60,8 @@ class Environments(_Base):
                     f"The number of environments cannot change during learn(): there are {n_envs_before}, and "
                     f"{env.num_envs} were given. Call set_env() between two calls of learn()."
                 )
+            if env.num_envs != n_envs_before:
+                self._check_n_envs(env.num_envs)
             # SB3 insists on as many as before.
             self.n_envs = env.num_envs
         try:
@@ -73,7 +74,17 @@ class Environments(_Base):
             self._collector = self._collector_key = None
         if self.n_envs != n_envs_before:
             self._last_obs = None
-            self.rollout_buffer = new_rollout_buffer(self)
+            self._renew_buffer()
+
+    def _check_n_envs(self, n_envs: int) -> None:
+        """
+        :param n_envs: a new number of environments
+        :raises ValueError: if the algorithm cannot go on with as many
+        """
+
+    def _renew_buffer(self) -> None:
+        """Make a buffer for the present number of environments."""
+        raise NotImplementedError
 
     def _note_normalization(self) -> None:
         """Warn if the policy does not find the normalised environments any more that it has learned in."""

@@ -1,0 +1,1 @@
+"""What makes an algorithm of SB3 an asynchronous one, be it on-policy or off-policy."""

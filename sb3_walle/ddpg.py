@@ -1,0 +1,24 @@
+"""DDPG with asynchronous samplers."""
+
+from typing import ClassVar
+
+from stable_baselines3.ddpg import DDPG
+
+from sb3_walle.off_policy import AsyncOffPolicyMixin
+
+
+class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
+    """
+    Deep Deterministic Policy Gradient (Lillicrap et al., 2016, https://arxiv.org/abs/1509.02971) as in SB3, with
+    experience from N samplers.
+
+    Takes the arguments of SB3's ``DDPG`` with the same meaning and order, and those of
+    :class:`AsyncOffPolicyMixin`.
+
+    .. code-block:: python
+
+        model = AsyncDDPG("MlpPolicy", "HalfCheetah-v4", n_samplers=10)
+        model.learn()
+    """
+
+    has_noise_ladder: ClassVar[bool] = True

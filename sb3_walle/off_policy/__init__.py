@@ -1,0 +1,5 @@
+"""What makes an off-policy algorithm of SB3 an asynchronous one."""
+
+from sb3_walle.off_policy.mixin import AsyncOffPolicyMixin
+
+__all__ = ["AsyncOffPolicyMixin"]

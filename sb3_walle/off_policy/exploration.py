@@ -1,0 +1,84 @@
+"""How samplers are to explore, as SB3's off-policy algorithms do it in their one process."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, VectorizedActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
+
+LADDERS = ("apex",)
+# Ape-X (Horgan et al., 2018, https://arxiv.org/abs/1803.00933): sampler i of N explores with the probability
+# BASE ** (1 + EXPONENT * i / (N - 1)).
+BASE_RATE, RATE_EXPONENT = 0.4, 7.0
+# Of actions that are scaled to [-1, 1].
+LOWEST_SIGMA, HIGHEST_SIGMA = 0.05, 0.8
+
+
+def planned_exploration(
+    algorithm: OffPolicyAlgorithm, training: int, n_steps_ahead: int, n_steps: int
+) -> Mapping[str, np.ndarray]:
+    """
+    What samplers are told together with a set of weights.
+
+    :param algorithm: the algorithm
+    :param training: number of the present ``learn()``
+    :param n_steps_ahead: how many steps of each environment lie between those that the algorithm has counted and the
+        first that is taken with these weights
+    :param n_steps: for how many steps of each environment to plan
+    :return: for each of them, whether its actions are uniformly random, and the probability of a random action if they
+        are not, ``[n_steps]`` each; and the number of the training
+    """
+    n_envs = algorithm.n_envs
+    counts = algorithm.num_timesteps + n_envs * (n_steps_ahead + np.arange(n_steps))
+    explores_from_the_start = algorithm.use_sde and algorithm.use_sde_at_warmup
+    is_random = np.full(n_steps, False) if explores_from_the_start else counts < algorithm.learning_starts
+    return {IS_RANDOM: is_random, RATE: _rates(algorithm, n_steps_ahead, counts), TRAINING: np.array(training)}
+
+
+def is_epsilon_greedy(algorithm: OffPolicyAlgorithm) -> bool:
+    """
+    :param algorithm: an algorithm
+    :return: whether its ``predict()`` takes a random action with the probability ``exploration_rate``, as DQN's does
+    """
+    return hasattr(algorithm, "exploration_schedule")
+
+
+def _rates(algorithm: OffPolicyAlgorithm, n_steps_ahead: int, counts: np.ndarray) -> np.ndarray:
+    if not is_epsilon_greedy(algorithm):
+        return np.zeros(len(counts))
+    schedule = algorithm.exploration_schedule  # type: ignore[attr-defined]
+    rates = np.array([schedule(1.0 - float(count) / float(algorithm._total_timesteps)) for count in counts])
+    if n_steps_ahead == 0:
+        # Before the first step ever, SB3's rate is not yet that of its schedule.
+        rates[0] = algorithm.exploration_rate  # type: ignore[attr-defined]
+    return rates
+
+
+def noise_of_one_env(noise: ActionNoise | None) -> ActionNoise | None:
+    """
+    :param noise: an algorithm's action noise, which SB3 has replaced by that of all environments in ``learn()``
+    :return: that of one environment
+    """
+    return noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
+
+
+def ladder_rate(sampler: int, n_samplers: int) -> float:
+    """
+    :param sampler: number of a sampler
+    :param n_samplers: number of samplers, at least 2
+    :return: with which probability it takes a random action, from 0.4 down to 0.4 ** 8
+    """
+    return BASE_RATE ** (1.0 + RATE_EXPONENT * sampler / (n_samplers - 1))
+
+
+def ladder_noise(sampler: int, n_samplers: int, action_dim: int) -> NormalActionNoise:
+    """
+    :param sampler: number of a sampler
+    :param n_samplers: number of samplers, at least 2
+    :param action_dim: number of elements of an action
+    :return: normal noise, whose standard deviation grows evenly from 0.05 to 0.8 over samplers
+    """
+    sigma = LOWEST_SIGMA + (HIGHEST_SIGMA - LOWEST_SIGMA) * sampler / (n_samplers - 1)
+    return NormalActionNoise(np.zeros(action_dim), np.full(action_dim, sigma))

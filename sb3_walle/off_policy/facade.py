@@ -1,0 +1,26 @@
+"""A ``VecEnv`` that stands in front of another one."""
+
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+
+class Facade(VecEnvWrapper):
+    """
+    Does what the environments behind it do. Unlike other wrappers, it can be put in front of environments that are at
+    work, because it asks them nothing when it is made.
+
+    :param venv: the environments, whatever is around them
+    """
+
+    def __init__(self, venv: VecEnv) -> None:
+        # Not VecEnv's constructor, which asks environments for their render mode.
+        self.venv, self.num_envs = venv, venv.num_envs
+        self.observation_space, self.action_space = venv.observation_space, venv.action_space
+
+    def reset(self) -> VecEnvObs:
+        """:return: first observations of new episodes"""
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """:return: what a step led to"""
+        return self.venv.step_wait()

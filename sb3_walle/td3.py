@@ -1,0 +1,24 @@
+"""TD3 with asynchronous samplers."""
+
+from typing import ClassVar
+
+from stable_baselines3.td3 import TD3
+
+from sb3_walle.off_policy import AsyncOffPolicyMixin
+
+
+class AsyncTD3(AsyncOffPolicyMixin, TD3):
+    """
+    Twin Delayed DDPG (Fujimoto et al., 2018, https://arxiv.org/abs/1802.09477) as in SB3, with
+    experience from N samplers.
+
+    Takes the arguments of SB3's ``TD3`` with the same meaning and order, and those of
+    :class:`AsyncOffPolicyMixin`.
+
+    .. code-block:: python
+
+        model = AsyncTD3("MlpPolicy", "HalfCheetah-v4", n_samplers=10)
+        model.learn()
+    """
+
+    has_noise_ladder: ClassVar[bool] = True
