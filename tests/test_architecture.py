@@ -5,7 +5,16 @@ from pathlib import Path
 
 import sb3_walle
 
-TORCH_ACTORS = ("torch_actor", "exploring_actor", "random_streams", "torch_policy", "choice", "numpy_export")
+TORCH_ACTORS = (
+    "choice",
+    "exploring_actor",
+    "numpy_export",
+    "numpy_exploring_export",
+    "numpy_parts",
+    "random_streams",
+    "torch_actor",
+    "torch_policy",
+)
 ROOT = Path(sb3_walle.__file__).parent
 # From the bottom to the top. A room may import from itself and from those below.
 ROOMS = (

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy_helpers import ACTIVATION_MODULES, build_policy, flat, n_envs_of_sampler, observation_spaces, sample, seeds
 
-from sb3_walle.samplers.actors.numpy_export import ACTIVATION_PARAMETERS, export_numpy_actor
+from sb3_walle.samplers.actors.numpy_export import export_numpy_actor
 from sb3_walle.samplers.actors.numpy_inputs import read_inputs
 from sb3_walle.samplers.actors.numpy_layers import ACTIVATIONS
+from sb3_walle.samplers.actors.numpy_parts import ACTIVATION_PARAMETERS
 from sb3_walle.transport.chunk import row
 
 

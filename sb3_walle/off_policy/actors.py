@@ -9,6 +9,8 @@ from stable_baselines3.common.policies import BasePolicy
 
 from sb3_walle.off_policy.exploration import is_epsilon_greedy, ladder_noise, ladder_rate, noise_of_one_env
 from sb3_walle.samplers.actors.exploring_actor import ExploringActorSpec
+from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
+from sb3_walle.samplers.actors.numpy_exploring_export import export_numpy_actor, why_not_numpy
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.torch_policy import dump_policy
 
@@ -25,9 +27,12 @@ def choose_actor(algorithm: "AsyncOffPolicyMixin") -> str:
     :return: ``"numpy"`` or ``"torch"``; for ``"auto"``, NumPy exactly when it chooses actions in the same way
     :raises ValueError: if NumPy was asked for and cannot run the policy
     """
-    if algorithm.sampler_actor == "numpy":
-        raise ValueError("actor='numpy' cannot run the policies of off-policy algorithms yet. Use actor='torch'.")
-    return "torch"
+    if algorithm.sampler_actor == "torch":
+        return "torch"
+    reason = why_not_numpy(algorithm.policy, noise_of_one_env(algorithm.action_noise))
+    if algorithm.sampler_actor == "numpy" and reason is not None:
+        raise ValueError(f"actor='numpy' cannot explore as this algorithm does: {reason}. Use actor='auto' or 'torch'.")
+    return "numpy" if reason is None else "torch"
 
 
 def exploring_actors(
@@ -46,6 +51,8 @@ def exploring_actors(
     """
     entropy = np.random.SeedSequence(seed).entropy
     streams = [*(int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))), algorithm._n_collectors]
+    if kind == "numpy":
+        return [_numpy_spec(algorithm, sampler, n_samplers, (*streams, sampler)) for sampler in range(n_samplers)]
     pickled = dump_policy(algorithm.policy)
     return [
         _torch_spec(algorithm, pickled, sampler, n_samplers, (*streams, sampler), shares_random_state)
@@ -60,8 +67,17 @@ def spec_for_size(algorithm: "AsyncOffPolicyMixin", kind: str, shares_random_sta
     :param shares_random_state: as for :func:`exploring_actors`
     :return: an actor's spec that tells how much memory it takes. No actor can be built from it
     """
+    if kind == "numpy":
+        return _numpy_spec(algorithm, 0, 2, ())
     # Pickling the policy takes long, and what is recorded does not depend on it.
     return _torch_spec(algorithm, b"", 0, 2, (), shares_random_state)
+
+
+def _numpy_spec(
+    algorithm: "AsyncOffPolicyMixin", sampler: int, n_samplers: int, seed: tuple[int, ...]
+) -> NumPyActorSpec:
+    noise, rate = _noise(algorithm, sampler, n_samplers), _fixed_rate(algorithm, sampler, n_samplers)
+    return export_numpy_actor(algorithm.policy, noise, rate, seed)
 
 
 def _torch_spec(

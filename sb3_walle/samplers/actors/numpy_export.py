@@ -5,9 +5,7 @@ PyTorch and Stable-Baselines3.
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -16,37 +14,25 @@ from stable_baselines3.common.distributions import (
     StateDependentNoiseDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor
+from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
 from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
 from sb3_walle.samplers.actors.numpy_heads import LOG_STD, BernoulliSpec, CategoricalSpec, GaussianSpec, HeadSpec
-from sb3_walle.samplers.actors.numpy_inputs import FlatInput, Input, OneHotInput
-from sb3_walle.samplers.actors.numpy_layers import Activation, Linear
-
-#: The activation functions that have a NumPy version, and the attributes that change their results.
-ACTIVATION_PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.CELU: ("alpha",),
-    nn.ELU: ("alpha",),
-    nn.GELU: ("approximate",),
-    nn.Hardtanh: ("min_val", "max_val"),
-    nn.Identity: (),
-    nn.LeakyReLU: ("negative_slope",),
-    nn.ReLU: (),
-    nn.ReLU6: (),
-    nn.SELU: (),
-    nn.SiLU: (),
-    nn.Sigmoid: (),
-    nn.Softplus: ("beta", "threshold"),
-    nn.Softsign: (),
-    nn.Tanh: (),
-}
+from sb3_walle.samplers.actors.numpy_parts import (
+    CALL_METHODS,
+    features_obstacles,
+    inputs,
+    interference,
+    layer_obstacles,
+    layers,
+    layers_of,
+    linear,
+)
 
 DISTRIBUTIONS = (BernoulliDistribution, CategoricalDistribution, DiagGaussianDistribution, MultiCategoricalDistribution)
 
-# What decides the actions of a policy, and how PyTorch calls it.
-CALL_METHODS = ("__call__", "_call_impl", "_wrapped_call_impl", "forward")
+# What decides the actions of a policy.
 POLICY_METHODS = (
     *CALL_METHODS,
     "_predict",
@@ -88,52 +74,17 @@ def export_numpy_actor(policy: BasePolicy, seed: int | tuple[int, ...]) -> NumPy
 
 def _spec(policy: ActorCriticPolicy, seed: int | tuple[int, ...]) -> NumPyActorSpec:
     return NumPyActorSpec(
-        inputs=tuple(_input(key, space, policy.normalize_images) for key, space in _observation_spaces(policy).items()),
-        layers=tuple(_layer(name, module) for name, module in _policy_net(policy)),
-        last_layer=_linear("action_net", policy.action_net),
+        inputs=inputs(policy.pi_features_extractor, policy.observation_space, policy.normalize_images),
+        layers=layers(_policy_net(policy)),
+        last_layer=linear("action_net", policy.action_net),
         head=_head(policy),
         seed=seed,
     )
 
 
-# How the parts of a policy are described
-
-
-def _observation_spaces(policy: ActorCriticPolicy) -> dict[str | None, spaces.Space]:
-    """The spaces of the observations, in the order in which the features extractor concatenates their features."""
-    extractor = policy.pi_features_extractor
-    if isinstance(extractor, CombinedExtractor):
-        assert isinstance(policy.observation_space, spaces.Dict)
-        return {key: policy.observation_space.spaces[key] for key in extractor.extractors}
-    return {None: policy.observation_space}
-
-
-def _input(key: str | None, space: spaces.Space, normalize_images: bool) -> Input:
-    if isinstance(space, spaces.Discrete):
-        return OneHotInput(key, (), (int(space.n),))
-    if isinstance(space, spaces.MultiDiscrete):
-        return OneHotInput(key, space.nvec.shape, tuple(space.nvec.tolist()))
-    assert space.shape is not None
-    return FlatInput(key, space.shape, is_image=normalize_images and is_image_space(space))
-
-
 def _policy_net(policy: ActorCriticPolicy) -> list[tuple[str, nn.Module]]:
-    """The layers before the last one, with their names. One that is used twice is there twice."""
-    named = policy.mlp_extractor.policy_net.named_modules(prefix="mlp_extractor.policy_net", remove_duplicate=False)
-    return list(named)[1:]
-
-
-def _layer(name: str, module: nn.Module) -> Linear | Activation:
-    if isinstance(module, nn.Linear):
-        return _linear(name, module)
-    parameters = tuple((attribute, getattr(module, attribute)) for attribute in ACTIVATION_PARAMETERS[type(module)])
-    return Activation(type(module).__name__, parameters)
-
-
-def _linear(name: str, module: nn.Module) -> Linear:
-    assert isinstance(module, nn.Linear)
-    n_outputs, n_inputs = module.weight.shape
-    return Linear(f"{name}.weight", None if module.bias is None else f"{name}.bias", n_inputs, n_outputs)
+    """The layers before the last one, with their names."""
+    return layers_of(policy.mlp_extractor.policy_net, "mlp_extractor.policy_net")
 
 
 def _head(policy: ActorCriticPolicy) -> HeadSpec:
@@ -144,7 +95,7 @@ def _head(policy: ActorCriticPolicy) -> HeadSpec:
     if isinstance(distribution, BernoulliDistribution):
         return BernoulliSpec(shape)
     if isinstance(distribution, CategoricalDistribution):
-        return CategoricalSpec(shape, (_linear("action_net", policy.action_net).n_outputs,))
+        return CategoricalSpec(shape, (linear("action_net", policy.action_net).n_outputs,))
     assert isinstance(distribution, MultiCategoricalDistribution)
     return CategoricalSpec(shape, tuple(int(size) for size in distribution.action_dims))
 
@@ -188,39 +139,9 @@ def _distribution_obstacles(policy: ActorCriticPolicy) -> Iterator[str]:
 
 def _features_obstacles(policy: ActorCriticPolicy) -> Iterator[str]:
     extractor = policy.pi_features_extractor
-    if type(extractor) is FlattenExtractor:
-        yield from _flatten_obstacles("its features extractor's 'flatten'", extractor.flatten)
-    elif type(extractor) is CombinedExtractor:
-        for key, module in extractor.extractors.items():
-            yield from _flatten_obstacles(f"its features extractor for '{key}'", module)
-    else:
-        yield f"its features extractor is a {type(extractor).__name__}"
+    yield from features_obstacles(extractor, policy.observation_space)
     if policy.share_features_extractor and policy.features_extractor is not extractor:
         yield "its features extractor is said to be shared, but it has several"
-    if isinstance(policy.observation_space, spaces.Dict) and type(extractor) is FlattenExtractor:
-        yield "its features extractor is a FlattenExtractor, which cannot take the observations of a Dict space"
-    for space in _observation_spaces(policy).values():
-        yield from _space_obstacles(space)
-
-
-def _flatten_obstacles(name: str, module: nn.Module) -> Iterator[str]:
-    if type(module) is not nn.Flatten:
-        yield f"{name} is a {type(module).__name__}"
-    elif (module.start_dim, module.end_dim) != (1, -1):
-        yield f"{name} leaves dimensions unflattened"
-
-
-def _space_obstacles(space: spaces.Space) -> Iterator[str]:
-    if isinstance(space, spaces.Box | spaces.MultiBinary):
-        if not space.shape:
-            yield f"SB3 cannot flatten the observations of {space}, which have no dimension"
-    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        if np.any(space.start):
-            yield f"SB3 cannot encode the observations of {space}, which do not start at 0"
-        if len(space.shape or ()) > 1:
-            yield f"SB3 cannot encode the observations of {space}, which have more than one dimension"
-    else:
-        yield f"its observations are of {space}"
 
 
 def _network_obstacles(policy: ActorCriticPolicy) -> Iterator[str]:
@@ -230,29 +151,19 @@ def _network_obstacles(policy: ActorCriticPolicy) -> Iterator[str]:
     if type(policy.mlp_extractor.policy_net) is not nn.Sequential:
         yield f"its mlp_extractor.policy_net is a {type(policy.mlp_extractor.policy_net).__name__}"
         return
-    for name, module in _policy_net(policy):
-        if type(module) is not nn.Linear and type(module) not in ACTIVATION_PARAMETERS:
-            kind = "activation" if type(module) is policy.activation_fn else "layer"
-            yield f"its {kind} '{type(module).__name__}' ({name}) has no NumPy version"
+    yield from layer_obstacles(_policy_net(policy), policy.activation_fn)
     if type(policy.action_net) is not nn.Linear:
         yield f"its action_net is a {type(policy.action_net).__name__}, not a Linear"
 
 
 def _interference(policy: ActorCriticPolicy) -> Iterator[str]:
     """What was attached to the policy or to one of its modules and can change their results."""
-    for name, module in _actor_modules(policy):
-        if module._forward_hooks or module._forward_pre_hooks:
-            yield f"a forward hook is registered on {name}"
-        if nn.utils.parametrize.is_parametrized(module):
-            yield f"{name} is parametrized"
-        for method in POLICY_METHODS if module is policy else EXTRACTOR_METHODS:
-            if method in vars(module):
-                yield f"{name} has its own {method}"
+    yield from interference([("the policy", policy)], POLICY_METHODS)
+    yield from interference(_actor_modules(policy), EXTRACTOR_METHODS)
 
 
 def _actor_modules(policy: ActorCriticPolicy) -> Iterator[tuple[str, nn.Module]]:
     """The modules that take part in choosing actions, with their names."""
-    yield "the policy", policy
     yield from policy.pi_features_extractor.named_modules(prefix="pi_features_extractor")
     yield "mlp_extractor", policy.mlp_extractor
     yield from policy.mlp_extractor.policy_net.named_modules(prefix="mlp_extractor.policy_net")
@@ -267,6 +178,6 @@ def _weight_obstacles(policy: ActorCriticPolicy) -> Iterator[str]:
         elif state[name].dtype != th.float32:
             yield f"its '{name}' is of {state[name].dtype}"
     if isinstance(policy.action_dist, DiagGaussianDistribution):
-        n_outputs = _linear("action_net", policy.action_net).n_outputs
+        n_outputs = linear("action_net", policy.action_net).n_outputs
         if state[LOG_STD].shape != (n_outputs,):
             yield f"its log_std is of shape {tuple(state[LOG_STD].shape)}, not ({n_outputs},)"

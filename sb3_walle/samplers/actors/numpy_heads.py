@@ -26,11 +26,11 @@ FILLER_LOGIT = -1e30
 
 class Head(ABC):
     """
-    An action distribution: chooses the actions of a chunk and computes their log-probabilities.
+    Chooses actions from what the last layer of a policy gives.
 
     :param n_outputs: number of outputs of the last layer
     :param n_envs: environments of the sampler, B
-    :param random: where the noise comes from
+    :param random: where random numbers come from
     """
 
     def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
@@ -40,7 +40,7 @@ class Head(ABC):
 
     def begin_chunk(self, chunk: Chunk) -> None:
         """
-        Draw the noise of a chunk.
+        Record into this chunk from now on.
 
         :param chunk: the chunk that is about to be filled
         """
@@ -48,36 +48,48 @@ class Head(ABC):
             self._allocate((chunk.capacity, *self._outputs.shape[1:]))
         self._actions = chunk.actions.reshape(chunk.capacity, self._n_envs, -1)
         self._action_rows = list(self._actions)
-        self._log_probs = chunk.arrays[LOG_PROBS]
-        self._draw_noise()
 
-    def end_chunk(self, n_steps: int) -> None:
+    def end_chunk(self, n_steps: int) -> None:  # noqa: B027 - most heads have nothing left to do
         """
-        Record the log-probabilities of the actions.
+        The chunk is complete.
 
-        :param n_steps: how many rows of the chunk were filled
+        :param n_steps: how many rows of it were filled
         """
-        self._log_probs[:n_steps] = self._compute_log_probs(self._outputs[:n_steps], self._actions[:n_steps])
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - most heads have no weights
         """
-        :param weights: by their names in the policy's ``state_dict()``
+        :param weights: the arrays that the head's spec names
         """
 
     @abstractmethod
     def sample(self, step: int) -> None:
         """
-        Record the actions that the outputs of one step and its noise give.
+        Record the actions that the outputs of one step give.
 
         :param step: row of the chunk
         """
 
     def _allocate(self, shape: tuple[int, int, int]) -> None:
         self._outputs = np.zeros(shape, dtype=np.float32)
-        self._noise = np.zeros(shape, dtype=np.float32)
-        # Looked up once: both arrays stay where they are.
+        # Looked up once: the array stays where it is.
         #: what the last layer gave at each step, ``[n_outputs, B]`` each; they are written by the layer
         self.output_rows = list(self._outputs)
+
+
+class DistributionHead(Head):
+    """An action distribution: chooses the actions of a chunk and computes their log-probabilities."""
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        super().begin_chunk(chunk)
+        self._log_probs = chunk.arrays[LOG_PROBS]
+        self._draw_noise()
+
+    def end_chunk(self, n_steps: int) -> None:
+        self._log_probs[:n_steps] = self._compute_log_probs(self._outputs[:n_steps], self._actions[:n_steps])
+
+    def _allocate(self, shape: tuple[int, int, int]) -> None:
+        super()._allocate(shape)
+        self._noise = np.zeros(shape, dtype=np.float32)
         self._noise_rows = list(self._noise)
 
     @abstractmethod
@@ -93,7 +105,7 @@ class Head(ABC):
         """
 
 
-class GaussianHead(Head):
+class GaussianHead(DistributionHead):
     """SB3's ``DiagGaussianDistribution``: the outputs are the means."""
 
     def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
@@ -137,7 +149,7 @@ class GaussianHead(Head):
         return -0.5 * np.square(standardized).sum(axis=1) - self._log_normalizer
 
 
-class CategoricalHead(Head):
+class CategoricalHead(DistributionHead):
     """
     SB3's ``CategoricalDistribution`` and ``MultiCategoricalDistribution``: the outputs are logits, and every
     distribution's are filled up to as many as the largest has, so that all are sampled at once.
@@ -172,7 +184,7 @@ class CategoricalHead(Head):
         return (chosen - normalizers).sum(axis=(1, 2))
 
 
-class BernoulliHead(Head):
+class BernoulliHead(DistributionHead):
     """SB3's ``BernoulliDistribution``: the outputs are logits."""
 
     def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
@@ -204,8 +216,11 @@ class HeadSpec(ABC):
 
     #: data type of the actions
     dtype: ClassVar[str] = "<f4"
-    #: which entries of the policy's ``state_dict()`` the head needs, those of the last layer apart
-    weight_names: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Which published arrays the head needs, those of the last layer apart."""
+        return ()
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
@@ -242,7 +257,10 @@ class GaussianSpec(HeadSpec):
     :param action_shape: shape of the action of one environment
     """
 
-    weight_names = (LOG_STD,)
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The policy's standard deviations."""
+        return (LOG_STD,)
 
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return GaussianHead(prod(self.action_shape), n_envs, random)

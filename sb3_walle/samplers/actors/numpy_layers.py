@@ -73,8 +73,11 @@ class LinearLayer:
         """
         :param weights: by their names in the policy's ``state_dict()``
         """
-        self._weight[:-1, self._rows] = weights[self._linear.weight].T
-        self._weight[-1, self._rows] = 0.0 if self._linear.bias is None else weights[self._linear.bias]
+        self._load(self._linear, self._rows, weights)
+
+    def _load(self, linear: Linear, rows: np.ndarray, weights: Mapping[str, np.ndarray]) -> None:
+        self._weight[:-1, rows] = weights[linear.weight].T
+        self._weight[-1, rows] = 0.0 if linear.bias is None else weights[linear.bias]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,245 @@
+"""
+From the last layer of an off-policy algorithm's policy to actions, as SB3's algorithms choose them, in NumPy.
+
+Continuous actions are those that a replay buffer holds: scaled to [-1, 1]. B is the number of environments of a
+sampler.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+import numpy as np
+
+from sb3_walle.samplers.actors.exploration import EXPLORATION, ExplorationPlan
+from sb3_walle.samplers.actors.numpy_heads import Head, HeadSpec
+from sb3_walle.samplers.actors.numpy_layers import Linear, LinearLayer
+from sb3_walle.samplers.actors.numpy_noise import NormalNoiseSpec, OrnsteinUhlenbeckNoiseSpec
+from sb3_walle.transport.chunk import Chunk
+from sb3_walle.transport.layout import Field
+
+NoiseSpec: TypeAlias = NormalNoiseSpec | OrnsteinUhlenbeckNoiseSpec
+
+# Between which SB3 clips the logarithm of standard deviations.
+LOWEST_LOG_STD, HIGHEST_LOG_STD = -20.0, 2.0
+
+
+class ExploringHead(Head):
+    """Chooses actions at random for as long as the learner says so, and then as the policy does."""
+
+    def __init__(self, n_outputs: int, n_envs: int, random: np.random.Generator) -> None:
+        super().__init__(n_outputs, n_envs, random)
+        self._plan = ExplorationPlan()
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        if self._plan.load(weights):
+            self._begin_episodes(np.ones(self._n_envs, dtype=bool))
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        super().begin_chunk(chunk)
+        self._episode_starts = list(chunk.episode_starts)
+
+    def sample(self, step: int) -> None:
+        is_random, rate = self._plan.next_step()
+        episode_starts = self._episode_starts[step]
+        if episode_starts.any():
+            self._begin_episodes(episode_starts)
+        self._record(step, self._random_actions() if is_random else self._policy_actions(self.output_rows[step], rate))
+
+    def _begin_episodes(self, envs: np.ndarray) -> None:
+        """
+        :param envs: in which environments an episode begins, ``[B]``
+        """
+
+    @abstractmethod
+    def _random_actions(self) -> np.ndarray:
+        """:return: uniformly random actions, ``[action_dim, B]``"""
+
+    @abstractmethod
+    def _policy_actions(self, outputs: np.ndarray, rate: float) -> np.ndarray:
+        """
+        :param outputs: of the last layer, ``[n_outputs, B]``
+        :param rate: probability of a random action, of epsilon-greedy policies
+        :return: actions, ``[action_dim, B]``
+        """
+
+    def _record(self, step: int, actions: np.ndarray) -> None:
+        self._action_rows[step][...] = actions.T
+
+
+class ContinuousExploringHead(ExploringHead):
+    """
+    Continuous actions, to which noise may be added.
+
+    :param n_outputs: number of outputs of the last layer
+    :param action_dim: number of elements of an action
+    :param n_envs: environments of the sampler, B
+    :param random: where random numbers come from
+    :param noise: what is added; ``None`` for nothing
+    """
+
+    def __init__(
+        self, n_outputs: int, action_dim: int, n_envs: int, random: np.random.Generator, noise: NoiseSpec | None
+    ) -> None:
+        self._shape = (action_dim, n_envs)
+        self._noise = None if noise is None else noise.build(n_envs, random)
+        super().__init__(n_outputs, n_envs, random)
+
+    def _begin_episodes(self, envs: np.ndarray) -> None:
+        if self._noise is not None:
+            self._noise.reset(envs)
+
+    def _random_actions(self) -> np.ndarray:
+        return self._random.uniform(-1.0, 1.0, self._shape)
+
+    def _record(self, step: int, actions: np.ndarray) -> None:
+        if self._noise is not None:
+            actions = np.minimum(np.maximum(actions + self._noise.next(), -1.0), 1.0)
+        super()._record(step, actions)
+
+
+class DeterministicHead(ContinuousExploringHead):
+    """The policies of DDPG and TD3: the outputs, squashed by tanh."""
+
+    def _policy_actions(self, outputs: np.ndarray, rate: float) -> np.ndarray:
+        return np.tanh(outputs)
+
+
+class SquashedGaussianHead(ContinuousExploringHead):
+    """
+    SB3's ``SquashedDiagGaussianDistribution``, of SAC: the outputs are means and, after them, logarithms of standard
+    deviations.
+    """
+
+    def _policy_actions(self, outputs: np.ndarray, rate: float) -> np.ndarray:
+        mean, log_std = outputs[: self._shape[0]], outputs[self._shape[0] :]
+        std = np.exp(np.minimum(np.maximum(log_std, LOWEST_LOG_STD), HIGHEST_LOG_STD))
+        return np.tanh(mean + std * self._random.standard_normal(self._shape, dtype=np.float32))
+
+
+class EpsilonGreedyHead(ExploringHead):
+    """
+    The policy of DQN: the outputs are values of the actions, of which the best one is taken, but for a random one now
+    and then. SB3 decides for all environments of a process together, and here each has a chance of its own.
+
+    :param n_actions: number of actions
+    :param n_envs: environments of the sampler, B
+    :param random: where random numbers come from
+    :param fixed_rate: probability of a random action, if it is not what the learner plans
+    """
+
+    def __init__(self, n_actions: int, n_envs: int, random: np.random.Generator, fixed_rate: float | None) -> None:
+        super().__init__(n_actions, n_envs, random)
+        self._n_actions, self._fixed_rate = n_actions, fixed_rate
+
+    def _random_actions(self) -> np.ndarray:
+        return self._random.integers(self._n_actions, size=(1, self._n_envs))
+
+    def _policy_actions(self, outputs: np.ndarray, rate: float) -> np.ndarray:
+        rate = rate if self._fixed_rate is None else self._fixed_rate
+        best = outputs.argmax(axis=0)[np.newaxis]
+        is_random = self._random.random((1, self._n_envs)) < rate
+        return np.where(is_random, self._random_actions(), best) if is_random.any() else best
+
+
+@dataclass(frozen=True)
+class ExploringSpec(HeadSpec):
+    """
+    How to build a head that explores.
+
+    :param action_shape: shape of the action of one environment
+    """
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The learner's plan of exploration."""
+        return EXPLORATION
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        """
+        :param n_steps: most steps that a chunk can hold, T
+        :param n_envs: environments of a sampler, B
+        :return: ``actions``, and nothing else
+        """
+        return (Field("actions", (n_steps, n_envs, *self.action_shape), self.dtype),)
+
+
+@dataclass(frozen=True)
+class DeterministicSpec(ExploringSpec):
+    """
+    How to build a :class:`DeterministicHead`.
+
+    :param action_shape: shape of the action of one environment
+    :param noise: what is added to actions
+    """
+
+    noise: NoiseSpec | None
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        action_dim = prod(self.action_shape)
+        return DeterministicHead(action_dim, action_dim, n_envs, random, self.noise)
+
+
+@dataclass(frozen=True)
+class SquashedGaussianSpec(ExploringSpec):
+    """
+    How to build a :class:`SquashedGaussianHead`.
+
+    :param action_shape: shape of the action of one environment
+    :param noise: what is added to actions
+    :param log_std: the layer that gives the logarithms of standard deviations, beside the last layer, which gives means
+    """
+
+    noise: NoiseSpec | None
+    log_std: Linear
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The learner's plan of exploration, and the weights of the standard deviations."""
+        return (*EXPLORATION, *self.log_std.weight_names)
+
+    def build_last_layer(self, linear: Linear) -> LinearLayer:
+        return _LayersSideBySide(linear, self.log_std)
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        action_dim = prod(self.action_shape)
+        return SquashedGaussianHead(2 * action_dim, action_dim, n_envs, random, self.noise)
+
+
+@dataclass(frozen=True)
+class EpsilonGreedySpec(ExploringSpec):
+    """
+    How to build an :class:`EpsilonGreedyHead`.
+
+    :param action_shape: shape of the action of one environment, ``()``
+    :param n_actions: number of actions
+    :param fixed_rate: probability of a random action, if it is not what the learner plans
+    """
+
+    n_actions: int
+    fixed_rate: float | None
+
+    dtype = "<i8"
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        return EpsilonGreedyHead(self.n_actions, n_envs, random, self.fixed_rate)
+
+
+class _LayersSideBySide(LinearLayer):
+    """
+    Two linear layers as one, with the outputs of the second after those of the first.
+
+    :param first: a layer
+    :param second: another one with the same inputs
+    """
+
+    def __init__(self, first: Linear, second: Linear) -> None:
+        n_rows = first.n_outputs + second.n_outputs
+        super().__init__(first, np.arange(first.n_outputs), n_rows)
+        self._second, self._second_rows = second, np.arange(first.n_outputs, n_rows)
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        super().load_weights(weights)
+        self._load(self._second, self._second_rows, weights)
