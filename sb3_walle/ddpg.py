@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.ddpg import DDPG
 
+from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.td3_learner import TD3Learner
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -22,3 +24,4 @@ class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
     """
 
     has_noise_ladder: ClassVar[bool] = True
+    learner_class: ClassVar[type[ReplayLearner] | None] = TD3Learner

@@ -9,7 +9,8 @@ from stable_baselines3.ppo import PPO
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.finite import finite_updates
 from sb3_walle.learners.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
-from sb3_walle.learners.ppo_learner import PPOLearner, check_learner
+from sb3_walle.learners.learner import check_learner
+from sb3_walle.learners.ppo_learner import PPOLearner
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 

@@ -1,7 +1,11 @@
 """SAC with asynchronous samplers."""
 
+from typing import ClassVar
+
 from stable_baselines3.sac import SAC
 
+from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.sac_learner import SACLearner
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -18,3 +22,5 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
         model = AsyncSAC("MlpPolicy", "HalfCheetah-v4", n_samplers=10)
         model.learn()
     """
+
+    learner_class: ClassVar[type[ReplayLearner] | None] = SACLearner

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch as th
 
-from sb3_walle.learners import ppo_learner
+from sb3_walle.learners import learner
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
 
 
@@ -28,7 +28,7 @@ def _own_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DIRECTORY_VARIABLE, str(run / "programs-of-this-run"))
         # Whoever trains for long in a test does not mean to compile.
-        patch.setattr(ppo_learner, "WORTH_COMPILING", math.inf)
+        patch.setattr(learner, "WORTH_COMPILING", math.inf)
         yield
 
 

@@ -110,9 +110,7 @@ class AdamState:
     :param layout: their places in a vector
     """
 
-    def __init__(
-        self, optimizer: th.optim.Optimizer, parameters: Sequence[th.nn.Parameter], layout: FlatLayout
-    ) -> None:
+    def __init__(self, optimizer: th.optim.Optimizer, parameters: Sequence[th.Tensor], layout: FlatLayout) -> None:
         self._optimizer, self._parameters, self._layout = optimizer, parameters, layout
         self._names = AdamSettings.of(optimizer).moments
 
@@ -129,12 +127,13 @@ class AdamState:
             return 0, tuple(th.zeros_like(FlatLayout.flatten(self._parameters)) for _ in self._names)
         return n_steps.pop(), tuple(FlatLayout.flatten([state[name] for state in states]) for name in self._names)
 
-    def write(self, n_steps: int, moments: Moments) -> None:
+    def write(self, n_steps: int, moments: Moments, even_if_none: bool = False) -> None:
         """
         :param n_steps: number of steps so far
         :param moments: moments as vectors
+        :param even_if_none: whether the optimizer is to have a state before its first step, too
         """
-        if n_steps == 0:
+        if n_steps == 0 and not even_if_none:
             return
         parts = zip(*(self._layout.views(moment) for moment in moments), strict=True)
         for parameter, values in zip(self._parameters, parts, strict=True):
@@ -145,7 +144,7 @@ class AdamState:
             for name, value in zip(self._names, values, strict=True):
                 state[name].copy_(value)
 
-    def _new_state(self, parameter: th.nn.Parameter) -> dict[str, Any]:
+    def _new_state(self, parameter: th.Tensor) -> dict[str, Any]:
         """As the optimizer makes it in its first step."""
         group = self._optimizer.param_groups[0]
         on_device = group.get("capturable") or group.get("fused")

@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from sb3_walle.errors import NonFiniteError
+from sb3_walle.learners.policy_copy import optimizers_of
 
 # Names enough to see where it began; a large network has hundreds of parameters.
 MAX_NAMES = 3
@@ -58,16 +59,10 @@ def finite_steps(policy: BasePolicy, first_step: int) -> Iterator[None]:
     """
     names = {parameter: name for name, parameter in policy.named_parameters()}
     with contextlib.ExitStack() as stack:
-        for optimizer in _optimizers_of(policy):
+        for optimizer in optimizers_of(policy):
             watch = _StepWatch(optimizer, names, first_step)
             stack.callback(optimizer.register_step_pre_hook(watch.before_step).remove)
         yield
-
-
-def _optimizers_of(policy: BasePolicy) -> list[th.optim.Optimizer]:
-    """Those that SB3 keeps with the networks that they update."""
-    found = [vars(module).get("optimizer") for module in policy.modules()]
-    return [optimizer for optimizer in found if isinstance(optimizer, th.optim.Optimizer)]
 
 
 class _StepWatch:

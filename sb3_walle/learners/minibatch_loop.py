@@ -108,6 +108,29 @@ class MinibatchLoop:
         return found
 
 
+def agree(
+    before: Sequence[th.Tensor],
+    expected: Sequence[th.Tensor],
+    found: Sequence[th.Tensor],
+    expected_statistics: th.Tensor,
+    found_statistics: th.Tensor,
+) -> bool:
+    """
+    :param before: what a step has changed, as it was before
+    :param expected: as the eager step has left it
+    :param found: as the compiled step has left it
+    :param expected_statistics: what the eager step has returned
+    :param found_statistics: what the compiled step has returned
+    :return: whether the two have done the same, but for rounding
+    """
+    if _difference(expected_statistics, found_statistics) > MAX_DIFFERENCE:
+        return False
+    return all(
+        _is_close(one - start, other - start, MAX_STEP_DIFFERENCE)
+        for start, one, other in zip(before, expected, found, strict=True)
+    )
+
+
 def _difference(expected: th.Tensor, found: th.Tensor) -> float:
     """The largest difference, relative to numbers above 1; that of two NaN or equal infinities is 0."""
     if expected.numel() == 0:

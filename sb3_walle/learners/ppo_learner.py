@@ -1,246 +1,44 @@
-"""Which update PPO makes: SB3's own, or a compiled one as soon as there is one and it pays."""
+"""The updates of PPO, compiled where that pays."""
 
-import time
-import weakref
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
+from typing import ClassVar
 
-import torch as th
-from stable_baselines3.ppo import PPO
-
-from sb3_walle.learners.compilation import Compilation, may_be_at_hand
-from sb3_walle.learners.minibatch_loop import Program
-from sb3_walle.learners.ppo_trace import minibatch_size, trace_ppo, what_decides
+from sb3_walle.learners.compilation import Compilation, Compiled
+from sb3_walle.learners.learner import Learner
+from sb3_walle.learners.ppo_trace import TracedStep, minibatch_size, trace_ppo, what_decides
 from sb3_walle.learners.ppo_update import PPOUpdate
-from sb3_walle.learners.unsupported import Unsupported
-
-LEARNERS = ("auto", "compiled", "eager")
-
-# What SB3 takes at least for a minibatch, as long as nothing has been measured.
-EAGER_SECONDS = 1e-3
-# Eager updates of so many seconds, still to come or already made, are worth some tenths of a second of tracing, to see
-# whether there is a program already; and compiling, for which a core works for some ten seconds.
-WORTH_TRACING = 5.0
-WORTH_COMPILING = 30.0
-# After so many compiled minibatches, the first of the next update is done eagerly, too, to be compared. Most updates
-# have more than these, and those that have few, of many samples, do not lose what they gain.
-MINIBATCHES_PER_COMPARISON = 20
 
 
-class PPOLearner:
+class PPOLearner(Learner):
     """
-    Updates the policy of an algorithm.
+    Updates the policy of PPO.
 
     :param algorithm: the algorithm
-    :param choice: what the user asked for, one of :data:`LEARNERS`
+    :param choice: what the user asked for, one of :data:`~sb3_walle.learners.learner.LEARNERS`
     """
 
-    def __init__(self, algorithm: PPO, choice: str) -> None:
-        # The algorithm has this object. If it were known here, too, it would outlive its last user.
-        self._reference = weakref.ref(algorithm)
-        self._choice = choice
-        self._reason: Unsupported | None = None
-        self._key: Hashable = None
-        self._compilation: Compilation | None = None
-        self._must_wait = choice == "compiled"
-        self._planned_updates = 0
-        self._eager_seconds = 0.0
-        self._n_eager_updates = self._n_eager_minibatches = 0
-        self._is_announced = False
-        self._n_minibatches_unchecked: int | None = None
-        #: whether the last update was a compiled one
-        self.is_compiled = False
+    eager_seconds: ClassVar[float] = 1e-3
 
-    @property
-    def _algorithm(self) -> PPO:
-        algorithm = self._reference()
-        assert algorithm is not None
-        return algorithm
+    def _what_decides(self) -> Hashable:
+        return what_decides(self._algorithm)
 
-    def require(self) -> None:
-        """
-        Check that the update can be compiled, as far as that can be known beforehand.
+    def _compile(self) -> Compilation[TracedStep]:
+        return Compilation(trace_ppo(self._algorithm))
 
-        :raises ValueError: if it cannot
-        """
-        self._prepare()
-        if self._reason is not None:
-            raise ValueError(f"learner='compiled' is impossible: {self._reason}. Use learner='auto' or 'eager'.")
-
-    def plan(self, n_updates: int) -> None:
-        """
-        Prepare a compiled update where it pays.
-
-        :param n_updates: number of updates to come
-        """
-        self._planned_updates = n_updates
-        if self._choice == "auto" and self._algorithm.seed is not None:
-            # From the same seed the same numbers come, whatever the timing: no update may be eager or compiled by
-            # chance. Only the number of updates decides, and the first one waits for the compiler.
-            self._must_wait = self._seconds_to_come(EAGER_SECONDS * self._minibatches_per_update()) >= WORTH_COMPILING
-            if not self._must_wait:
-                self.close()
-        self._consider()
-
-    def train(self, number: int, eagerly: Callable[[], None]) -> None:
-        """
-        Make an update.
-
-        :param number: its number, from 1
-        :param eagerly: makes it as SB3 does
-        :raises NonFiniteError: if the algorithm checks for NaN and a loss or gradient is not finite
-        """
-        program = self._program()
-        self.is_compiled = program is not None
-        if program is not None:
-            try:
-                self._train_compiled(number, program)
-            except Unsupported as reason:
-                self._refuse(reason)
-                self.is_compiled = False
-        if not self.is_compiled:
-            self._train_eagerly(eagerly)
-        self._planned_updates -= 1
-
-    def close(self) -> None:
-        """Stop compiling."""
-        if self._compilation is not None:
-            self._compilation.close()
-            self._compilation, self._key = None, None
-
-    def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
-        started, n_epochs_before = time.perf_counter(), self._algorithm._n_updates
-        eagerly()
-        self._eager_seconds += time.perf_counter() - started
-        self._n_eager_updates += 1
-        # Of which target_kl may have left some out.
-        self._n_eager_minibatches += (self._algorithm._n_updates - n_epochs_before) * self._minibatches_per_epoch()
-
-    def _train_compiled(self, number: int, program: Program) -> None:
-        assert self._compilation is not None
-        traced = self._compilation.traced
+    def _update(self, compiled: Compiled[TracedStep], number: int, is_compared: bool) -> int:
         check_nan = getattr(self._algorithm, "check_nan", False)
-        unchecked = self._n_minibatches_unchecked
-        is_compared = unchecked is None or unchecked >= MINIBATCHES_PER_COMPARISON
+        traced, program = compiled
         update = PPOUpdate(self._algorithm, traced.step, program, traced.batch_size, check_nan, is_compared)
-        started = time.perf_counter()
-        with _threads(self._compilation.is_parallel):
-            update.train(number)
-        self._n_minibatches_unchecked = update.n_minibatches + (0 if is_compared else unchecked or 0)
-        if not self._is_announced:
-            self._is_announced = True
-            self._announce(number, (time.perf_counter() - started) / update.n_minibatches)
-
-    def _program(self) -> Program | None:
-        """The compiled step, if it is there, fits the algorithm as it is now, and may be used."""
-        self._consider()
-        if self._compilation is None or not self._compilation.is_begun:
-            return None
-        if self._must_wait and not self._is_announced:
-            self._say_waiting()
-        try:
-            return self._compilation.program(wait=self._must_wait)
-        except Unsupported as reason:
-            self._refuse(reason)
-            return None
-
-    def _consider(self) -> None:
-        """Trace and compile, each as soon as it pays."""
-        if self._choice == "eager" or (self._is_seeded_auto() and not self._must_wait):
-            return
-        seconds = self._seconds_worth_saving()
-        pays = self._must_wait or seconds >= WORTH_COMPILING
-        may_be_found = seconds >= WORTH_TRACING and may_be_at_hand(self._algorithm.policy.device)
-        if self._compilation is not None or pays or may_be_found:
-            self._prepare()
-        if self._compilation is not None and pays:
-            try:
-                self._compilation.begin()
-            except Unsupported as reason:
-                self._refuse(reason)
-
-    def _is_seeded_auto(self) -> bool:
-        return self._choice == "auto" and self._algorithm.seed is not None
-
-    def _prepare(self) -> None:
-        """Trace the step, unless that was done and nothing has changed since."""
-        try:
-            key = what_decides(self._algorithm)
-        except Unsupported as reason:
-            # Whatever comes next is another one, even if it is the one before.
-            self._key = None
-            self._refuse(reason)
-            return
-        if key == self._key:
-            return
-        self.close()
-        self._key, self._reason, self._is_announced = key, None, False
-        self._n_minibatches_unchecked = None
-        try:
-            self._compilation = Compilation(trace_ppo(self._algorithm))
-        except Unsupported as reason:
-            self._refuse(reason)
-
-    def _refuse(self, reason: Unsupported) -> None:
-        if self._compilation is not None:
-            self._compilation.close()
-        self._compilation = None
-        if self._reason is None and self._algorithm.verbose >= 1:
-            print(f"Updates are not compiled: {reason}")
-        self._reason = reason
-
-    def _seconds_worth_saving(self) -> float:
-        """What eager updates have taken, or are going to take."""
-        known = self._eager_seconds / self._n_eager_updates if self._n_eager_updates else None
-        each = EAGER_SECONDS * self._minibatches_per_update() if known is None else known
-        return max(self._eager_seconds, self._seconds_to_come(each))
-
-    def _seconds_to_come(self, seconds_of_each: float) -> float:
-        return self._planned_updates * seconds_of_each
+        update.train(number)
+        return update.n_minibatches
 
     def _minibatches_per_update(self) -> int:
         return self._algorithm.n_epochs * self._minibatches_per_epoch()
 
+    def _n_minibatches_made(self) -> int:
+        # Epochs, of which target_kl may have left some out.
+        return self._algorithm._n_updates * self._minibatches_per_epoch()
+
     def _minibatches_per_epoch(self) -> int:
         buffer = self._algorithm.rollout_buffer
         return -(-buffer.buffer_size * buffer.n_envs // minibatch_size(self._algorithm))
-
-    def _say_waiting(self) -> None:
-        assert self._compilation is not None
-        if self._algorithm.verbose >= 1 and self._compilation.seconds is not None:
-            print("Waiting for the update to be compiled, which takes some seconds, the first time only")
-
-    def _announce(self, number: int, seconds: float) -> None:
-        if self._algorithm.verbose < 1:
-            return
-        assert self._compilation is not None
-        spent = self._compilation.seconds
-        origin = "found on disk" if spent is None else f"compiled within {spent:.0f} s"
-        gain = ""
-        if self._n_eager_minibatches:
-            before = self._eager_seconds / self._n_eager_minibatches
-            gain = f" instead of {1e6 * before:,.0f}, {before / seconds:.1f} times as fast"
-        print(f"Updates are compiled from number {number} on ({origin}): {1e6 * seconds:,.0f} us a minibatch{gain}")
-
-
-def check_learner(learner: str) -> None:
-    """
-    :param learner: what the user asked for
-    :raises ValueError: if there is no such learner
-    """
-    if learner not in LEARNERS:
-        raise ValueError(f"learner must be one of {LEARNERS}, got {learner!r}")
-
-
-@contextmanager
-def _threads(is_parallel: bool) -> Iterator[None]:
-    """One thread, unless the program makes use of more."""
-    n_threads = th.get_num_threads()
-    if is_parallel or n_threads == 1:
-        yield
-        return
-    th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        th.set_num_threads(n_threads)

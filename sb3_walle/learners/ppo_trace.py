@@ -37,6 +37,12 @@ class TracedStep(NamedTuple):
         """How many of the inputs, the first ones, are changed in place."""
         return 2 + len(self.step.adam.moments) + len(self.step.tensors.buffers)
 
+    @property
+    def observations(self) -> list[th.Tensor]:
+        """Those of the inputs that are observations."""
+        first = self.n_in_place + len(self.step.tensors.fixed)
+        return self.inputs[first : first + self.step.n_observations]
+
 
 def minibatch_size(algorithm: PPO) -> int:
     """

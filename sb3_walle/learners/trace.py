@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch.fx import GraphModule
 
-from sb3_walle.learners.policy_copy import copy_without_optimizer
+from sb3_walle.learners.policy_copy import copy_without_optimizer, optimizers_of
 from sb3_walle.learners.unsupported import Unsupported, in_short
 
 
@@ -59,9 +59,9 @@ def copied_policy(policy: BasePolicy) -> Any:
 def has_hooks(policy: BasePolicy) -> bool:
     """
     :param policy: a policy
-    :return: whether somebody wants to be told when a part of it, or its optimizer, is at work
+    :return: whether somebody wants to be told when a part of it, or an optimizer, is at work
     """
-    parts = [*policy.modules(), *policy.parameters(), policy.optimizer]
+    parts = [*policy.modules(), *policy.parameters(), *optimizers_of(policy)]
     are_own = any(getattr(part, name, None) for part in parts for name in _HOOKS)
     # Those that debuggers and profilers put on all modules there are.
     return are_own or th.nn.modules.module._has_any_global_hook()

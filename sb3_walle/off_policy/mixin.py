@@ -22,6 +22,8 @@ from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.finite import finite_steps
+from sb3_walle.learners.learner import check_learner
+from sb3_walle.learners.replay_learner import ReplayLearner
 from sb3_walle.off_policy.exploration import LADDERS
 from sb3_walle.off_policy.hindsight import with_learners_rewards
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
@@ -66,6 +68,10 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         al., 2018, https://arxiv.org/abs/1803.00933): epsilon-greedy algorithms with probabilities from 0.4 down to
         0.4 ** 8, others with normal noise of standard deviations from 0.05 to 0.8; instead of the algorithm's own
         schedule or action noise
+    :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, from the
+        first update on, which waits for the compiler if need be; or ``"auto"``, which goes on with the compiled update
+        as soon as there is one, if there is enough left to do for that to pay; see :class:`~sb3_walle.AsyncPPO`. There
+        are compiled updates of SAC, TD3 and DDPG
     :param kwargs: further arguments of both
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
@@ -76,13 +82,16 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False
+    #: what makes compiled updates of the algorithm
+    learner_class: ClassVar[type[ReplayLearner] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_algorithm(cls, AsyncOffPolicyMixin, OffPolicyAlgorithm, "AsyncSAC(AsyncOffPolicyMixin, SAC)")
 
-    def __init__(self, *args: Any, noise_ladder: str | None = None, **kwargs: Any) -> None:
-        self.noise_ladder = noise_ladder
+    def __init__(self, *args: Any, noise_ladder: str | None = None, learner: str = "auto", **kwargs: Any) -> None:
+        self.noise_ladder, self.learner = noise_ladder, learner
+        self._updates: ReplayLearner | None = None
         self._actor_spec: ActorSpec | None = None
         self._recorded: RecordedSteps | None = None
         self._is_replaying = False
@@ -95,6 +104,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _check_choices(self) -> None:
         super()._check_choices()
+        check_learner(self.learner)
         if self.noise_ladder is None:
             return
         name = type(self).__name__
@@ -115,6 +125,14 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             )
         self._check_ladder()
         self._move_rewards()
+        updates = self._learner()
+        if self.learner == "compiled":
+            if updates is None:
+                raise ValueError(
+                    f"learner='compiled' knows the updates of SB3's SAC, TD3 and DDPG, and {type(self).__name__} makes "
+                    "another one. Use learner='eager'."
+                )
+            updates.require()
 
     def _check_ladder(self) -> None:
         if self.noise_ladder is None:
@@ -361,7 +379,33 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._n_steps_before = self.num_timesteps
 
     def _update(self, gradient_steps: int, batch_size: int) -> None:
-        """SB3's ``train()``. An algorithm that has a faster update of its own makes it here."""
+        updates = self._learner()
+        if updates is None or batch_size != self.batch_size:
+            self._update_eagerly(gradient_steps, batch_size)
+            return
+        updates.expect(gradient_steps)
+        updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
+        self.logger.record("async/compiled_update", int(updates.is_compiled))
+
+    def _learner(self) -> ReplayLearner | None:
+        """What makes compiled updates; None if there are none of this algorithm."""
+        kind = self.learner_class
+        if kind is None or getattr(super().train, "__func__", None) is not kind.sb3_train:
+            return None
+        if self._updates is None:
+            self._updates = kind(self, self.learner)
+        return self._updates
+
+    def _prepare_updates(self) -> None:
+        updates = self._learner()
+        if updates is None or self.gradient_steps == 0:
+            return
+        n_left = self._total_timesteps - max(self.num_timesteps, self.learning_starts)
+        per_rollout = self._n_steps_per_rollout() * self.n_envs
+        updates.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
+        updates.plan(max(0, n_left) // per_rollout)
+
+    def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
         with finite_steps(self.policy, self._n_updates + 1) if self.check_nan else nullcontext():
             super().train(gradient_steps, batch_size)
 
@@ -371,6 +415,11 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         if self._n_steps_trained > 0:
             self.logger.record("async/replay_ratio", self._n_gradient_steps / self._n_steps_trained)
         super().dump_logs()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._updates is not None:
+            self._updates.close()
+        super().__exit__(*exception)
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_actor_spec", "_recorded", "_is_replaying", "_random_state", "_continuity", "_n_steps_before"]

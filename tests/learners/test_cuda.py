@@ -21,7 +21,9 @@ TOLERANCE: dict[str, float] = {"rtol": 1e-3, "atol": 1e-4}
 def test_recorded_updates_are_sb3s(settings: dict[str, Any]) -> None:
     by_sb3, by_us = (made(observation_space=VECTOR, device="cuda", **settings) for _ in range(2))
     traced = trace_ppo(by_us)
-    program = Compilation(traced).program(wait=True)
+    compiled = Compilation(traced).compiled(wait=True)
+    assert compiled is not None
+    program = compiled.program
     assert program is not None
     update = PPOUpdate(by_us, traced.step, program, traced.batch_size, check_nan=False)
     for number in range(1, 4):

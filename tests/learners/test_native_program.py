@@ -198,7 +198,9 @@ def test_broken_program_is_replaced(
     found = Compilation(compiled.traced)
     assert not found.is_begun and not path.exists()
     found.begin()
-    program = found.program(wait=False)
+    ready = found.compiled(wait=False)
+    assert ready is not None
+    program = ready.program
     assert program is not None and len(Copied.begun) == 1
     assert int(program(minibatch(compiled.traced, 0, (float("inf"), 0.0, 0.5)))[-1]) == DONE
 
@@ -212,7 +214,7 @@ def test_program_on_disk_is_not_compiled_again(
     os.utime(path, (0, 0))
     found = Compilation(compiled.traced)
     found.begin()
-    assert found.is_begun and found.program(wait=False) is not None
+    assert found.is_begun and found.compiled(wait=False) is not None
     assert found.seconds is None
     # It is one of those that are still needed.
     assert path.stat().st_mtime > 0

@@ -23,6 +23,7 @@ from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
 from sb3_walle.learners import compilation, ppo_learner
+from sb3_walle.learners import learner as learner_module
 from sb3_walle.learners.minibatch_loop import MinibatchLoop
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.learners.ppo_learner import PPOLearner
@@ -89,8 +90,8 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[type[PPO]]:
 
 def set_worth(monkeypatch: pytest.MonkeyPatch, tracing: float, compiling: float) -> None:
     """From how many seconds of updates on it pays to trace and to compile."""
-    monkeypatch.setattr(ppo_learner, "WORTH_TRACING", tracing)
-    monkeypatch.setattr(ppo_learner, "WORTH_COMPILING", compiling)
+    monkeypatch.setattr(learner_module, "WORTH_TRACING", tracing)
+    monkeypatch.setattr(learner_module, "WORTH_COMPILING", compiling)
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def test_auto_says_what_it_gains_without_what_tracing_takes(
 ) -> None:
     """By a clock that only goes on where a test says so."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(ppo_learner, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(learner_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def taking(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
         def slower(*arguments: Any) -> Any:
@@ -275,7 +276,7 @@ def test_auto_says_what_it_gains_without_what_tracing_takes(
     monkeypatch.setattr(ppo_learner, "trace_ppo", taking(1000.0, ppo_learner.trace_ppo))
     # Traced during the second update, as eager ones of a millisecond each were already made.
     set_worth(monkeypatch, 0.001, 0.001)
-    monkeypatch.setattr(ppo_learner, "EAGER_SECONDS", 0.0)
+    monkeypatch.setattr(PPOLearner, "eager_seconds", 0.0)
     noted = AtRollout(3, lambda: monkeypatch.setattr(compiler, "are_done", True))
     model().learn(3 * ROLLOUT, callback=noted)
     assert noted.are_compiled == [False, False, True] and clock.now > 1000
@@ -306,7 +307,7 @@ def test_auto_takes_into_account_what_updates_have_taken_already(
         clock.now += 1.0
         return clock.now
 
-    monkeypatch.setattr(ppo_learner, "time", SimpleNamespace(perf_counter=perf_counter))
+    monkeypatch.setattr(learner_module, "time", SimpleNamespace(perf_counter=perf_counter))
     set_worth(monkeypatch, 4.0, 4.0)
     learning = model()
     for _ in range(4):
@@ -342,7 +343,7 @@ def test_seeded_auto_does_not_depend_on_what_is_on_disk(
 
 def test_seeded_auto_decides_anew_for_each_learn(compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch) -> None:
     learning = model(seed=3)
-    of_each = ppo_learner.EAGER_SECONDS * 4
+    of_each = PPOLearner.eager_seconds * 4
     set_worth(monkeypatch, NEVER, 2.5 * of_each)
     for n_updates, expected in ((2, False), (3, True), (2, False), (3, True)):
         noted = AtRollout()
@@ -435,7 +436,7 @@ def test_program_that_computes_something_else_is_given_up_before_it_does_harm(
 
 def test_updates_of_few_minibatches_are_compared_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doing one of four minibatches in both ways would cost more than many a compiled update gains."""
-    monkeypatch.setattr(ppo_learner, "MINIBATCHES_PER_COMPARISON", 3 * MINIBATCHES)
+    monkeypatch.setattr(learner_module, "MINIBATCHES_PER_COMPARISON", 3 * MINIBATCHES)
     compared: list[int] = []
     in_both_ways = MinibatchLoop._do_in_both_ways
 

@@ -1,0 +1,274 @@
+"""Compiled updates of SAC, TD3 and DDPG: SB3's numbers, and what cannot be compiled."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from native_helpers import FakeBuild, FakeProgram
+from stable_baselines3 import DDPG, SAC, TD3
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from torch import nn
+from toy_envs import RandomWalk
+
+from sb3_walle import AsyncSAC, AsyncTD3
+from sb3_walle.learners import compilation
+from sb3_walle.learners.compilation import Compilation, Compiled
+from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.sac_learner import SACLearner
+from sb3_walle.learners.td3_learner import TD3Learner
+from sb3_walle.learners.unsupported import Unsupported
+
+BATCH_SIZE, N_STORED = 32, 300
+VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float64)
+DICTIONARY = spaces.Dict({"one": spaces.Box(-1, 1, (2, 2), np.float32), "other": spaces.Discrete(3)})
+
+
+class Spaces(gym.Env):
+    """
+    Only has spaces.
+
+    :param observation_space: one of them
+    """
+
+    action_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
+
+    def __init__(self, observation_space: spaces.Space = VECTOR) -> None:
+        self.observation_space = observation_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False, **settings: Any) -> Any:
+    """An algorithm with a filled replay buffer, the same one every time."""
+    env: Any = DummyVecEnv([lambda: Spaces(space)])
+    env = VecNormalize(env) if normalized else env
+    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    arguments = {"policy_kwargs": {"net_arch": [8, 6]}, "buffer_size": 400, "batch_size": BATCH_SIZE, **settings}
+    model = algorithm(policy, env, device="cpu", seed=1, **arguments)
+    random = np.random.default_rng(0)
+    space.seed(0)
+    for _ in range(N_STORED):
+        observation, following = (
+            {k: np.array(v) for k, v in o.items()} if isinstance(o, dict) else o[None]
+            for o in (space.sample(), space.sample())
+        )
+        actions, rewards, done = random.uniform(-1, 1, (1, 2)), random.normal(size=1), random.random(1) < 0.1
+        infos = [{"TimeLimit.truncated": bool(random.random() < 0.5)}]
+        model.replay_buffer.add(observation, following, actions, rewards, done, infos)
+    model.set_logger(Logger(None, []))
+    return model
+
+
+def learner_of(model: Any) -> ReplayLearner:
+    return (SACLearner if isinstance(model, SAC) else TD3Learner)(model, "compiled")
+
+
+def programs(learner: ReplayLearner) -> dict[str, Compiled]:
+    """The graphs themselves as programs, for all that a compiler would change of the numbers is their last digits."""
+    compiling: Any = learner._compile()
+    return {name: uncompiled(one) for name, one in compiling._each.items()}
+
+
+def uncompiled(one: Compilation) -> Compiled:
+    return Compiled(one.traced, lambda inputs: one.traced.graph(*inputs)[0])
+
+
+@pytest.fixture(autouse=True)
+def _fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "programs"))
+    monkeypatch.setattr(compilation, "Build", FakeBuild)
+    monkeypatch.setattr(compilation, "NativeProgram", FakeProgram)
+    monkeypatch.setattr(FakeBuild, "begun", [])
+    yield
+
+
+def train_alike(by_sb3: Any, by_us: Any, learner: ReplayLearner, compiled: Any, n_updates: int = 3) -> None:
+    """Train both from the same random states, and compare all that remains of it."""
+    for number in range(n_updates):
+        states = []
+        for trains_by_sb3 in (True, False):
+            np.random.seed(number)
+            th.manual_seed(number)
+            if trains_by_sb3:
+                by_sb3.train(4, BATCH_SIZE)
+            else:
+                learner._update(compiled, number + 1, is_compared=number == 0)
+            states.append((np.random.get_state()[1:3], th.get_rng_state()))
+        np.testing.assert_equal(states[0][0], states[1][0])
+        assert th.equal(states[0][1], states[1][1])
+        assert_same(by_sb3, by_us)
+
+
+def assert_same(by_sb3: Any, by_us: Any) -> None:
+    for name, expected in by_sb3.policy.state_dict().items():
+        th.testing.assert_close(by_us.policy.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
+    for expected, found in zip(optimizers(by_sb3), optimizers(by_us), strict=True):
+        for one, other in zip(expected.state.values(), found.state.values(), strict=True):
+            for entry, value in one.items():
+                th.testing.assert_close(other[entry], value, rtol=1e-3, atol=1e-6)
+    assert by_us._n_updates == by_sb3._n_updates
+    expected, found = by_sb3.logger.name_to_value, by_us.logger.name_to_value
+    assert list(expected) == list(found)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4, atol=1e-6)
+
+
+def optimizers(model: Any) -> list[th.optim.Optimizer]:
+    entropy = getattr(model, "ent_coef_optimizer", None)
+    return [model.actor.optimizer, model.critic.optimizer, *([entropy] if entropy is not None else [])]
+
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "SAC": (SAC, {}),
+    "SAC with a fixed coefficient and slow targets": (SAC, {"ent_coef": 0.1, "target_update_interval": 3}),
+    "SAC with n-step returns": (SAC, {"n_steps": 3}),
+    "SAC with dictionaries": (SAC, {"space": DICTIONARY}),
+    "SAC with normalisation": (SAC, {"normalized": True}),
+    "SAC with other networks": (
+        SAC,
+        {"policy_kwargs": {"net_arch": {"pi": [7], "qf": [5, 5]}, "n_critics": 3, "activation_fn": nn.Tanh}},
+    ),
+    "TD3": (TD3, {}),
+    "TD3 without delay": (TD3, {"policy_delay": 1}),
+    "DDPG": (DDPG, {}),
+    "AdamW": (
+        TD3,
+        {
+            "policy_kwargs": {
+                "net_arch": [8],
+                "optimizer_class": th.optim.AdamW,
+                "optimizer_kwargs": {"amsgrad": True, "weight_decay": 0.1},
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_traced_updates_are_sb3s(case: tuple[Any, dict[str, Any]]) -> None:
+    algorithm, settings = case
+    by_sb3, by_us = (made(algorithm, **settings) for _ in range(2))
+    learner = learner_of(by_us)
+    learner.expect(4)
+    compiled = programs(learner)
+    # After an update of SB3's own, whose moments have to be taken over.
+    for model in (by_sb3, by_us):
+        np.random.seed(9)
+        th.manual_seed(9)
+        model.train(3, BATCH_SIZE)
+    train_alike(by_sb3, by_us, learner, compiled)
+
+
+def test_training_goes_on_with_what_was_loaded(tmp_path: Path) -> None:
+    by_sb3, by_us = (made(SAC) for _ in range(2))
+    other = made(SAC, policy_kwargs={"net_arch": [8, 6]}, learning_rate=0.01)
+    other.train(5, BATCH_SIZE)
+    other.save(tmp_path / "other")
+    learner = learner_of(by_us)
+    learner.expect(4)
+    compiled = programs(learner)
+    train_alike(by_sb3, by_us, learner, compiled, n_updates=1)
+    for model in (by_sb3, by_us):
+        model.set_parameters(str(tmp_path / "other"), device="cpu")
+    train_alike(by_sb3, by_us, learner, compiled)
+    # What was trained by a program can be saved, and trained on by SB3.
+    by_us.save(tmp_path / "ours")
+    loaded = SAC.load(tmp_path / "ours", device="cpu")
+    for name, value in by_us.policy.state_dict().items():
+        assert th.equal(loaded.policy.state_dict()[name], value)
+    for model in (by_sb3, by_us):
+        np.random.seed(4)
+        th.manual_seed(4)
+        model.train(4, BATCH_SIZE)
+    assert_same(by_sb3, by_us)
+
+
+class OwnBuffer(ReplayBuffer):
+    pass
+
+
+def with_batch_norm(model: Any) -> Any:
+    model.policy.critic.qf0.insert(1, nn.BatchNorm1d(8))
+    return model
+
+
+def with_hook(model: Any) -> Any:
+    model.policy.actor.register_forward_hook(lambda *_: None)
+    return model
+
+
+def with_check(model: Any) -> Any:
+    model.check_nan = True
+    return model
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "gSDE": (lambda: made(SAC, use_sde=True), "it uses gSDE"),
+    "another buffer": (lambda: made(SAC, replay_buffer_class=OwnBuffer), "the replay buffer is a OwnBuffer"),
+    "another optimizer": (
+        lambda: made(TD3, policy_kwargs={"net_arch": [4], "optimizer_class": th.optim.SGD}),
+        "the optimizer is SGD",
+    ),
+    "buffers": (lambda: with_batch_norm(made(SAC)), "the policy has buffers"),
+    "hooks": (lambda: with_hook(made(SAC)), "there are hooks"),
+    "checks": (lambda: with_check(made(SAC)), "check_nan looks at every gradient"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_compiled_is_said(case: tuple[Any, str]) -> None:
+    build, message = case
+    model = build()
+    with pytest.raises(ValueError, match=f"learner='compiled' is impossible: {message}"):
+        learner_of(model).require()
+
+
+def test_a_policy_that_has_changed_in_secret_is_found_out() -> None:
+    model = made(SAC)
+    learner = learner_of(model)
+    compiled = programs(learner)
+    # Nothing that anybody could see from outside.
+    model.actor.latent_pi[1].forward = lambda x: x.clamp(-0.5, 0.5)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    random_state = np.random.get_state()[2]
+    with pytest.raises(Unsupported, match="something else than it did when its update was compiled"):
+        learner._update(compiled, 1, is_compared=True)
+    assert all(th.equal(before[name], value) for name, value in model.policy.state_dict().items())
+    assert np.random.get_state()[2] == random_state
+
+
+@pytest.mark.parametrize("algorithm", [AsyncSAC, AsyncTD3])
+def test_training_with_compiled_updates_is_that_with_eager_ones(algorithm: Any) -> None:
+    weights = []
+    for choice in ("eager", "compiled"):
+        arguments: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 16, "seed": 2, "device": "cpu"}
+        with algorithm("MlpPolicy", RandomWalk, n_samplers=2, backend="inline", learner=choice, **arguments) as model:
+            model.learn(160)
+            assert model._updates.is_compiled == (choice == "compiled")
+            weights.append(model.policy.state_dict())
+    for name, expected in weights[0].items():
+        th.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_an_algorithm_with_an_update_of_its_own_is_not_compiled() -> None:
+    class OwnTrain(SAC):
+        def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+            self._n_updates += gradient_steps
+
+    class AsyncOwnTrain(AsyncSAC, OwnTrain):
+        pass
+
+    with pytest.raises(ValueError, match="AsyncOwnTrain makes another one"):
+        AsyncOwnTrain("MlpPolicy", Spaces, n_samplers=1, backend="inline", learner="compiled", buffer_size=100)
