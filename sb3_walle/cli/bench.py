@@ -1,12 +1,15 @@
 """``sb3-walle bench``"""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sb3_walle.cli.arguments import LEARNERS, add_option, integer
 from sb3_walle.cli.returns import report_outcome
 
+# Repeated here because what knows them takes seconds to import.
+OFF_POLICY = ("sac", "td3", "ddpg", "dqn")
 # What can be measured by itself, and what that is.
 PARTS = {
     "collection": "collecting experience, without training",
@@ -17,12 +20,20 @@ PARTS = {
     "iteration": "where the time of training goes",
     "start": "time and memory until experience comes, and time to the first update",
 }
+# The same of off-policy algorithms.
+REPLAY_PARTS = {
+    "collection": "collecting experience, without training",
+    "update": "a gradient step",
+    "end-to-end": "training, with one gradient step for all environments and with one for each",
+    "slow": "training with a simulator that waits 5 ms a step",
+}
 # By default about as many as there are iterations.
 LEARNING_BINS = 15
 EXAMPLE = """\
 example:
   sb3-walle bench HalfCheetah-v4 --n-samplers 10 --repeats 3 --out bench.csv
   sb3-walle bench HalfCheetah-v4 --learning
+  sb3-walle bench HalfCheetah-v4 --algo sac
 """
 
 
@@ -34,11 +45,13 @@ def add_command(commands: Any) -> None:
     """
     parser = commands.add_parser(
         "bench",
-        help="measure AsyncPPO against SB3's PPO on this machine",
+        help="measure asynchronous algorithms against SB3's on this machine",
         description="Measure AsyncPPO against SB3's PPO with DummyVecEnv and SubprocVecEnv: collection\n"
         "alone, training end to end, one policy update, start-up and memory, and the share\n"
         "of what the CPUs could simulate at most. The contenders take turns; what is\n"
-        "reported are medians over the repeats. With --learning, learning curves instead.",
+        "reported are medians over the repeats. With --learning, learning curves instead.\n"
+        "With --algo sac, td3, ddpg or dqn, the same of an off-policy algorithm with SB3's own\n"
+        "hyperparameters: collection, a gradient step, and training, also with a slow simulator.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,6 +61,11 @@ def add_command(commands: Any) -> None:
     def option(group: Any, flag: str, default: int, minimum: int, text: str) -> None:
         help_text = f"{text} (default: %(default)s)"
         group.add_argument(flag, default=default, type=integer(minimum), metavar="N", help=help_text)
+
+    text = "which algorithm"
+    add_option(
+        parser, "--algo", "ppo", text, choices=("ppo", *OFF_POLICY), metavar="{ppo," + ",".join(OFF_POLICY) + "}"
+    )
 
     contenders = parser.add_argument_group("contenders")
     option(contenders, "--n-samplers", 10, 1, "samplers of one environment, and environments of SB3's VecEnvs")
@@ -64,9 +82,10 @@ def add_command(commands: Any) -> None:
     add_option(work, "--learner", "compiled", text, choices=LEARNERS, metavar="{" + ",".join(LEARNERS) + "}")
 
     measuring = parser.add_argument_group("measuring")
-    text = "what to measure: " + "; ".join(f"{part}: {meaning}" for part, meaning in PARTS.items()) + " (default: all)"
-    names = "{" + ",".join(PARTS) + "}"
-    measuring.add_argument("--parts", default=list(PARTS), help=text, nargs="+", choices=PARTS, metavar=names)
+    parts = {**PARTS, "slow": f"{REPLAY_PARTS['slow']} (off-policy)"}
+    text = "what to measure: " + "; ".join(f"{part}: {meaning}" for part, meaning in parts.items()) + " (default: all)"
+    names = "{" + ",".join(parts) + "}"
+    measuring.add_argument("--parts", help=text, nargs="+", choices=parts, metavar=names)
     option(measuring, "--repeats", 3, 1, "times to measure everything")
     option(measuring, "--iterations", 3, 1, "iterations of each measurement, after one to warm up")
     text = "CSV file for every single measurement; with --learning, directory for the results"
@@ -87,7 +106,50 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
+    if arguments.algo != "ppo":
+        return measure_off_policy(arguments)
     return compare_learning(arguments) if arguments.learning else measure(arguments)
+
+
+def measure_off_policy(arguments: argparse.Namespace) -> int:
+    """
+    Measure the speed of an off-policy algorithm, and print the report.
+
+    :param arguments: the parsed command line
+    :return: exit code
+    """
+    from sb3_walle.experiments.replay_benchmark.run import run_replay_benchmark
+    from sb3_walle.experiments.replay_benchmark.settings import ReplaySettings
+
+    settings = ReplaySettings(
+        env_id=arguments.env,
+        algorithm=arguments.algo,
+        n_samplers=arguments.n_samplers,
+        repeats=arguments.repeats,
+        learner="auto" if arguments.algo == "dqn" else arguments.learner,
+        skip_subproc=arguments.skip_subproc,
+        parts=checked_parts(arguments, REPLAY_PARTS),
+    )
+    print(run_replay_benchmark(settings, arguments.out))
+    if arguments.out is not None:
+        print(f"Every single measurement is in {arguments.out}")
+    return 0
+
+
+def checked_parts(arguments: argparse.Namespace, known: Mapping[str, str]) -> tuple[str, ...]:
+    """
+    :param arguments: the parsed command line
+    :param known: what can be measured of the algorithm
+    :return: what to measure
+    :raises UsageError: if that is something else
+    """
+    from sb3_walle.experiments.environments import UsageError
+
+    parts = tuple(known) if arguments.parts is None else tuple(arguments.parts)
+    for part in parts:
+        if part not in known:
+            raise UsageError(f"'{part}' is not measured of {arguments.algo}, but {', '.join(known)}")
+    return parts
 
 
 def compare_learning(arguments: argparse.Namespace) -> int:
@@ -134,7 +196,7 @@ def measure(arguments: argparse.Namespace) -> int:
         repeats=arguments.repeats,
         skip_subproc=arguments.skip_subproc,
         learner=arguments.learner,
-        parts=tuple(arguments.parts),
+        parts=checked_parts(arguments, PARTS),
     )
     results = run_benchmark(settings)
     print(format_report(results))

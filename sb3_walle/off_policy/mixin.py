@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -13,38 +11,27 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.algorithm.compatibility import check_algorithm
-from sb3_walle.algorithm.mixin import AsyncMixin
-from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.finite import finite_steps
 from sb3_walle.learners.learner import check_learner
 from sb3_walle.learners.replay_learner import ReplayLearner
 from sb3_walle.off_policy.exploration import LADDERS
-from sb3_walle.off_policy.hindsight import with_learners_rewards
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.setup import check_memory, published_weights, set_up_collector
-from sb3_walle.off_policy.storage import Continuity, check_n_envs, cut_off, new_replay_buffer, wants_all_infos
+from sb3_walle.off_policy.storage import Continuity, wants_all_infos
+from sb3_walle.off_policy.updates import Updates
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.wrappers import WrappedSamplers, wrapped_samplers
 
-# Stands in front of an algorithm of SB3. Type checkers are told that it is one.
-if TYPE_CHECKING:
-    _Base = OffPolicyAlgorithm
-else:
-    _Base = object
-
-
 SelfAsyncOffPolicy = TypeVar("SelfAsyncOffPolicy", bound="AsyncOffPolicyMixin")
 
 
-class AsyncOffPolicyMixin(AsyncMixin, _Base):
+class AsyncOffPolicyMixin(Updates):
     """
     Put before an off-policy algorithm of SB3, makes it collect experience with samplers.
 
@@ -82,8 +69,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False
-    #: what makes compiled updates of the algorithm
-    learner_class: ClassVar[type[ReplayLearner] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -167,48 +152,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _collector_settings(self) -> tuple:
         return (self.action_noise, self.noise_ladder)
-
-    # The replay buffer
-
-    def _check_n_envs(self, n_envs: int) -> None:
-        buffer = self.replay_buffer
-        if buffer is not None and (buffer.full or buffer.pos > 0):
-            check_n_envs(buffer, n_envs)
-
-    def _renew_buffer(self) -> None:
-        self.replay_buffer = new_replay_buffer(self)
-        self._continuity.forget()
-        self._move_rewards()
-
-    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
-        super()._set_env(env, force_reset)
-        self._move_rewards()
-
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
-        """
-        As in SB3.
-
-        :param path: where it was saved
-        :param truncate_last_traj: as in SB3, of a ``HerReplayBuffer``
-        :raises ValueError: if it holds the experience of another number of environments
-        """
-        before = self.replay_buffer
-        super().load_replay_buffer(path, truncate_last_traj)
-        assert self.replay_buffer is not None
-        try:
-            check_n_envs(self.replay_buffer, self.n_envs)
-        except ValueError:
-            self.replay_buffer = before
-            raise
-        self._continuity.forget()
-        self._move_rewards()
-
-    def _move_rewards(self) -> None:
-        """Have rewards of goals that are chosen in hindsight computed in this process."""
-        if isinstance(self.replay_buffer, HerReplayBuffer) and self.env is not None:
-            self.replay_buffer.env = with_learners_rewards(self.env)
-
-    # Collecting
 
     def learn(
         self: SelfAsyncOffPolicy,
@@ -316,110 +259,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         actions = self._recorded.next_actions()
         self._last_obs = self._recorded.current.observations
         return actions
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        if not self._is_replaying:
-            super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-            return
-        assert self._recorded is not None
-        step = self._recorded.current
-        broken = self._continuity.broken(step)
-        if broken.any():
-            cut_off(replay_buffer, broken)
-        originals = step.original_next_observations
-        with self._without_vec_normalize():
-            self._last_obs = step.original_observations
-            super()._store_transition(
-                replay_buffer,
-                buffer_action,
-                originals,
-                step.original_rewards,
-                dones,
-                step.with_original_terminal_observations(infos),
-            )
-        self._last_obs, self._last_original_obs = new_obs, originals
-        self._continuity.note(step)
-
-    @contextmanager
-    def _without_vec_normalize(self) -> Iterator[None]:
-        """
-        The samplers have recorded the original observations and rewards. ``VecNormalize`` could only give them back
-        from the normalised ones, with statistics that have changed since.
-        """
-        vec_normalize, self._vec_normalize_env = self._vec_normalize_env, None
-        try:
-            yield
-        finally:
-            self._vec_normalize_env = vec_normalize
-
-    # Training
-
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """
-        Update the policy from the replay buffer, as in SB3.
-
-        :param gradient_steps: number of gradient steps
-        :param batch_size: size of each minibatch
-        """
-        n_samplers_at_work = 0 if self._collector is None else self._collector.n_samplers_at_work
-        started = perf_counter()
-        with torch_threads_beside(n_samplers_at_work):
-            self._update(gradient_steps, batch_size)
-        self._learn_seconds = perf_counter() - started
-        self._n_gradient_steps += gradient_steps
-        self._n_steps_trained += self.num_timesteps - self._n_steps_before
-        self._n_steps_before = self.num_timesteps
-
-    def _update(self, gradient_steps: int, batch_size: int) -> None:
-        updates = self._learner()
-        if updates is None or batch_size != self.batch_size:
-            self._update_eagerly(gradient_steps, batch_size)
-            return
-        updates.expect(gradient_steps)
-        updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
-        self.logger.record("async/compiled_update", int(updates.is_compiled))
-
-    def _learner(self) -> ReplayLearner | None:
-        """What makes compiled updates; None if there are none of this algorithm."""
-        kind = self.learner_class
-        if kind is None or getattr(super().train, "__func__", None) is not kind.sb3_train:
-            return None
-        if self._updates is None:
-            self._updates = kind(self, self.learner)
-        return self._updates
-
-    def _prepare_updates(self) -> None:
-        updates = self._learner()
-        if updates is None or self.gradient_steps == 0:
-            return
-        n_left = self._total_timesteps - max(self.num_timesteps, self.learning_starts)
-        per_rollout = self._n_steps_per_rollout() * self.n_envs
-        updates.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
-        updates.plan(max(0, n_left) // per_rollout)
-
-    def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
-        with finite_steps(self.policy, self._n_updates + 1) if self.check_nan else nullcontext():
-            super().train(gradient_steps, batch_size)
-
-    def dump_logs(self) -> None:
-        """Write what SB3 logs, and how the samplers are doing."""
-        self._record_collection()
-        if self._n_steps_trained > 0:
-            self.logger.record("async/replay_ratio", self._n_gradient_steps / self._n_steps_trained)
-        super().dump_logs()
-
-    def __exit__(self, *exception: object) -> None:
-        if self._updates is not None:
-            self._updates.close()
-        super().__exit__(*exception)
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_actor_spec", "_recorded", "_is_replaying", "_random_state", "_continuity", "_n_steps_before"]

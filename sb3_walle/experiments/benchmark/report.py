@@ -1,7 +1,7 @@
 """What a benchmark's numbers look like: tables for people, CSV for programs."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sb3_walle.experiments.benchmark.iteration import PHASES, REST
@@ -19,6 +19,7 @@ from sb3_walle.experiments.benchmark.results import (
     UPDATE_ALONE,
     UPDATE_WHILE_COLLECTING,
     BenchmarkResults,
+    Measurement,
     iteration_part,
     update_of,
 )
@@ -291,7 +292,17 @@ def write_csv(results: BenchmarkResults, path: Path) -> None:
     :param results: the numbers
     :param path: the file, which is replaced
     """
+    write_measurements(results.measurements, path)
+
+
+def write_measurements(measurements: Iterable[Measurement], path: Path) -> None:
+    """
+    Write every single measurement.
+
+    :param measurements: the numbers
+    :param path: the file, which is replaced
+    """
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["quantity", "contender", "repeat", "value"])
-        writer.writerows([each.quantity, each.contender, each.repeat, each.value] for each in results.measurements)
+        writer.writerows([each.quantity, each.contender, each.repeat, each.value] for each in measurements)

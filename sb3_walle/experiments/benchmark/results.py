@@ -1,5 +1,6 @@
 """What a benchmark measures, and the numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -62,6 +63,17 @@ class Measurement:
     value: float
 
 
+def median_of(measurements: Iterable[Measurement], quantity: str, contender: str) -> float | None:
+    """
+    :param measurements: some numbers
+    :param quantity: what was measured
+    :param contender: of whom
+    :return: the median over the repeats; None if that was not measured
+    """
+    values = [each.value for each in measurements if (each.quantity, each.contender) == (quantity, contender)]
+    return median(values) if values else None
+
+
 @dataclass(frozen=True)
 class BenchmarkResults:
     """
@@ -93,5 +105,4 @@ class BenchmarkResults:
         :param contender: of whom
         :return: the median; None if that was not measured
         """
-        values = [each.value for each in self.measurements if (each.quantity, each.contender) == (quantity, contender)]
-        return median(values) if values else None
+        return median_of(self.measurements, quantity, contender)

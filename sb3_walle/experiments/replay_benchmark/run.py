@@ -1,0 +1,127 @@
+"""Which measurements of an off-policy algorithm are made, in which order, and what their report looks like."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gymnasium import spaces
+
+from sb3_walle.experiments.benchmark.report import format_number, format_ratio, format_table, write_measurements
+from sb3_walle.experiments.benchmark.results import Measurement, median_of
+from sb3_walle.experiments.environments import UsageError, check_environment
+from sb3_walle.experiments.machine import Machine, describe_machine
+from sb3_walle.experiments.replay_benchmark.measure import measure_collection, measure_training, measure_updates
+from sb3_walle.experiments.replay_benchmark.settings import GRADIENT_STEPS, STEP_LATENCY, ReplaySettings
+from sb3_walle.experiments.slow_envs import Slowness
+
+COLLECTION = "Collection, without updates (steps/s)"
+UPDATE = "A gradient step, on one thread (ms)"
+SLOW = f"Training with a simulator that waits {1e3 * STEP_LATENCY:g} ms a step, gradient_steps=1 (steps/s)"
+SB3S, OURS = "SB3", "ours"
+
+
+def end_to_end(gradient_steps: int) -> str:
+    """
+    :param gradient_steps: the algorithm's
+    :return: what is measured with it
+    """
+    return f"Training, train_freq=1, gradient_steps={gradient_steps} (steps/s)"
+
+
+def run_replay_benchmark(settings: ReplaySettings, out: Path | None = None) -> str:
+    """
+    Measure everything, the contenders taking turns within each repeat, and say on stderr how far it is.
+
+    :param settings: what to measure
+    :param out: CSV file for every single measurement
+    :return: the report
+    :raises UsageError: if the settings make no sense
+    """
+    check_settings(settings)
+    machine = describe_machine()
+    measurements: list[Measurement] = []
+    for repeat in range(1, settings.repeats + 1):
+        for quantity, contender, value in measure(settings):
+            measurements.append(Measurement(quantity, contender, repeat, value))
+            number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            print(f"[{repeat}/{settings.repeats}] {quantity}: {contender}: {number}", file=sys.stderr)
+    if out is not None:
+        write_measurements(measurements, out)
+    return format_replay_report(settings, machine, measurements)
+
+
+def check_settings(settings: ReplaySettings) -> None:
+    """
+    Refuse what cannot be measured, before anything is.
+
+    :param settings: what to measure
+    :raises UsageError: if the settings make no sense
+    """
+    env = check_environment(settings.env_id)
+    if isinstance(env.observation_space, spaces.Dict):
+        raise UsageError(f"'{settings.env_id}' has dictionaries as observations, for which there is no MlpPolicy")
+    expected = spaces.Discrete if settings.algorithm == "dqn" else spaces.Box
+    if not isinstance(env.action_space, expected):
+        raise UsageError(
+            f"{settings.algorithm.upper()} is for actions of a {expected.__name__} space, and those of "
+            f"'{settings.env_id}' are of {env.action_space}"
+        )
+
+
+def measure(settings: ReplaySettings) -> Iterator[tuple[str, str, float]]:
+    """
+    Measure everything once.
+
+    :param settings: what to measure
+    :return: quantities, of whom, and their values
+    """
+    contenders = settings.contenders
+    if "collection" in settings.parts:
+        for contender in contenders:
+            yield COLLECTION, contender.name, measure_collection(contender, settings)
+    if "update" in settings.parts:
+        yield from ((UPDATE, name, value) for name, value in zip((SB3S, OURS), measure_updates(settings), strict=True))
+    if "end-to-end" in settings.parts:
+        for gradient_steps in GRADIENT_STEPS:
+            for contender in contenders:
+                value = measure_training(contender, settings, gradient_steps)
+                yield end_to_end(gradient_steps), contender.name, value
+    if "slow" in settings.parts:
+        slowness = Slowness(STEP_LATENCY, elsewhere=True)
+        for contender in contenders:
+            yield SLOW, contender.name, measure_training(contender, settings, 1, slowness)
+
+
+def format_replay_report(settings: ReplaySettings, machine: Machine, measurements: list[Measurement]) -> str:
+    """
+    :param settings: what was measured
+    :param machine: where
+    :param measurements: the numbers
+    :return: the text that the command prints
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    heading = (
+        f"{settings.algorithm.upper()}, {settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), "
+        f"{machine.system}, {machine.date}, load {machine.load:.1f} before it began\n"
+        f"{versions}\n\n"
+        f"{settings.n_samplers} environments, MlpPolicy on the CPU, SB3's hyperparameters\n"
+        f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns"
+    )
+    quantities = dict.fromkeys(each.quantity for each in measurements)
+    return "\n\n\n".join([heading, *(_section(quantity, settings, measurements) for quantity in quantities)]) + "\n"
+
+
+def _section(quantity: str, settings: ReplaySettings, measurements: list[Measurement]) -> str:
+    if quantity == UPDATE:
+        values = {name: median_of(measurements, quantity, name) for name in (SB3S, OURS)}
+        rows = [[name, format_number(value, 2), format_ratio(values[SB3S], value)] for name, value in values.items()]
+        return f"{quantity}\n\n{format_table(['', 'ms', 'times as fast'], rows)}"
+    names = [contender.name for contender in settings.contenders]
+    values = {name: median_of(measurements, quantity, name) for name in names}
+    sb3s = {contender.vec_env: values[contender.name] for contender in settings.contenders if contender.vec_env}
+    best = max((value for value in sb3s.values() if value is not None), default=None)
+    rows = [
+        [name, format_number(value), format_ratio(value, best), format_ratio(value, sb3s.get("DummyVecEnv"))]
+        for name, value in values.items()
+    ]
+    return f"{quantity}\n\n{format_table(['', 'steps/s', 'vs best SB3', 'vs DummyVecEnv'], rows)}"

@@ -1,0 +1,126 @@
+"""Off-policy algorithms whose samplers are killed, fail or are interrupted: what is in the replay buffer then."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from fault_envs import QuickEnv
+from killer import killing
+from process_helpers import Programs, Terminal, wait_until_gone
+from stable_baselines3.common.callbacks import BaseCallback
+from stamped_task import CHECKSUM, EPISODE_LENGTH, LIFE, STEP, StampedTask, checksum
+
+from sb3_walle import AsyncDQN, SamplerError, SamplerVecEnv
+
+MODES = ("sync", "pipelined", "free")
+N_ENVS = 3
+SETTINGS: dict[str, Any] = {
+    "policy_kwargs": {"net_arch": [4]},
+    "learning_starts": 20,
+    "batch_size": 8,
+    "buffer_size": 20_000,
+    "device": "cpu",
+}
+
+
+def check_stored(model: Any, n_steps: int, is_ordered: bool) -> int:
+    """
+    That every transition is whole, comes once, and leads where it says; and that the next one in its column either
+    follows or comes after a mark. Returns the number of lives.
+    """
+    buffer = model.replay_buffer
+    assert buffer.pos * buffer.n_envs == n_steps and not buffer.full
+    stamps, reached = (array[: buffer.pos, :, 0] for array in (buffer.observations, buffer.next_observations))
+    for words in (stamps, reached):
+        assert np.array_equal(checksum(*np.moveaxis(words[..., :CHECKSUM], -1, 0)), words[..., CHECKSUM])
+    assert np.array_equal(reached[..., LIFE], stamps[..., LIFE])
+    assert np.array_equal(reached[..., STEP], stamps[..., STEP] + 1)
+    assert np.array_equal(buffer.rewards[: buffer.pos], reached[..., STEP])
+    assert len(np.unique(stamps.reshape(n_steps, -1), axis=0)) == n_steps
+    dones, timeouts = buffer.dones[: buffer.pos].astype(bool), buffer.timeouts[: buffer.pos].astype(bool)
+    assert np.array_equal(dones, timeouts)
+    assert dones[reached[..., STEP] == EPISODE_LENGTH].all()
+    for column in range(buffer.n_envs):
+        for row in range(buffer.pos - 1):
+            before, after, done = reached[row, column], stamps[row + 1, column], dones[row, column]
+            assert np.array_equal(before, after) if not done else after[STEP] == 0 or not is_ordered
+    return len(np.unique(stamps[..., LIFE]))
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize("train_freq", [1, 16])
+@pytest.mark.parametrize("mode", MODES)
+def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
+    env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
+    timesteps = N_ENVS * (100 if train_freq == 1 else 960)
+    with AsyncDQN("MlpPolicy", env, mode=mode, train_freq=train_freq, **SETTINGS) as model:
+        with killing(model, longest_pause=0.02) as killed:
+            model.learn(timesteps)
+        assert model.num_timesteps == timesteps
+        n_lives = check_stored(model, timesteps, is_ordered=mode != "free")
+        assert N_ENVS < n_lives <= N_ENVS + env.samplers.n_restarts
+    assert killed
+
+
+class Broken(gym.Wrapper):
+    """Fails in the middle of its third episode."""
+
+    def step(self, action: Any) -> Any:
+        if (self.unwrapped.episode, self.unwrapped.steps) == (2, 3):  # type: ignore[attr-defined]
+            raise ValueError("out of order")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_environment_that_fails_is_reported_with_its_traceback(mode: str) -> None:
+    factory = functools.partial(_build, Broken)
+    with AsyncDQN("MlpPolicy", factory, n_samplers=2, mode=mode, on_failure="raise", **SETTINGS) as model:
+        with pytest.raises(SamplerError, match=r"(?s)while collecting experience.*ValueError: out of order"):
+            model.learn(10_000)
+        # What was stored before is whole.
+        check_stored(model, model.num_timesteps - model.num_timesteps % 2, is_ordered=False)
+
+
+def _build(wrapper: Any) -> gym.Env:
+    return wrapper(StampedTask())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    with Programs(tmp_path_factory.mktemp("programs")) as programs:
+        yield programs
+
+
+class Announce(BaseCallback):
+    """Prints, once, that training is under way."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls == 20:
+            print("learning")
+        return True
+
+
+def learn_until_interrupted(path: str) -> None:
+    model = AsyncDQN("MlpPolicy", functools.partial(QuickEnv, 0.01), n_samplers=2, **SETTINGS)
+    try:
+        model.learn(1_000_000, callback=Announce())
+    except KeyboardInterrupt:
+        print("interrupted")
+    model.save(path)
+    model.learn(100)
+    print("learned", model.num_timesteps)
+
+
+def test_control_c_gives_back_control_and_the_model_learns_again(programs: Programs, tmp_path: Path) -> None:
+    with Terminal() as terminal:
+        program = programs.start(learn_until_interrupted, tmp_path / "model", terminal=terminal.name)
+        terminal.wait_for("learning\n")
+        terminal.type("\x03")
+        assert program.wait() == 0
+        wait_until_gone(program.pid)
+        assert terminal.shown.endswith("interrupted\nlearned 104\n")
+    AsyncDQN.load(tmp_path / "model")
