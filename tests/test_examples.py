@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sb3_contrib import TQC
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
@@ -70,6 +71,12 @@ def check_images(folder: Path, output: str) -> None:
     assert saved(folder / "catch.zip").observation_space.shape == (4, 36, 36)
 
 
+def check_tqc(folder: Path, output: str) -> None:
+    assert "Collecting with 4 samplers" in output
+    assert number_after("Reward of an episode:", output) < 0
+    assert TQC.load(folder / "tqc_pendulum", device="cpu").num_timesteps == 200
+
+
 def check_zoo(folder: Path, output: str) -> None:
     assert "Collecting with 1 samplers" in output
     assert saved(folder / "logs" / "ppo" / "HalfCheetah-v4_1" / "HalfCheetah-v4.zip").num_timesteps == 512
@@ -83,6 +90,7 @@ CHECKS: dict[str, tuple[int, Check]] = {
     "callbacks_and_curriculum": (4000, check_callbacks_and_curriculum),
     "slow_simulator": (1, check_slow_simulator),
     "images": (1, check_images),
+    "tqc": (200, check_tqc),
     "zoo": (1, check_zoo),
 }
 

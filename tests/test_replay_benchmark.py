@@ -1,0 +1,72 @@
+"""The benchmark of off-policy algorithms, with next to nothing to do."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sb3_walle.cli import main
+from sb3_walle.experiments.environments import UsageError
+from sb3_walle.experiments.replay_benchmark import run
+from sb3_walle.experiments.replay_benchmark.run import COLLECTION, SLOW, UPDATE, end_to_end, run_replay_benchmark
+from sb3_walle.experiments.replay_benchmark.settings import ReplaySettings
+
+TINY = ReplaySettings(
+    "Pendulum-v1",
+    "td3",
+    n_samplers=2,
+    steps=8,
+    warm_up=8,
+    repeats=1,
+    learner="eager",
+    skip_subproc=True,
+    arguments={"policy_kwargs": {"net_arch": [4]}, "batch_size": 4},
+)
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [("td3", "Pendulum-v1"), ("dqn", "CartPole-v1")])
+def test_everything_is_measured(algorithm: str, env: str, tmp_path: Path) -> None:
+    settings = replace(TINY, algorithm=algorithm, env_id=env)
+    report = run_replay_benchmark(settings, tmp_path / "all.csv")
+    names = [contender.name for contender in settings.contenders]
+    with (tmp_path / "all.csv").open() as file:
+        found = [(row["quantity"], row["contender"], float(row["value"])) for row in csv.DictReader(file)]
+    of_all = (COLLECTION, end_to_end(1), end_to_end(-1), SLOW)
+    assert {(quantity, name) for quantity, name, _ in found} == {
+        *((quantity, name) for quantity in of_all for name in names),
+        (UPDATE, "SB3"),
+        (UPDATE, "ours"),
+    }
+    assert all(value > 0 for _, _, value in found)
+    assert all(name in report for name in names) and "1.00x" in report
+    assert max(map(len, report.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "message"),
+    [
+        ("sac", "CartPole-v1", "SAC is for actions of a Box space"),
+        ("dqn", "Pendulum-v1", "DQN is for actions of a Discrete space"),
+    ],
+)
+def test_environments_that_do_not_fit_are_refused(algorithm: str, env: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_replay_benchmark(replace(TINY, algorithm=algorithm, env_id=env))
+
+
+def test_command_measures_the_parts_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    monkeypatch.setattr(run, "run_replay_benchmark", lambda settings, out: asked.append(settings) or "the report")
+    assert main(["bench", "Pendulum-v1", "--algo", "sac", "--parts", "update", "slow", "--n-samplers", "3"]) == 0
+    assert "the report" in capsys.readouterr().out
+    (settings,) = asked
+    assert (settings.algorithm, settings.parts, settings.n_samplers) == ("sac", ("update", "slow"), 3)
+
+
+@pytest.mark.parametrize(("algorithm", "part"), [("ppo", "slow"), ("sac", "iteration")])
+def test_parts_of_other_algorithms_are_refused(algorithm: str, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "Pendulum-v1", "--algo", algorithm, "--parts", part]) == 2
+    assert f"'{part}' is not measured of {algorithm}" in capsys.readouterr().err
