@@ -14,10 +14,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv
+from sb3_walle.algorithm.memory import memory_advice
 from sb3_walle.collection import queues
 from sb3_walle.collection.queues import Capacity, plan_queues
 from sb3_walle.collection.task import CollectionTask
-from sb3_walle.on_policy import setup
 from sb3_walle.samplers.actors.torch_actor import TorchActorSpec
 from sb3_walle.transport.memory import SharedMemory
 
@@ -196,7 +196,7 @@ def test_what_sb3_has_no_memory_for_comes_with_the_same_advice() -> None:
 
 
 def test_other_errors_of_sb3_are_left_as_they_are() -> None:
-    with pytest.raises(ValueError, match="as it is"), setup.memory_advice():
+    with pytest.raises(ValueError, match="as it is"), memory_advice():
         raise ValueError("as it is")
 
 

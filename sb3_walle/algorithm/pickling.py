@@ -31,6 +31,7 @@ def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
     # Open files. SB3 configures another one when training begins.
     state.pop("_logger", None)
     if "policy" in state:
+        _forget_graphs_of_parts(state["policy"])
         state["policy"] = _without_graph(state["policy"])
     return state
 
@@ -51,6 +52,22 @@ def _without_graph(policy: BasePolicy) -> BasePolicy:
         if not _is_of_a_forward_pass(value)
     }
     return twin
+
+
+def _forget_graphs_of_parts(policy: BasePolicy) -> None:
+    """
+    The same for parts of the policy, as the actor of SAC. The algorithm refers to them, too, so they cannot be replaced
+    by twins; nothing of a forward pass before is looked at again.
+    """
+    for part in policy.modules():
+        distribution = getattr(part, "action_dist", None)
+        if part is policy or distribution is None:
+            continue
+        for name, value in vars(distribution).items():
+            if isinstance(value, th.Tensor) and not value.is_leaf:
+                setattr(distribution, name, value.detach())
+            elif _is_of_a_forward_pass(value):
+                setattr(distribution, name, None)
 
 
 def _is_of_a_forward_pass(value: Any) -> bool:

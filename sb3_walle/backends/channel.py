@@ -60,13 +60,18 @@ class Channel:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(timeout * 1000))
 
-    def send(self, message: Any) -> None:
+    def send(self, message: Any, is_plain: bool = False) -> None:
         """
         :param message: anything that cloudpickle pickles
+        :param is_plain: whether there is nothing in it but numbers, strings and this package's own types, which take a
+            tenth of the time
         :raises ChannelClosedError: if the other end is closed
         :raises TimeoutError: if the other end has not taken earlier messages for too long
         :raises ValueError: if the message holds too much shared memory
         """
+        if is_plain:
+            self._send(_INLINE, pickle.dumps(message, pickle.HIGHEST_PROTOCOL), [])
+            return
         body = io.BytesIO()
         pickler = _Pickler(body)
         pickler.dump(message)

@@ -124,7 +124,7 @@ class _Pool:
         try:
             # If it is dead, that is found by receive().
             with contextlib.suppress(ChannelClosedError):
-                channel.send((number, request))
+                channel.send((number, request), request.is_plain)
         except BlockingIOError:
             return False
         return True

@@ -38,7 +38,7 @@ class ReplayUpdate(ABC):
         :raises Unsupported: if a program turns out not to do what the policy does; nothing has changed then
         """
         algorithm = self._algorithm
-        algorithm.policy.set_training_mode(True)
+        # Whether the policy is in training mode makes no difference to what can be traced.
         algorithm._update_learning_rate([group.optimizer for group in self._trained])
         state = [tensor for group in self._groups for tensor in group.adopt().tensors()]
         random_states = np.random.get_state(), th.get_rng_state()

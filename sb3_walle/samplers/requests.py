@@ -45,6 +45,8 @@ class Request(ABC):
     failure_ends_sampler: ClassVar[bool] = False
     #: whether the request makes sense to a sampler with new environments, after the one that was asked has died
     can_be_repeated: ClassVar[bool] = True
+    #: whether there is nothing of the user's in it, so that it can be pickled in the fastest way
+    is_plain: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, sampler: Sampler) -> Any:
@@ -114,6 +116,7 @@ class Collect(Request):
     ticket: Ticket
     summary: str = "collecting experience"
     failure_ends_sampler: ClassVar[bool] = True
+    is_plain: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> ChunkReport:
         return sampler.collect(self.ticket)

@@ -185,7 +185,7 @@ def test_penalty_goes_on_after_it_was_saved(tmp_path: Path) -> None:
     learning.learn(3 * 2 * N_STEPS)
     assert learning.kl_coef == pytest.approx(1.5**-3)
     learning.save(tmp_path / "model")
-    loaded = AsyncPPO.load(tmp_path / "model", env=lambda: SpaceEnv(VECTOR, BOX), backend="inline")
+    loaded = AsyncPPO.load(tmp_path / "model", env=lambda: SpaceEnv(VECTOR, BOX), n_samplers=2, backend="inline")
     assert (loaded.objective, loaded.kl_coef) == ("kl_penalty", learning.kl_coef)
     loaded.learn(2 * N_STEPS)
     assert loaded.kl_coef == pytest.approx(1.5**-4)

@@ -1,18 +1,21 @@
 """What off-policy algorithms do not take, and how they say so; saving, loading and logging."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
-from off_policy_pairs import Walk, assert_same_weights, tiny
+from off_policy_pairs import Reach, Walk, assert_same_weights, tiny
 from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle import AsyncDDPG, AsyncDQN, AsyncOffPolicyMixin, AsyncSAC, AsyncTD3, NonFiniteError, SamplerVecEnv
 
@@ -138,6 +141,27 @@ class Lines(KVWriter):
 
     def close(self) -> None:
         pass
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: cloudpickle.loads(cloudpickle.dumps(model))])
+@pytest.mark.parametrize(
+    ("algorithm", "env", "policy", "further"),
+    [
+        (AsyncDQN, "CartPole-v1", "MlpPolicy", {}),
+        (AsyncSAC, Walk, "MlpPolicy", {"use_sde": True}),
+        (AsyncSAC, Reach, "MultiInputPolicy", {"replay_buffer_class": HerReplayBuffer}),
+    ],
+)
+def test_copies_go_on_training(algorithm: Any, env: Any, policy: str, further: Any, copied: Any) -> None:
+    with algorithm(policy, env, n_samplers=2, **inline(), **further) as model:
+        model.learn(40)
+        twin = copied(model)
+        assert twin.get_env() is None and twin.replay_buffer.pos == model.replay_buffer.pos
+        for learning in (model, twin):
+            learning.set_env(env)
+            learning.learn(40, reset_num_timesteps=False)
+            assert learning.num_timesteps == 80 and learning.replay_buffer.pos == 40
+        twin.get_env().close()
 
 
 def test_logs_come_with_episodes_as_in_sb3() -> None:
