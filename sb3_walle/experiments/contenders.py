@@ -5,11 +5,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import gymnasium as gym
 import torch as th
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
@@ -17,6 +18,7 @@ from sb3_walle import AsyncPPO
 from sb3_walle.experiments.environments import quiet_factory
 from sb3_walle.experiments.slow_envs import Slowness
 
+AlgorithmT = TypeVar("AlgorithmT", bound=BaseAlgorithm)
 Mode = Literal["sync", "pipelined", "free"]
 
 VEC_ENVS: dict[str, type[DummyVecEnv | SubprocVecEnv]] = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
@@ -148,12 +150,28 @@ def running(contender: Contender, env_id: str, mode: Mode = "sync", **ppo: Any) 
     :param ppo: further arguments of PPO
     :return: the algorithm
     """
+
+    def create() -> PPO:
+        with warnings.catch_warnings():
+            # The last minibatch of an epoch may be a smaller one: it is for all contenders.
+            warnings.filterwarnings("ignore", "You have specified a mini-batch size")
+            return contender.create(env_id, mode, device="cpu", **ppo)
+
+    with leaving_nothing(create) as model:
+        yield model
+
+
+@contextmanager
+def leaving_nothing(create: Callable[[], AlgorithmT]) -> Iterator[AlgorithmT]:
+    """
+    Leave nothing of an algorithm behind at the end of the block.
+
+    :param create: builds it
+    :return: the algorithm
+    """
     # A contender that changes the number of PyTorch's threads must not change it for those after it.
     n_threads = th.get_num_threads()
-    with warnings.catch_warnings():
-        # The last minibatch of an epoch may be a smaller one: it is for all contenders.
-        warnings.filterwarnings("ignore", "You have specified a mini-batch size")
-        model = contender.create(env_id, mode, device="cpu", **ppo)
+    model = create()
     env = model.get_env()
     assert env is not None
     try:

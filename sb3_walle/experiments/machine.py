@@ -34,6 +34,14 @@ class Machine:
     date: str
     load: float
 
+    def in_words(self) -> str:
+        """:return: all of it, to follow the name of what was done there, in two lines"""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return (
+            f"on {self.n_cpus} CPUs ({self.processor}), {self.system}, {self.date}, load {self.load:.1f} before it "
+            f"began\n{versions}"
+        )
+
 
 def describe_machine() -> Machine:
     """

@@ -38,12 +38,11 @@ class LearnersRewards(Facade):
         n_envs = len(list(indices)) if isinstance(indices, Iterable) else 1
         return [compute_reward(*method_args, **method_kwargs) for _ in range(n_envs)]
 
-    def close(self) -> None:
-        """Close all environments, this process's own among them."""
+    def close_own(self) -> None:
+        """Close this process's own environment."""
         if self._env is not None:
             self._env.close()
             self._env = None
-        self.venv.close()
 
     def _own_env(self) -> gym.Env:
         if self._env is None:

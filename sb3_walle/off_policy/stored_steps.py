@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.algorithm.mixin import AsyncMixin
-from sb3_walle.off_policy.hindsight import with_learners_rewards
+from sb3_walle.off_policy.hindsight import LearnersRewards, with_learners_rewards
 from sb3_walle.off_policy.recorded_steps import RecordedSteps
 from sb3_walle.off_policy.storage import Continuity, check_n_envs, cut_off, new_replay_buffer
 
@@ -64,8 +64,18 @@ class StoredSteps(AsyncMixin, _Base):
 
     def _move_rewards(self) -> None:
         """Have rewards of goals that are chosen in hindsight computed in this process."""
+        self._close_rewards()
         if isinstance(self.replay_buffer, HerReplayBuffer) and self.env is not None:
             self.replay_buffer.env = with_learners_rewards(self.env)
+
+    def _close_rewards(self) -> None:
+        rewards = getattr(self.replay_buffer, "env", None)
+        if isinstance(rewards, LearnersRewards):
+            rewards.close_own()
+
+    def __exit__(self, *exception: object) -> None:
+        self._close_rewards()
+        super().__exit__(*exception)
 
     def _store_transition(
         self,

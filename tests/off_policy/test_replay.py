@@ -106,7 +106,7 @@ class Delayed(gym.Wrapper):
         return super().step(action)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     mode=st.sampled_from(MODES),
     train_freq=st.integers(1, 5),
@@ -119,7 +119,7 @@ def test_gradient_steps_follow_steps_in_the_ratio_that_was_asked_for(
     arguments = {**tiny(), "train_freq": train_freq, "gradient_steps": gradient_steps, "mode": mode}
     with AsyncSAC("MlpPolicy", lambda: Delayed(Walk()), n_samplers=n_samplers, **arguments) as model:
         ratio = Ratio()
-        model.learn(60, callback=ratio)
+        model.learn(45, callback=ratio)
         per_rollout = train_freq * n_samplers
         updates = gradient_steps if gradient_steps > 0 else per_rollout
         for n_steps, n_updates in ratio.updates:

@@ -272,11 +272,8 @@ def format_report(results: BenchmarkResults) -> str:
     :return: the text
     """
     settings, machine = results.settings, results.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     heading = (
-        f"{settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), {machine.system}, {machine.date}, "
-        f"load {machine.load:.1f} before it began\n"
-        f"{versions}\n\n"
+        f"{settings.env_id} {machine.in_words()}\n\n"
         f"{settings.samples_per_iteration:,} samples an iteration, {settings.n_epochs} epoch(s) of minibatches of "
         f"{settings.batch_size}, MlpPolicy on the CPU, learner '{settings.learner}'\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns\n"

@@ -1,10 +1,8 @@
 """Which measurements are made, and in which order."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
 
 from gymnasium import spaces
 
@@ -25,7 +23,6 @@ from sb3_walle.experiments.benchmark.results import (
     UPDATE_ALONE,
     UPDATE_WHILE_COLLECTING,
     BenchmarkResults,
-    Measurement,
     first_run,
     iteration_part,
     update_of,
@@ -39,14 +36,12 @@ from sb3_walle.experiments.benchmark.throughput import (
     measure_update,
     steps_per_env,
 )
+from sb3_walle.experiments.benchmark.turns import Found, take_turns
 from sb3_walle.experiments.benchmark.update_sizes import BATCH_SIZES, NETS, measure_update_size
 from sb3_walle.experiments.contenders import Contender
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.machine import describe_machine
 from sb3_walle.experiments.training import plural
-
-#: a quantity, of whom, and its value
-Found: TypeAlias = tuple[str, str, float]
 
 
 def check_settings(settings: BenchmarkSettings) -> None:
@@ -76,12 +71,7 @@ def run_benchmark(settings: BenchmarkSettings) -> BenchmarkResults:
     """
     check_settings(settings)
     machine = describe_machine()
-    measurements: list[Measurement] = []
-    for repeat in range(1, settings.repeats + 1):
-        for quantity, contender, value in measure(settings):
-            measurements.append(Measurement(quantity, contender, repeat, value))
-            number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-            print(f"[{repeat}/{settings.repeats}] {quantity}: {contender}: {number}", file=sys.stderr)
+    measurements = take_turns(settings.repeats, lambda: measure(settings))
     asynchronous, vec_envs = async_contenders(settings), vec_env_contenders(settings)
     return BenchmarkResults(
         settings,

@@ -1,9 +1,7 @@
 """Measurements of off-policy algorithms."""
 
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_walle.experiments.contenders import leaving_nothing
 from sb3_walle.experiments.environments import check_environment
 from sb3_walle.experiments.replay_benchmark.settings import ALGORITHMS, ReplayContender, ReplaySettings
 from sb3_walle.experiments.slow_envs import ElsewhereEnv, Slowness
@@ -21,10 +20,9 @@ from sb3_walle.experiments.slow_envs import ElsewhereEnv, Slowness
 N_STORED, N_UPDATES = 2_000, 40
 
 
-@contextmanager
 def running(
     contender: ReplayContender, settings: ReplaySettings, slowness: Slowness | None = None, **arguments: Any
-) -> Iterator[OffPolicyAlgorithm]:
+) -> AbstractContextManager[OffPolicyAlgorithm]:
     """
     Build an algorithm, and leave nothing of it behind at the end of the block.
 
@@ -34,18 +32,9 @@ def running(
     :param arguments: further arguments of the algorithm
     :return: the algorithm
     """
-    n_threads = th.get_num_threads()
     common = {"train_freq": 1, "device": "cpu", "seed": 0, "buffer_size": 100_000}
-    model = contender.create(settings.env_id, slowness, **{**common, **settings.arguments, **arguments})
-    env = model.get_env()
-    assert env is not None
-    try:
-        yield model
-    finally:
-        env.close()
-        del model, env
-        gc.collect()
-        th.set_num_threads(n_threads)
+    everything = {**common, **settings.arguments, **arguments}
+    return leaving_nothing(lambda: contender.create(settings.env_id, slowness, **everything))
 
 
 class StepClock(BaseCallback):

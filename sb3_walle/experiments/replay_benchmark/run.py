@@ -1,6 +1,5 @@
 """Which measurements of an off-policy algorithm are made, in which order, and what their report looks like."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from gymnasium import spaces
 
 from sb3_walle.experiments.benchmark.report import format_number, format_ratio, format_table, write_measurements
 from sb3_walle.experiments.benchmark.results import Measurement, median_of
+from sb3_walle.experiments.benchmark.turns import Found, take_turns
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.machine import Machine, describe_machine
 from sb3_walle.experiments.replay_benchmark.measure import measure_collection, measure_training, measure_updates
@@ -39,12 +39,7 @@ def run_replay_benchmark(settings: ReplaySettings, out: Path | None = None) -> s
     """
     check_settings(settings)
     machine = describe_machine()
-    measurements: list[Measurement] = []
-    for repeat in range(1, settings.repeats + 1):
-        for quantity, contender, value in measure(settings):
-            measurements.append(Measurement(quantity, contender, repeat, value))
-            number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-            print(f"[{repeat}/{settings.repeats}] {quantity}: {contender}: {number}", file=sys.stderr)
+    measurements = take_turns(settings.repeats, lambda: measure(settings))
     if out is not None:
         write_measurements(measurements, out)
     return format_replay_report(settings, machine, measurements)
@@ -68,7 +63,7 @@ def check_settings(settings: ReplaySettings) -> None:
         )
 
 
-def measure(settings: ReplaySettings) -> Iterator[tuple[str, str, float]]:
+def measure(settings: ReplaySettings) -> Iterator[Found]:
     """
     Measure everything once.
 
@@ -99,11 +94,8 @@ def format_replay_report(settings: ReplaySettings, machine: Machine, measurement
     :param measurements: the numbers
     :return: the text that the command prints
     """
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     heading = (
-        f"{settings.algorithm.upper()}, {settings.env_id} on {machine.n_cpus} CPUs ({machine.processor}), "
-        f"{machine.system}, {machine.date}, load {machine.load:.1f} before it began\n"
-        f"{versions}\n\n"
+        f"{settings.algorithm.upper()}, {settings.env_id} {machine.in_words()}\n\n"
         f"{settings.n_samplers} environments, MlpPolicy on the CPU, SB3's hyperparameters\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns"
     )
