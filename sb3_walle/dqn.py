@@ -21,4 +21,5 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
         model.learn()
     """
 
+    has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True

@@ -23,4 +23,5 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
         model.learn()
     """
 
+    has_numpy_actor: ClassVar[bool] = True
     learner_class: ClassVar[type[ReplayLearner] | None] = SACLearner

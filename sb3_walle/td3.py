@@ -23,5 +23,6 @@ class AsyncTD3(AsyncOffPolicyMixin, TD3):
         model.learn()
     """
 
+    has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
     learner_class: ClassVar[type[ReplayLearner] | None] = TD3Learner

@@ -54,7 +54,8 @@ class AsyncMixin(Persistence):
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
         served, so that slow samplers hold nobody up. By default the first of the algorithm's ``supported_modes``.
     :param max_policy_lag: in mode ``"free"``, how many updates the policy that chose an action may be behind when the
-        action is learned from, by default 1
+        action is learned from, by default 1, and any number for off-policy algorithms, which learn from older ones
+        anyway
     :param actor: what runs the policy in samplers: ``"torch"``, ``"numpy"`` (MLP policies, several times faster), or
         ``"auto"`` for NumPy wherever it computes the same distribution
     :param backend: where samplers live: ``"process"``, or ``"inline"`` for this process
@@ -79,6 +80,8 @@ class AsyncMixin(Persistence):
 
     #: the modes that the algorithm can learn in; the first one is the default
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
+    #: whether NumPy runs the algorithm's policies of multilayer perceptrons, so that samplers do without torch
+    has_numpy_actor: ClassVar[bool] = True
     #: the algorithm's discount factor
     gamma: float
 
@@ -116,7 +119,8 @@ class AsyncMixin(Persistence):
         self._is_learning = False
         self._infos = select_infos(info_keys, callbacks_may_look=False)
         self._learn_seconds: float | None = None
-        numpy_is_likely = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
+        may_be_numpy = self.has_numpy_actor and actor != "torch"
+        numpy_is_likely = may_be_numpy and policy == "MlpPolicy" and not kwargs.get("use_sde")
         preload = () if numpy_is_likely else ("torch", "stable_baselines3")
         with in_samplers(env, n_samplers, envs_per_sampler, backend, preload, supervision) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)

@@ -14,12 +14,20 @@ from sb3_walle.learners.unsupported import Unsupported
 _STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
 
 
+def is_sb3s_own(buffer: ReplayBuffer) -> bool:
+    """
+    :param buffer: a replay buffer
+    :return: whether it does what SB3's do, and nothing else
+    """
+    return type(buffer) in _STOCK
+
+
 def check_buffer(buffer: ReplayBuffer) -> None:
     """
     :param buffer: a replay buffer
     :raises Unsupported: if its samples may be anything
     """
-    if type(buffer) not in _STOCK:
+    if not is_sb3s_own(buffer):
         raise Unsupported(f"the replay buffer is a {type(buffer).__name__}, not one of SB3's own")
 
 

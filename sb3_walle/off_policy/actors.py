@@ -8,6 +8,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_walle.off_policy.exploration import is_epsilon_greedy, ladder_noise, ladder_rate, noise_of_one_env
+from sb3_walle.samplers.actors.choice import streams_of
 from sb3_walle.samplers.actors.exploring_actor import ExploringActorSpec
 from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
 from sb3_walle.samplers.actors.numpy_exploring_export import export_numpy_actor, why_not_numpy
@@ -49,8 +50,7 @@ def exploring_actors(
         the actor's
     :return: the specs
     """
-    entropy = np.random.SeedSequence(seed).entropy
-    streams = [*(int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))), algorithm._n_collectors]
+    streams = streams_of(seed, algorithm._n_collectors)
     if kind == "numpy":
         return [_numpy_spec(algorithm, sampler, n_samplers, (*streams, sampler)) for sampler in range(n_samplers)]
     pickled = dump_policy(algorithm.policy)

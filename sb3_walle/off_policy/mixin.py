@@ -66,6 +66,7 @@ class AsyncOffPolicyMixin(Updates):
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
+    has_numpy_actor: ClassVar[bool] = False
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False

@@ -3,14 +3,13 @@
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_walle.learners.replay_samples import is_sb3s_own
 from sb3_walle.off_policy.recorded_steps import RecordedStep
 from sb3_walle.transport.chunk import Observations
-
-_STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
 
 
 def new_replay_buffer(algorithm: OffPolicyAlgorithm) -> ReplayBuffer:
@@ -39,9 +38,9 @@ def wants_all_infos(buffer: ReplayBuffer | None) -> bool:
     :param buffer: a replay buffer
     :return: whether it may look at any info of any step
     """
-    if isinstance(buffer, HerReplayBuffer):
-        return buffer.copy_info_dict or type(buffer) is not HerReplayBuffer
-    return buffer is not None and type(buffer) not in _STOCK
+    if buffer is None:
+        return False
+    return not is_sb3s_own(buffer) or (isinstance(buffer, HerReplayBuffer) and buffer.copy_info_dict)
 
 
 def check_n_envs(buffer: ReplayBuffer, n_envs: int) -> None:

@@ -41,6 +41,16 @@ def choose_actor(actor: str, policy: ActorCriticPolicy) -> str:
     return "torch" if reason is not None else "numpy"
 
 
+def streams_of(seed: int | None, incarnation: int) -> tuple[int, ...]:
+    """
+    :param seed: seed of all random streams, ``None`` for fresh entropy
+    :param incarnation: how often actors were made from this seed before; their streams must not begin again
+    :return: what the seeds of all samplers have in common; the number of the sampler is to follow
+    """
+    entropy = np.random.SeedSequence(seed).entropy
+    return (*(int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))), incarnation)
+
+
 def actor_specs(
     actor: str,
     policy: ActorCriticPolicy,
@@ -63,8 +73,7 @@ def actor_specs(
         the actor's, as in SB3's one process; only for a single sampler
     :return: a function from the number of a sampler to its actor's spec
     """
-    entropy = np.random.SeedSequence(seed).entropy
-    streams = [*(int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))), incarnation]
+    streams = streams_of(seed, incarnation)
     if actor == "numpy":
         return lambda sampler: export_numpy_actor(policy, seed=(*streams, sampler))
     pickled = dump_policy(policy)
