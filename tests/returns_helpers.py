@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.image import imread
 
 from sb3_walle.experiments.machine import Machine
-from sb3_walle.experiments.returns.training import ReturnsSettings
+from sb3_walle.experiments.returns.ppo import PPOReturns
 
-TINY = ReturnsSettings(
+TINY = PPOReturns(
     "CartPole-v1",
     total_timesteps=320,
     n_seeds=2,

@@ -20,6 +20,8 @@ from sb3_walle.cli import build_parser, main
 from sb3_walle.experiments import training
 from sb3_walle.experiments.plots import plot_learning_curve, read_learning_curve
 from sb3_walle.experiments.returns import comparison as returns
+from sb3_walle.experiments.returns.ppo import PPOReturns
+from sb3_walle.experiments.returns.replay import ReplayReturns
 
 TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0"]
 
@@ -258,7 +260,7 @@ def test_returns_asks_for_what_the_options_say(
 ) -> None:
     asked = []
 
-    def compare(settings: returns.ReturnsSettings, out: Path | None) -> returns.ReturnsOutcome:
+    def compare(settings: PPOReturns, out: Path | None) -> returns.ReturnsOutcome:
         asked.append((settings, out))
         return returns.ReturnsOutcome(tmp_path, "the report", interrupted)
 
@@ -299,7 +301,7 @@ def test_returns_asks_for_what_the_options_say(
 def test_returns_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def compare(settings: returns.ReturnsSettings, out: Path | None) -> returns.ReturnsOutcome:
+    def compare(settings: PPOReturns, out: Path | None) -> returns.ReturnsOutcome:
         asked.append((settings, out))
         return returns.ReturnsOutcome(Path("runs"), "", False)
 
@@ -307,14 +309,32 @@ def test_returns_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["returns", "CartPole-v1"]) == 0
     ((settings, out),) = asked
     assert out is None
-    assert settings == replace(returns.ReturnsSettings("CartPole-v1"), ppo=settings.ppo)
+    assert settings == replace(PPOReturns("CartPole-v1"), ppo=settings.ppo)
     assert "n_steps" not in settings.ppo
+
+
+def test_learning_curves_of_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def compare(settings: ReplayReturns, out: Path | None) -> returns.ReturnsOutcome:
+        asked.append(settings)
+        return returns.ReturnsOutcome(Path("runs"), "", False)
+
+    monkeypatch.setattr(returns, "compare_returns", compare)
+    assert main(["bench", "CartPole-v1", "--algo", "dqn", "--learning", "--n-samplers", "4"]) == 0
+    assert main(["bench", "Pendulum-v1", "--algo", "td3", "--learning", "--net-arch", "64", "32"]) == 0
+    dqn, td3 = asked
+    assert dqn == ReplayReturns(
+        "CartPole-v1", 50_000, 5, n_samplers=4, modes=("pipelined", "free"), n_bins=15, algorithm="dqn"
+    )
+    assert (td3.algorithm, td3.total_timesteps, td3.n_samplers) == ("td3", 10_000, 10)
+    assert td3.arguments == {"policy_kwargs": {"net_arch": [64, 32]}}
 
 
 def test_learning_curves_have_the_hyperparameters_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def compare(settings: returns.ReturnsSettings, out: Path | None) -> returns.ReturnsOutcome:
+    def compare(settings: PPOReturns, out: Path | None) -> returns.ReturnsOutcome:
         asked.append((settings, out))
         return returns.ReturnsOutcome(Path("runs"), "", False)
 

@@ -28,7 +28,7 @@ TINY = ReplaySettings(
 def test_everything_is_measured(tmp_path: Path) -> None:
     settings = TINY
     report = run_replay_benchmark(settings, tmp_path / "all.csv")
-    names = [contender.name for contender in settings.contenders]
+    names = [contender.name for contender in settings.contenders()]
     with (tmp_path / "all.csv").open() as file:
         found = [(row["quantity"], row["contender"], float(row["value"])) for row in csv.DictReader(file)]
     of_all = (COLLECTION, end_to_end(1), end_to_end(-1), SLOW)
@@ -45,7 +45,7 @@ def test_everything_is_measured(tmp_path: Path) -> None:
 def test_algorithms_with_discrete_actions_are_measured() -> None:
     settings = replace(TINY, algorithm="dqn", env_id="CartPole-v1", parts=("update", "collection"))
     report = run_replay_benchmark(settings)
-    assert "AsyncDQN, 2 samplers, free" in report and "DQN, DummyVecEnv(2)" in report
+    assert "AsyncDQN, 2 x 1, free" in report and "DQN, DummyVecEnv(2)" in report
 
 
 @pytest.mark.parametrize(

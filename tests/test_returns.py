@@ -14,11 +14,15 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_walle.experiments.contenders import Trainee
 from sb3_walle.experiments.environments import UsageError
 from sb3_walle.experiments.returns import comparison as returns
-from sb3_walle.experiments.returns.comparison import ReturnsSettings, compare_returns
+from sb3_walle.experiments.returns.comparison import compare_returns
 from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
-from sb3_walle.experiments.returns.training import ReturnRecorder, Trainee, train_once, trainees
+from sb3_walle.experiments.returns.ppo import PPOReturns
+from sb3_walle.experiments.returns.replay import ReplayReturns
+from sb3_walle.experiments.returns.settings import ReturnsSettings
+from sb3_walle.experiments.returns.training import ReturnRecorder, train_once
 
 NAN = float("nan")
 
@@ -83,21 +87,21 @@ def test_bins_have_the_episodes_that_ended_in_them() -> None:
 
 
 def test_bins_cover_all_steps() -> None:
-    assert ReturnsSettings("CartPole-v1", total_timesteps=103, n_bins=5).bin_ends == (20, 41, 61, 82, 103)
+    assert PPOReturns("CartPole-v1", total_timesteps=103, n_bins=5).bin_ends == (20, 41, 61, 82, 103)
 
 
 @pytest.mark.parametrize(("n_samplers", "envs_per_sampler", "n_steps"), [(1, 1, 2048), (10, 1, 204), (2, 8, 128)])
 def test_an_iteration_is_as_long_as_that_of_one_environment(
     n_samplers: int, envs_per_sampler: int, n_steps: int
 ) -> None:
-    settings = ReturnsSettings("CartPole-v1", n_samplers=n_samplers, envs_per_sampler=envs_per_sampler)
+    settings = PPOReturns("CartPole-v1", n_samplers=n_samplers, envs_per_sampler=envs_per_sampler)
     assert settings.n_steps == n_steps
-    assert [trainee.arguments["n_steps"] for trainee in trainees(settings)] == [n_steps] * 2
+    assert [trainee.arguments["n_steps"] for trainee in settings.trainees()] == [n_steps] * 2
     assert replace(settings, ppo={"n_steps": 7}).n_steps == 7
 
 
 def test_returns_are_those_of_ppo() -> None:
-    (reference, _), rows = trainees(TINY), []
+    (reference, _), rows = TINY.trainees(), []
     assert train_once(reference, TINY, 1, rows.append) == rows
     oracle = PPO("MlpPolicy", make_vec_env("CartPole-v1", 2), seed=1, device="cpu", stats_window_size=1000, **TINY.ppo)
     oracle.learn(TINY.total_timesteps)
@@ -115,15 +119,57 @@ def test_synchronous_samplers_have_the_returns_of_ppo() -> None:
         modes=("sync",),
         async_ppo={"backend": "inline", "actor": "torch"},
     )
-    reference, samplers = (train_once(trainee, settings, 0, lambda row: None) for trainee in trainees(settings))
+    reference, samplers = (train_once(trainee, settings, 0, lambda row: None) for trainee in settings.trainees())
     assert [(row.mean_return, row.n_episodes) for row in samplers] == [
         (row.mean_return, row.n_episodes) for row in reference
     ]
 
 
+@pytest.mark.parametrize(("algorithm", "env"), [("sac", "Pendulum-v1"), ("td3", "Pendulum-v1"), ("dqn", "CartPole-v1")])
+def test_synchronous_samplers_have_the_returns_of_off_policy_algorithms(algorithm: str, env: str) -> None:
+    settings = ReplayReturns(
+        env,
+        # Episodes of Pendulum are 200 steps long.
+        total_timesteps=400,
+        n_samplers=1,
+        modes=("sync",),
+        n_bins=2,
+        algorithm=algorithm,
+        arguments={"policy_kwargs": {"net_arch": [4]}, "batch_size": 4, "learning_starts": 20, "train_freq": 4},
+        of_ours={"backend": "inline", "actor": "torch", "learner": "eager"},
+    )
+    reference, samplers = (train_once(trainee, settings, 0, lambda row: None) for trainee in settings.trainees())
+    assert [(row.mean_return, row.n_episodes) for row in samplers] == [
+        (row.mean_return, row.n_episodes) for row in reference
+    ]
+    assert all(row.n_episodes for row in reference)
+
+
+def test_algorithms_whose_policy_does_not_explore_have_noise() -> None:
+    described = ReplayReturns("Pendulum-v1", algorithm="td3").describe()
+    assert (described["algorithm"], described["noise"], described["gradient_steps"]) == ("td3", 0.1, -1)
+    assert ReplayReturns("Pendulum-v1").describe()["noise"] is None
+    for algorithm, has_noise in (("ddpg", True), ("sac", False)):
+        for trainee in ReplayReturns("Pendulum-v1", algorithm=algorithm).trainees():
+            assert ("action_noise" in trainee.arguments) == has_noise
+
+
+@pytest.mark.parametrize(("n_samplers", "train_freq"), [(1, 256), (10, 25), (300, 1)])
+def test_dqn_learns_as_often_whatever_the_number_of_environments(n_samplers: int, train_freq: int) -> None:
+    settings = ReplayReturns("CartPole-v1", algorithm="dqn", n_samplers=n_samplers)
+    assert {trainee.arguments["train_freq"] for trainee in settings.trainees()} == {train_freq}
+    assert f"train_freq={train_freq}, learning_rate=0.0023" in settings.algorithm_in_words()[0]
+
+
+def test_algorithms_of_other_actions_are_refused(tmp_path: Path) -> None:
+    for algorithm, env, kind in (("ddpg", "CartPole-v1", "Box"), ("dqn", "Pendulum-v1", "Discrete")):
+        with pytest.raises(UsageError, match=f"{algorithm.upper()} is for actions of a {kind} space"):
+            compare_returns(ReplayReturns(env, algorithm=algorithm), tmp_path / algorithm)
+
+
 def test_training_ends_with_the_last_bin() -> None:
     settings = replace(TINY, total_timesteps=330)
-    assert [row.timesteps for row in train_once(trainees(settings)[1], settings, 0, lambda row: None)][-1] == 330
+    assert [row.timesteps for row in train_once(settings.trainees()[1], settings, 0, lambda row: None)][-1] == 330
 
 
 # Normalisation
@@ -131,7 +177,7 @@ def test_training_ends_with_the_last_bin() -> None:
 
 def test_ppo_is_normalised_with_its_own_discount() -> None:
     settings = replace(TINY, normalize=True, ppo={**TINY.ppo, "gamma": 0.5})
-    reference, asynchronous = trainees(settings)
+    reference, asynchronous = settings.trainees()
     model = reference.contender.create("CartPole-v1", "sync", **reference.arguments)
     env = model.get_env()
     assert isinstance(env, VecNormalize) and env.training and env.norm_obs and env.norm_reward
@@ -142,7 +188,7 @@ def test_ppo_is_normalised_with_its_own_discount() -> None:
 
 def test_returns_are_of_rewards_that_are_not_normalised() -> None:
     settings = replace(TINY, env_id="Pendulum-v1", normalize=True, total_timesteps=800)
-    rows = train_once(trainees(settings)[0], settings, 0, lambda row: None)
+    rows = train_once(settings.trainees()[0], settings, 0, lambda row: None)
     known = [row.mean_return for row in rows if row.n_episodes]
     # Normalised, the returns of these 200 steps each would be a few tens.
     assert len(known) == 2 and max(known) < -300
@@ -151,7 +197,7 @@ def test_returns_are_of_rewards_that_are_not_normalised() -> None:
 @pytest.mark.parametrize("mode", ["sync", "pipelined", "free"])
 def test_returns_of_normalised_samplers_are_raw_as_well(mode: str) -> None:
     settings = replace(TINY, env_id="Pendulum-v1", normalize=True, total_timesteps=800, modes=(mode,))
-    rows = train_once(trainees(settings)[1], settings, 0, lambda row: None)
+    rows = train_once(settings.trainees()[1], settings, 0, lambda row: None)
     known = [row.mean_return for row in rows if row.n_episodes]
     assert len(known) == 2 and max(known) < -300
 

@@ -29,11 +29,15 @@ REPLAY_PARTS = {
 }
 # By default about as many as there are iterations.
 LEARNING_BINS = 15
+# Off-policy algorithms make a gradient step for about each of them.
+LEARNING_STEPS = {"ppo": 300_000, "dqn": 50_000}
+OTHER_LEARNING_STEPS = 10_000
 EXAMPLE = """\
 example:
   sb3-walle bench HalfCheetah-v4 --n-samplers 10 --repeats 3 --out bench.csv
   sb3-walle bench HalfCheetah-v4 --learning
   sb3-walle bench HalfCheetah-v4 --algo sac
+  sb3-walle bench Pendulum-v1 --algo sac --learning --net-arch 64 64
 """
 
 
@@ -51,7 +55,8 @@ def add_command(commands: Any) -> None:
         "of what the CPUs could simulate at most. The contenders take turns; what is\n"
         "reported are medians over the repeats. With --learning, learning curves instead.\n"
         "With --algo sac, td3, ddpg or dqn, the same of an off-policy algorithm with SB3's own\n"
-        "hyperparameters: collection, a gradient step, and training, also with a slow simulator.",
+        "hyperparameters: collection, a gradient step, and training, also with a slow simulator.\n"
+        "Work is PPO's.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,10 +98,17 @@ def add_command(commands: Any) -> None:
 
     text = "For returns at equal steps, with more options, see 'sb3-walle returns'."
     learning = parser.add_argument_group("learning curves", text)
-    text = "train AsyncPPO (pipelined and free) and SB3's PPO; plot returns against steps and minutes"
+    text = "train ours (pipelined and free) and SB3's; plot returns against steps and minutes"
     learning.add_argument("--learning", action="store_true", help=text)
-    option(learning, "--timesteps", 300_000, 1, "environment steps of each run, all environments together")
-    option(learning, "--seeds", 5, 2, "runs of each contender, with the seeds 0, 1, 2, ...")
+    text = (
+        "environment steps of each run, all environments together (default: 300000; DQN 50000, others off-policy 10000)"
+    )
+    add_option(learning, "--timesteps", None, text, type=integer(1), metavar="N")
+    option(learning, "--seeds", 5, 1, "runs of each contender, with the seeds 0, 1, 2, ...")
+
+    off_policy = parser.add_argument_group("off-policy algorithms")
+    text = "units of each hidden layer, for all contenders (default: SB3's)"
+    off_policy.add_argument("--net-arch", help=text, nargs="+", type=integer(1), metavar="N")
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -106,9 +118,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
-    if arguments.algo != "ppo":
-        return measure_off_policy(arguments)
-    return compare_learning(arguments) if arguments.learning else measure(arguments)
+    if arguments.learning:
+        return compare_learning(arguments)
+    return measure(arguments) if arguments.algo == "ppo" else measure_off_policy(arguments)
 
 
 def measure_off_policy(arguments: argparse.Namespace) -> int:
@@ -129,6 +141,7 @@ def measure_off_policy(arguments: argparse.Namespace) -> int:
         learner="auto" if arguments.algo == "dqn" else arguments.learner,
         skip_subproc=arguments.skip_subproc,
         parts=checked_parts(arguments, REPLAY_PARTS),
+        arguments=off_policy_arguments(arguments),
     )
     print(run_replay_benchmark(settings, arguments.out))
     if arguments.out is not None:
@@ -159,19 +172,33 @@ def compare_learning(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
-    from sb3_walle.experiments.returns.comparison import ReturnsSettings, compare_returns
+    from sb3_walle.experiments.returns.comparison import compare_returns
+    from sb3_walle.experiments.returns.ppo import PPOReturns
+    from sb3_walle.experiments.returns.replay import ReplayReturns
 
-    n_steps = max(1, arguments.samples_per_iteration // arguments.n_samplers)
-    settings = ReturnsSettings(
-        env_id=arguments.env,
-        total_timesteps=arguments.timesteps,
-        n_seeds=arguments.seeds,
-        n_samplers=arguments.n_samplers,
-        modes=("pipelined", "free"),
-        n_bins=LEARNING_BINS,
-        ppo={"n_steps": n_steps, "batch_size": arguments.batch_size, "n_epochs": arguments.n_epochs},
-    )
+    algorithm, steps = arguments.algo, arguments.timesteps
+    common: dict[str, Any] = {
+        "env_id": arguments.env,
+        "total_timesteps": steps or LEARNING_STEPS.get(algorithm, OTHER_LEARNING_STEPS),
+        "n_seeds": arguments.seeds,
+        "n_samplers": arguments.n_samplers,
+        "modes": ("pipelined", "free"),
+        "n_bins": LEARNING_BINS,
+    }
+    if algorithm == "ppo":
+        n_steps = max(1, arguments.samples_per_iteration // arguments.n_samplers)
+        ppo = {"n_steps": n_steps, "batch_size": arguments.batch_size, "n_epochs": arguments.n_epochs}
+        return report_outcome(compare_returns(PPOReturns(**common, ppo=ppo), arguments.out))
+    settings = ReplayReturns(**common, algorithm=algorithm, arguments=off_policy_arguments(arguments))
     return report_outcome(compare_returns(settings, arguments.out))
+
+
+def off_policy_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """
+    :param arguments: the parsed command line
+    :return: what it says of the algorithm's arguments
+    """
+    return {} if arguments.net_arch is None else {"policy_kwargs": {"net_arch": arguments.net_arch}}
 
 
 def measure(arguments: argparse.Namespace) -> int:

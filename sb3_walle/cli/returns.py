@@ -67,10 +67,11 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
-    from sb3_walle.experiments.returns.comparison import ReturnsSettings, compare_returns
+    from sb3_walle.experiments.returns.comparison import compare_returns
+    from sb3_walle.experiments.returns.ppo import PPOReturns
 
     ppo = dict(vars(arguments))
-    settings = ReturnsSettings(
+    settings = PPOReturns(
         env_id=ppo.pop("env"),
         total_timesteps=ppo.pop("timesteps"),
         n_seeds=ppo.pop("seeds"),

@@ -1,4 +1,4 @@
-"""Who takes part in the benchmark: AsyncPPO in several configurations and SB3's PPO with its VecEnvs."""
+"""Who takes part in an experiment: our algorithms in several configurations, and SB3's with their VecEnvs."""
 
 import gc
 import warnings
@@ -37,13 +37,13 @@ class Contender(Protocol):
         """The number of environments, all samplers or processes together."""
         ...
 
-    def create(self, env_id: str, mode: Mode, **ppo: Any) -> PPO:
+    def create(self, env_id: str, mode: Mode, **arguments: Any) -> Any:
         """
         Build the algorithm.
 
         :param env_id: Gymnasium id of the environment
         :param mode: how collection and training overlap, if they can
-        :param ppo: further arguments of PPO
+        :param arguments: further arguments of the algorithm
         :return: the algorithm, ready to collect
         """
         ...
@@ -52,81 +52,104 @@ class Contender(Protocol):
 @dataclass(frozen=True)
 class AsyncContender:
     """
-    AsyncPPO.
+    One of our algorithms.
 
     :param n_samplers: sampler processes
     :param envs_per_sampler: environments of each
     :param learner: which update it makes
     :param slowness: how slow its environments are; None for as they are
+    :param algorithm: its class
     """
 
     n_samplers: int
     envs_per_sampler: int
     learner: str = "auto"
     slowness: Slowness | None = None
+    algorithm: type[BaseAlgorithm] = AsyncPPO
 
     @property
     def name(self) -> str:
         """What the report calls it."""
-        return f"AsyncPPO, {self.n_samplers} x {self.envs_per_sampler}"
+        return f"{self.algorithm.__name__}, {self.n_samplers} x {self.envs_per_sampler}"
 
     @property
     def n_envs(self) -> int:
         """The number of environments, all samplers together."""
         return self.n_samplers * self.envs_per_sampler
 
-    def create(self, env_id: str, mode: Mode, **ppo: Any) -> PPO:
+    def create(self, env_id: str, mode: Mode, **arguments: Any) -> Any:
         """
         Build the algorithm.
 
         :param env_id: Gymnasium id of the environment
         :param mode: how collection and training overlap
-        :param ppo: further arguments of AsyncPPO
+        :param arguments: further arguments of the algorithm
         :return: the algorithm
         """
-        env: Any = env_factory(env_id, self.slowness)
-        return AsyncPPO(
+        # Any of ours takes these.
+        algorithm: Any = self.algorithm
+        return algorithm(
             "MlpPolicy",
-            env,
+            env_factory(env_id, self.slowness),
             n_samplers=self.n_samplers,
             envs_per_sampler=self.envs_per_sampler,
             mode=mode,
-            **{"learner": self.learner, **ppo},
+            **{"learner": self.learner, **arguments},
         )
 
 
 @dataclass(frozen=True)
 class VecEnvContender:
     """
-    SB3's PPO.
+    One of SB3's algorithms.
 
     :param vec_env: name of the VecEnv's class
     :param n_envs: its number of environments
     :param slowness: how slow its environments are; None for as they are
+    :param algorithm: its class
     """
 
     vec_env: str
     n_envs: int
     slowness: Slowness | None = None
+    algorithm: type[BaseAlgorithm] = PPO
 
     @property
     def name(self) -> str:
         """What the report calls it."""
-        return f"PPO, {self.vec_env}({self.n_envs})"
+        return f"{self.algorithm.__name__}, {self.vec_env}({self.n_envs})"
 
-    def create(self, env_id: str, mode: Mode, normalize: Mapping[str, Any] | None = None, **ppo: Any) -> PPO:
+    def create(self, env_id: str, mode: Mode, normalize: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
         """
         Build the algorithm.
 
         :param env_id: Gymnasium id of the environment
         :param mode: of no effect: SB3 never overlaps collection and training
-        :param normalize: arguments of ``VecNormalize``, as AsyncPPO takes them; None for none
-        :param ppo: further arguments of PPO
+        :param normalize: arguments of ``VecNormalize``, as our algorithms take them; None for none
+        :param arguments: further arguments of the algorithm
         :return: the algorithm
         """
         factory = env_factory(env_id, self.slowness)
         env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
-        return PPO("MlpPolicy", env if normalize is None else VecNormalize(env, **normalize), **ppo)
+        algorithm: Any = self.algorithm
+        return algorithm("MlpPolicy", env if normalize is None else VecNormalize(env, **normalize), **arguments)
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """
+    A contender with its mode and arguments, but for the seed.
+
+    :param name: what tables and plots call it
+    :param contender: the contender
+    :param mode: how collection and training overlap, if they can
+    :param arguments: arguments of its constructor
+    """
+
+    name: str
+    contender: Contender
+    mode: Mode
+    arguments: Mapping[str, Any]
 
 
 def env_factory(env_id: str, slowness: Slowness | None) -> Callable[[], gym.Env]:
@@ -140,22 +163,23 @@ def env_factory(env_id: str, slowness: Slowness | None) -> Callable[[], gym.Env]
 
 
 @contextmanager
-def running(contender: Contender, env_id: str, mode: Mode = "sync", **ppo: Any) -> Iterator[PPO]:
+def running(contender: Contender, env_id: str, mode: Mode = "sync", **arguments: Any) -> Iterator[Any]:
     """
     Build an algorithm, and leave nothing of it behind at the end of the block.
 
     :param contender: what to build
     :param env_id: Gymnasium id of the environment
     :param mode: how collection and training overlap, if they can
-    :param ppo: further arguments of PPO
+    :param arguments: further arguments of the algorithm
     :return: the algorithm
     """
 
-    def create() -> PPO:
+    def create() -> BaseAlgorithm:
         with warnings.catch_warnings():
             # The last minibatch of an epoch may be a smaller one: it is for all contenders.
             warnings.filterwarnings("ignore", "You have specified a mini-batch size")
-            return contender.create(env_id, mode, device="cpu", **ppo)
+            created: BaseAlgorithm = contender.create(env_id, mode, device="cpu", **arguments)
+            return created
 
     with leaving_nothing(create) as model:
         yield model

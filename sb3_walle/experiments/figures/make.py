@@ -8,6 +8,7 @@ from pathlib import Path
 from gymnasium import spaces
 from tqdm import tqdm
 
+from sb3_walle.experiments.contenders import Trainee
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.figures.draw_iterations import (
     draw_collection_time,
@@ -25,7 +26,7 @@ from sb3_walle.experiments.figures.tables import overlap_table, returns_table, s
 from sb3_walle.experiments.machine import describe_machine
 from sb3_walle.experiments.results import open_results
 from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
-from sb3_walle.experiments.returns.training import Trainee, train_once
+from sb3_walle.experiments.returns.training import train_once
 from sb3_walle.experiments.run_log import RunLog
 
 ITERATIONS, RETURNS, REPORT = "iterations.csv", "returns.csv", "report.md"

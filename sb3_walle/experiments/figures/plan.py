@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Contender, Mode, VecEnvContender
+from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Contender, Mode, Trainee, VecEnvContender
 from sb3_walle.experiments.figures.iteration_time import Timing
 from sb3_walle.experiments.figures.settings import FiguresSettings, Workload
-from sb3_walle.experiments.returns.training import ReturnsSettings, Trainee
+from sb3_walle.experiments.returns.ppo import PPOReturns
 
 # The report's agent learns while samplers collect.
 LEARNING_MODE: Mode = "pipelined"
@@ -63,12 +63,12 @@ def trainee_name(workload: Workload, n_samplers: int) -> str:
     return f"{workload.name}, N={n_samplers}"
 
 
-def returns_settings(settings: FiguresSettings) -> ReturnsSettings:
+def returns_settings(settings: FiguresSettings) -> PPOReturns:
     """
     :param settings: what to train
     :return: what of it is the same for all trainings
     """
-    return ReturnsSettings(
+    return PPOReturns(
         settings.env_id,
         total_timesteps=settings.timesteps,
         n_seeds=settings.n_seeds,

@@ -11,30 +11,29 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_walle.experiments.contenders import leaving_nothing
+from sb3_walle.experiments import contenders
+from sb3_walle.experiments.contenders import Trainee
 from sb3_walle.experiments.environments import check_environment
-from sb3_walle.experiments.replay_benchmark.settings import ALGORITHMS, ReplayContender, ReplaySettings
-from sb3_walle.experiments.slow_envs import ElsewhereEnv, Slowness
+from sb3_walle.experiments.off_policy_algorithms import ALGORITHMS
+from sb3_walle.experiments.replay_benchmark.settings import ReplaySettings
+from sb3_walle.experiments.slow_envs import ElsewhereEnv
 
 # What a replay buffer is filled with to measure an update, and how many gradient steps that takes.
 N_STORED, N_UPDATES = 2_000, 40
 
 
-def running(
-    contender: ReplayContender, settings: ReplaySettings, slowness: Slowness | None = None, **arguments: Any
-) -> AbstractContextManager[OffPolicyAlgorithm]:
+def running(trainee: Trainee, settings: ReplaySettings, **arguments: Any) -> AbstractContextManager[OffPolicyAlgorithm]:
     """
     Build an algorithm, and leave nothing of it behind at the end of the block.
 
-    :param contender: what to build
+    :param trainee: what to build
     :param settings: what to measure
-    :param slowness: how slow environments are to be; None for as they are
     :param arguments: further arguments of the algorithm
     :return: the algorithm
     """
-    common = {"train_freq": 1, "device": "cpu", "seed": 0, "buffer_size": 100_000}
-    everything = {**common, **settings.arguments, **arguments}
-    return leaving_nothing(lambda: contender.create(settings.env_id, slowness, **everything))
+    common = {"train_freq": 1, "seed": 0, "buffer_size": 100_000}
+    everything = {**common, **trainee.arguments, **settings.arguments, **arguments}
+    return contenders.running(trainee.contender, settings.env_id, trainee.mode, **everything)
 
 
 class StepClock(BaseCallback):
@@ -64,32 +63,29 @@ class StepClock(BaseCallback):
         return False
 
 
-def measure_training(
-    contender: ReplayContender, settings: ReplaySettings, gradient_steps: int, slowness: Slowness | None = None
-) -> float:
+def measure_training(trainee: Trainee, settings: ReplaySettings, gradient_steps: int) -> float:
     """
-    :param contender: who trains
+    :param trainee: who trains
     :param settings: what to measure
     :param gradient_steps: the algorithm's
-    :param slowness: how slow environments are to be
     :return: environment steps per second, once updates are made
     """
     learning_starts = settings.warm_up // 2
     arguments = {"gradient_steps": gradient_steps, "learning_starts": learning_starts}
-    with running(contender, settings, slowness, **arguments) as model:
+    with running(trainee, settings, **arguments) as model:
         clock = StepClock(settings.warm_up, settings.steps)
         # More than needed: what is measured must not be the end of a training.
         model.learn(4 * (settings.warm_up + settings.steps), callback=clock, log_interval=10**9)
     return clock.rate
 
 
-def measure_collection(contender: ReplayContender, settings: ReplaySettings) -> float:
+def measure_collection(trainee: Trainee, settings: ReplaySettings) -> float:
     """
-    :param contender: who collects
+    :param trainee: who collects
     :param settings: what to measure
     :return: environment steps per second of policy actions, without any update
     """
-    with running(contender, settings, gradient_steps=0, learning_starts=0) as model:
+    with running(trainee, settings, gradient_steps=0, learning_starts=0) as model:
         clock = StepClock(settings.warm_up, 5 * settings.steps)
         model.learn(10 * (settings.warm_up + settings.steps), callback=clock, log_interval=10**9)
     return clock.rate

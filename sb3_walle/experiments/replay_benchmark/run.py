@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from gymnasium import spaces
-
 from sb3_walle.experiments.benchmark.report import format_number, format_ratio, format_table, write_measurements
 from sb3_walle.experiments.benchmark.results import Measurement, median_of
 from sb3_walle.experiments.benchmark.turns import Found, take_turns
-from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.machine import Machine, describe_machine
+from sb3_walle.experiments.off_policy_algorithms import check_spaces
 from sb3_walle.experiments.replay_benchmark.measure import measure_collection, measure_training, measure_updates
 from sb3_walle.experiments.replay_benchmark.settings import GRADIENT_STEPS, STEP_LATENCY, ReplaySettings
 from sb3_walle.experiments.slow_envs import Slowness
@@ -37,30 +35,12 @@ def run_replay_benchmark(settings: ReplaySettings, out: Path | None = None) -> s
     :return: the report
     :raises UsageError: if the settings make no sense
     """
-    check_settings(settings)
+    check_spaces(settings.algorithm, settings.env_id)
     machine = describe_machine()
     measurements = take_turns(settings.repeats, lambda: measure(settings))
     if out is not None:
         write_measurements(measurements, out)
     return format_replay_report(settings, machine, measurements)
-
-
-def check_settings(settings: ReplaySettings) -> None:
-    """
-    Refuse what cannot be measured, before anything is.
-
-    :param settings: what to measure
-    :raises UsageError: if the settings make no sense
-    """
-    env = check_environment(settings.env_id)
-    if isinstance(env.observation_space, spaces.Dict):
-        raise UsageError(f"'{settings.env_id}' has dictionaries as observations, for which there is no MlpPolicy")
-    expected = spaces.Discrete if settings.algorithm == "dqn" else spaces.Box
-    if not isinstance(env.action_space, expected):
-        raise UsageError(
-            f"{settings.algorithm.upper()} is for actions of a {expected.__name__} space, and those of "
-            f"'{settings.env_id}' are of {env.action_space}"
-        )
 
 
 def measure(settings: ReplaySettings) -> Iterator[Found]:
@@ -70,7 +50,7 @@ def measure(settings: ReplaySettings) -> Iterator[Found]:
     :param settings: what to measure
     :return: quantities, of whom, and their values
     """
-    contenders = settings.contenders
+    contenders = settings.contenders()
     if "collection" in settings.parts:
         for contender in contenders:
             yield COLLECTION, contender.name, measure_collection(contender, settings)
@@ -82,9 +62,8 @@ def measure(settings: ReplaySettings) -> Iterator[Found]:
                 value = measure_training(contender, settings, gradient_steps)
                 yield end_to_end(gradient_steps), contender.name, value
     if "slow" in settings.parts:
-        slowness = Slowness(STEP_LATENCY, elsewhere=True)
-        for contender in contenders:
-            yield SLOW, contender.name, measure_training(contender, settings, 1, slowness)
+        for contender in settings.contenders(Slowness(STEP_LATENCY, elsewhere=True)):
+            yield SLOW, contender.name, measure_training(contender, settings, 1)
 
 
 def format_replay_report(settings: ReplaySettings, machine: Machine, measurements: list[Measurement]) -> str:
@@ -96,7 +75,7 @@ def format_replay_report(settings: ReplaySettings, machine: Machine, measurement
     """
     heading = (
         f"{settings.algorithm.upper()}, {settings.env_id} {machine.in_words()}\n\n"
-        f"{settings.n_samplers} environments, MlpPolicy on the CPU, SB3's hyperparameters\n"
+        f"{settings.n_samplers} environments, MlpPolicy on the CPU, {settings.arguments_in_words}\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns"
     )
     quantities = dict.fromkeys(each.quantity for each in measurements)
@@ -108,9 +87,8 @@ def _section(quantity: str, settings: ReplaySettings, measurements: list[Measure
         values = {name: median_of(measurements, quantity, name) for name in (SB3S, OURS)}
         rows = [[name, format_number(value, 2), format_ratio(values[SB3S], value)] for name, value in values.items()]
         return f"{quantity}\n\n{format_table(['', 'ms', 'times as fast'], rows)}"
-    names = [contender.name for contender in settings.contenders]
-    values = {name: median_of(measurements, quantity, name) for name in names}
-    sb3s = {contender.vec_env: values[contender.name] for contender in settings.contenders if contender.vec_env}
+    values = {name: median_of(measurements, quantity, name) for name in settings.names}
+    sb3s = {vec_env: values[name] for name, vec_env in settings.names.items() if vec_env is not None}
     best = max((value for value in sb3s.values() if value is not None), default=None)
     rows = [
         [name, format_number(value), format_ratio(value, best), format_ratio(value, sb3s.get("DummyVecEnv"))]

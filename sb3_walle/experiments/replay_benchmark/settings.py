@@ -1,25 +1,13 @@
 """What a benchmark of an off-policy algorithm is asked for, and who takes part in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
-from stable_baselines3 import DDPG, DQN, SAC, TD3
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
-from sb3_walle import AsyncDDPG, AsyncDQN, AsyncSAC, AsyncTD3
-from sb3_walle.experiments.contenders import VEC_ENVS, Mode, env_factory
+from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Mode, Trainee, VecEnvContender
+from sb3_walle.experiments.off_policy_algorithms import ALGORITHMS
 from sb3_walle.experiments.slow_envs import Slowness
 
-#: SB3's algorithm and ours, by name
-ALGORITHMS: dict[str, tuple[type[OffPolicyAlgorithm], type[OffPolicyAlgorithm]]] = {
-    "sac": (SAC, AsyncSAC),
-    "td3": (TD3, AsyncTD3),
-    "ddpg": (DDPG, AsyncDDPG),
-    "dqn": (DQN, AsyncDQN),
-}
 #: what can be measured by itself
 PARTS = ("collection", "update", "end-to-end", "slow")
 #: gradient steps for each step of all environments; -1: one for each step of each
@@ -34,7 +22,7 @@ class ReplaySettings:
     What to measure, and with what. All contenders have the same hyperparameters: SB3's, but for what is given here.
 
     :param env_id: Gymnasium id of the environment
-    :param algorithm: one of :data:`ALGORITHMS`
+    :param algorithm: one of :data:`~sb3_walle.experiments.off_policy_algorithms.ALGORITHMS`
     :param n_samplers: samplers of one environment, and environments of SB3's VecEnvs
     :param steps: environment steps of each measurement, all environments together
     :param warm_up: environment steps before, of which half are random
@@ -57,57 +45,27 @@ class ReplaySettings:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def contenders(self) -> "tuple[ReplayContender, ...]":
-        """Ours in the two modes that overlap, and SB3's with each VecEnv."""
+    def arguments_in_words(self) -> str:
+        """How the algorithm is set."""
+        given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        return f"SB3's hyperparameters, but {given}" if given else "SB3's hyperparameters"
+
+    def contenders(self, slowness: Slowness | None = None) -> tuple[Trainee, ...]:
+        """
+        :param slowness: how slow environments are to be; None for as they are
+        :return: ours in the two modes that overlap, and SB3's with each VecEnv
+        """
         sb3, ours = ALGORITHMS[self.algorithm]
-        vec_envs = [name for name in VEC_ENVS if not (self.skip_subproc and name == "SubprocVecEnv")]
         modes: tuple[Mode, ...] = ("pipelined", "free")
+        samplers = AsyncContender(self.n_samplers, 1, self.learner, slowness, ours)
+        names = [name for name in VEC_ENVS if not (self.skip_subproc and name == "SubprocVecEnv")]
+        vec_envs = [VecEnvContender(name, self.n_samplers, slowness, sb3) for name in names]
         return (
-            *(ReplayContender(ours, self.n_samplers, mode=mode, learner=self.learner) for mode in modes),
-            *(ReplayContender(sb3, self.n_samplers, vec_env=name) for name in vec_envs),
+            *(Trainee(f"{samplers.name}, {mode}", samplers, mode, {"info_keys": ()}) for mode in modes),
+            *(Trainee(vec_env.name, vec_env, "sync", {}) for vec_env in vec_envs),
         )
 
-
-@dataclass(frozen=True)
-class ReplayContender:
-    """
-    An algorithm in one configuration.
-
-    :param algorithm: its class
-    :param n_envs: number of environments
-    :param vec_env: name of SB3's VecEnv; ``None`` for samplers
-    :param mode: how samplers and the learner overlap
-    :param learner: which update is made
-    """
-
-    algorithm: type[OffPolicyAlgorithm]
-    n_envs: int
-    vec_env: str | None = None
-    mode: Mode = "pipelined"
-    learner: str = "eager"
-
     @property
-    def name(self) -> str:
-        """What the report calls it."""
-        if self.vec_env is None:
-            return f"{self.algorithm.__name__}, {self.n_envs} samplers, {self.mode}"
-        return f"{self.algorithm.__name__}, {self.vec_env}({self.n_envs})"
-
-    def create(self, env_id: str, slowness: Slowness | None, **arguments: Any) -> OffPolicyAlgorithm:
-        """
-        Build the algorithm.
-
-        :param env_id: Gymnasium id of the environment
-        :param slowness: how slow it is to be; None for as it is
-        :param arguments: further arguments of the algorithm
-        :return: the algorithm
-        """
-        factory: Callable[[], gym.Env] = env_factory(env_id, slowness)
-        # Any of them takes these.
-        algorithm: Any = self.algorithm
-        if self.vec_env is not None:
-            return algorithm(
-                "MlpPolicy", make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env]), **arguments
-            )
-        samplers = {"n_samplers": self.n_envs, "mode": self.mode, "learner": self.learner, "info_keys": ()}
-        return algorithm("MlpPolicy", factory, **samplers, **arguments)
+    def names(self) -> dict[str, str | None]:
+        """Of each contender, in the order in which they take turns, the VecEnv, ``None`` for samplers."""
+        return {one.name: getattr(one.contender, "vec_env", None) for one in self.contenders()}

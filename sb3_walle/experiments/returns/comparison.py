@@ -1,4 +1,4 @@
-"""AsyncPPO's return against that of SB3's PPO at equal steps: who trains, in which order, and what is kept of it."""
+"""Our return against that of SB3 at equal steps: who trains, in which order, and what is kept of it."""
 
 import sys
 import time
@@ -18,10 +18,9 @@ from sb3_walle.experiments.results import open_results
 from sb3_walle.experiments.returns.log import BinReturn, ReturnsLog
 from sb3_walle.experiments.returns.plot import plot_learning_curves, plot_returns
 from sb3_walle.experiments.returns.report import final_returns, format_mean, format_report, format_settings
-from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, train_once, trainees
+from sb3_walle.experiments.returns.settings import FINAL_PART, ReturnsSettings
+from sb3_walle.experiments.returns.training import train_once
 from sb3_walle.experiments.training import create_run_directory
-
-__all__ = ["ReturnsOutcome", "ReturnsSettings", "compare_returns"]
 
 RETURNS = "returns.csv"
 REPORT = "report.md"
@@ -87,7 +86,7 @@ def train_all(settings: ReturnsSettings, log: ReturnsLog, on_run_end: Callable[[
     :param log: the rows that there are, and where to add those that come
     :param on_run_end: called after each run
     """
-    runs = [(seed, trainee) for seed in range(settings.n_seeds) for trainee in trainees(settings)]
+    runs = [(seed, trainee) for seed in range(settings.n_seeds) for trainee in settings.trainees()]
     left = [(seed, trainee) for seed, trainee in runs if not log.is_finished((seed, trainee.name))]
     done = len(runs) - len(left)
     if done:
@@ -130,7 +129,7 @@ def check_settings(settings: ReturnsSettings) -> gym.Env:
             f"{settings.total_timesteps} timesteps are too few for {settings.n_bins} bins in which each of "
             f"{settings.n_envs} environments takes a step: at least {settings.n_bins * settings.n_envs} are needed"
         )
-    for trainee in trainees(settings):
+    for trainee in settings.trainees():
         try:
             with running(trainee.contender, settings.env_id, trainee.mode, **trainee.arguments):
                 pass
@@ -150,7 +149,7 @@ def introduction(settings: ReturnsSettings, env: gym.Env, directory: Path) -> st
     :param directory: where the results go
     :return: the lines
     """
-    names = ", ".join(f"'{trainee.name}'" for trainee in trainees(settings))
+    names = ", ".join(f"'{trainee.name}'" for trainee in settings.trainees())
     lines = [
         f"Comparing the returns of {names}, seeds 0 to {settings.n_seeds - 1}",
         format_settings(settings),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from sb3_walle.experiments.plots import STYLES, Style, tidy
-from sb3_walle.experiments.returns.training import ReturnsSettings
+from sb3_walle.experiments.returns.settings import ReturnsSettings
 from sb3_walle.experiments.training import plural
 
 #: the line in the middle, and where the band around it begins and ends

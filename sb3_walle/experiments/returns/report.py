@@ -8,7 +8,7 @@ import numpy as np
 from sb3_walle.experiments.benchmark.report import MISSING, format_ratio
 from sb3_walle.experiments.machine import Machine
 from sb3_walle.experiments.returns.seed_noise import CONFIDENCE, Difference, compare_means
-from sb3_walle.experiments.returns.training import FINAL_PART, ReturnsSettings, trainees
+from sb3_walle.experiments.returns.settings import FINAL_PART, ReturnsSettings
 
 SIGNIFICANT_DIGITS = 4
 TIME = "Minutes: medians, from the constructor to the last step, of runs that took place one after the other."
@@ -116,7 +116,7 @@ def explanation(settings: ReturnsSettings) -> str:
         "Return: of training episodes, with rewards as the environment gives them. A bin of "
         f"{bin_steps:,.0f} steps counts as\nthe mean over the episodes that ended in it. "
         f"Final return: mean over the last {1 / FINAL_PART:.0%} of the steps. Between seeds:\nstandard deviation. "
-        f"Difference: to {trainees(settings)[0].name}, at equal steps, with Welch's t-interval. It is\n"
+        f"Difference: to {settings.trainees()[0].name}, at equal steps, with Welch's t-interval. It is\n"
         "beyond seed noise if the interval does not include 0; the interval tells how large a difference these seeds\n"
         "leave open."
     )
@@ -130,13 +130,12 @@ def format_settings(settings: ReturnsSettings) -> str:
     :return: the lines, as a list in Markdown
     """
     normalized = "" if settings.normalize else "not "
-    arguments = ", ".join(f"{name}={value}" for name, value in settings.ppo.items() if name != "n_steps")
-    return (
-        f"- {settings.env_id}, {settings.total_timesteps:,} steps a run, {settings.n_envs} environments\n"
-        f"- observations and rewards are {normalized}normalised\n"
-        f"- n_steps={settings.n_steps}, which makes {settings.n_steps * settings.n_envs:,} samples an iteration\n"
-        f"- {arguments or 'all other arguments are the defaults of PPO'}"
-    )
+    lines = [
+        f"{settings.env_id}, {settings.total_timesteps:,} steps a run, {settings.n_envs} environments",
+        f"observations and rewards are {normalized}normalised",
+        *settings.algorithm_in_words(),
+    ]
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def format_machine(machine: Machine) -> str:
@@ -183,7 +182,7 @@ def format_report(
     if not curves:
         return f"{heading}\n\nNo run has been finished.\n"
     finals = {name: final_returns(runs) for name, runs in curves.items()}
-    reference = trainees(settings)[0].name
+    reference = settings.trainees()[0].name
     others = [name for name in finals if name != reference]
     differences = {name: compare_means(finals[name], finals.get(reference, np.array([]))) for name in others}
     statements = "\n".join(f"- {statement(name, reference, differences[name])}" for name in others)

@@ -1,120 +1,15 @@
-"""The runs of a comparison of returns: who trains with which arguments, and the returns of each bin of steps."""
+"""The runs of a comparison of returns: the returns of each bin of steps."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_walle.experiments.contenders import AsyncContender, Contender, Mode, VecEnvContender, running
+from sb3_walle.experiments.contenders import Trainee, running
 from sb3_walle.experiments.returns.log import BinReturn
-
-# What SB3's PPO collects in an iteration with one environment.
-SAMPLES_PER_ITERATION = 2048
-# Default of SB3's PPO.
-GAMMA = 0.99
-# Final returns are of the last fifth of the steps.
-FINAL_PART = 5
-
-
-@dataclass(frozen=True)
-class ReturnsSettings:
-    """
-    Whom to compare on what.
-
-    :param env_id: Gymnasium id of the environment
-    :param total_timesteps: environment steps of each run, all environments together
-    :param n_seeds: runs of each contender; their seeds are 0, 1, 2, ...
-    :param n_samplers: AsyncPPO's samplers
-    :param envs_per_sampler: environments of each sampler; SB3's PPO has as many as all samplers together
-    :param modes: modes of AsyncPPO, each of which is a contender
-    :param normalize: whether observations and rewards are normalised, by all contenders
-    :param n_bins: bins into which the steps of a run are divided, a multiple of five
-    :param ppo: arguments of PPO, for all contenders; by default SB3's, but for ``n_steps``, with which an iteration has
-        as many samples as it has there with one environment
-    :param async_ppo: further arguments of AsyncPPO
-    """
-
-    env_id: str
-    total_timesteps: int = 200_000
-    n_seeds: int = 5
-    n_samplers: int = 10
-    envs_per_sampler: int = 1
-    modes: tuple[Mode, ...] = ("pipelined",)
-    normalize: bool = False
-    n_bins: int = 20
-    ppo: Mapping[str, Any] = field(default_factory=dict)
-    async_ppo: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def n_envs(self) -> int:
-        """The number of environments of every contender."""
-        return self.n_samplers * self.envs_per_sampler
-
-    @property
-    def n_steps(self) -> int:
-        """Steps of each environment in an iteration."""
-        return self.ppo.get("n_steps", max(1, SAMPLES_PER_ITERATION // self.n_envs))
-
-    @property
-    def bin_ends(self) -> tuple[int, ...]:
-        """The last step of each bin."""
-        return tuple(self.total_timesteps * number // self.n_bins for number in range(1, self.n_bins + 1))
-
-    def describe(self) -> dict[str, Any]:
-        """:return: what runs must have in common to be compared, as JSON-serialisable values by name"""
-        return {
-            "env_id": self.env_id,
-            "total_timesteps": self.total_timesteps,
-            "n_samplers": self.n_samplers,
-            "envs_per_sampler": self.envs_per_sampler,
-            "normalize": self.normalize,
-            "n_bins": self.n_bins,
-            **self.ppo,
-            "n_steps": self.n_steps,
-            **self.async_ppo,
-        }
-
-
-@dataclass(frozen=True)
-class Trainee:
-    """
-    A contender with all its arguments but the seed.
-
-    :param name: what tables and plots call it
-    :param contender: the contender
-    :param mode: how collection and training overlap, if they can
-    :param arguments: arguments of its constructor
-    """
-
-    name: str
-    contender: Contender
-    mode: Mode
-    arguments: Mapping[str, Any]
-
-
-def trainees(settings: ReturnsSettings) -> tuple[Trainee, ...]:
-    """
-    :param settings: whom to compare
-    :return: SB3's PPO, and AsyncPPO in each of its modes
-    """
-    arguments: dict[str, Any] = {**settings.ppo, "n_steps": settings.n_steps}
-    if settings.normalize:
-        # Rewards are divided by the spread of returns, which are discounted as the algorithm discounts them.
-        arguments["normalize"] = {"gamma": settings.ppo.get("gamma", GAMMA)}
-    lockstep = VecEnvContender("DummyVecEnv", settings.n_envs)
-    samplers = AsyncContender(settings.n_samplers, settings.envs_per_sampler)
-    # The callback that records returns looks at no infos but those that end an episode.
-    async_arguments = {**arguments, "info_keys": (), **settings.async_ppo}
-    asynchronous = [
-        # The benchmark has no use for the mode "free", AsyncPPO has.
-        Trainee(f"{samplers.name}, {mode}", samplers, mode, async_arguments)
-        for mode in dict.fromkeys(settings.modes)
-    ]
-    return (Trainee(lockstep.name, lockstep, "sync", arguments), *asynchronous)
+from sb3_walle.experiments.returns.settings import ReturnsSettings
 
 
 class ReturnRecorder(BaseCallback):
@@ -170,7 +65,7 @@ def train_once(
         on_row(rows[-1])
 
     with running(trainee.contender, settings.env_id, trainee.mode, seed=seed, **trainee.arguments) as model:
-        # Networks this small are faster with one thread, in SB3 as well.
-        th.set_num_threads(1)
+        if settings.n_threads is not None:
+            th.set_num_threads(settings.n_threads)
         model.learn(settings.total_timesteps, callback=ReturnRecorder(settings.bin_ends, on_bin))
     return rows
