@@ -143,6 +143,8 @@ def test_synchronous_samplers_have_the_returns_of_off_policy_algorithms(algorith
         (row.mean_return, row.n_episodes) for row in reference
     ]
     assert all(row.n_episodes for row in reference)
+    # Whatever SB3 has done with the dictionary.
+    assert settings.describe()["policy_kwargs"] == {"net_arch": [4]}
 
 
 def test_algorithms_whose_policy_does_not_explore_have_noise() -> None:

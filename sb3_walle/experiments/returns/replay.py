@@ -1,6 +1,7 @@
 """A comparison of the returns of an off-policy algorithm of ours and SB3's."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,9 +75,11 @@ class ReplayReturns(ReturnsSettings):
         return self.trainees_of(lockstep, samplers, arguments, self.of_ours)
 
     def _common_arguments(self) -> dict[str, Any]:
+        # SB3 adds to dictionaries that it is given.
+        given = deepcopy(dict(self.arguments))
         if self.algorithm == "dqn":
-            return {"train_freq": max(1, STEPS_OF_DQN // self.n_envs), **DQN_ARGUMENTS, **self.arguments}
-        return {"train_freq": 1, "gradient_steps": -1, **self.arguments}
+            return {"train_freq": max(1, STEPS_OF_DQN // self.n_envs), **DQN_ARGUMENTS, **given}
+        return {"train_freq": 1, "gradient_steps": -1, **given}
 
     def _noise(self) -> float | None:
         return NOISE if self.algorithm in ("td3", "ddpg") else None
