@@ -223,6 +223,7 @@ class AsyncOffPolicyMixin(Updates):
             result = super().collect_rollouts(self._recorded, *arguments)
         finally:
             self._is_replaying = False
+            self._recorded.end()
         if self._random_state is not None:
             # Not before: where there is gSDE, SB3's loop has drawn noise that the sampler has drawn, too.
             set_global_state(self._random_state, self.action_space)

@@ -130,6 +130,10 @@ class RecordedSteps(Facade):
         """
         self._steps, self._wrapper_state = steps, wrapper_state
 
+    def end(self) -> None:
+        """Let go of where steps come from: callbacks keep what they were shown of a rollout, these steps included."""
+        self._steps, self._wrapper_state = iter(()), None
+
     @property
     def current(self) -> RecordedStep:
         """The step that is being made."""

@@ -123,14 +123,14 @@ _PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "c
 _CHUNKS_IN_FREE = 8
 
 
-def endangered_task(phase: str, mode: str) -> Callable[[], EndangeredTask]:
+def endangered_task(phase: str, has_short_chunks: bool) -> Callable[[], EndangeredTask]:
     """
     :param phase: the part of the sampler's work in which it may be killed, one of ``PHASES``
-    :param mode: the mode of the algorithm. In mode "free" chunks are shorter, and there are more of them
+    :param has_short_chunks: whether the mode is "free", in which chunks are shorter, and there are more of them
     :return: a function that builds the environment
     """
     probability = _PROBABILITIES.get(phase, 0.1)
-    if mode == "free" and phase not in ("start", "reset", "step", "close"):
+    if has_short_chunks and phase not in ("start", "reset", "step", "close"):
         probability /= _CHUNKS_IN_FREE
     return partial(EndangeredTask, phase, probability)
 

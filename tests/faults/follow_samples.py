@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stamped_task import CHECKSUM, EPISODE, EPISODE_LENGTH, LIFE, STEP, checksum
 
 
@@ -22,6 +23,7 @@ class FollowSamples(BaseCallback):
         self.is_ordered = is_ordered
         self.n_samples = self.n_lives = 0
         self.n_torn = self.n_duplicated = self.n_missing = self.n_stale = 0
+        self._n_rows = 0
         self._seen: set[tuple[float, ...]] = set()
         #: the last sample of each column, or of each environment
         self._last: dict[float, np.ndarray] = {}
@@ -47,23 +49,39 @@ class FollowSamples(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        buffer = self.model.rollout_buffer
+        observations, says_start = self._collected()
         self.n_stale += self.model._collector.statistics.n_stale_steps
-        stamps = buffer.observations[:, :, 0]
+        stamps = observations[:, :, 0]
         words = np.moveaxis(stamps[..., :CHECKSUM], -1, 0)
-        is_whole = (buffer.observations == buffer.observations[:, :, :1]).all(axis=(2, 3))
+        is_whole = (observations == observations[:, :, :1]).all(axis=(2, 3))
         self.n_torn += int((~is_whole | (checksum(*words) != stamps[..., CHECKSUM])).sum())
         # Where another environment's samples follow, that counts as a start, too.
-        is_start, says_start = stamps[..., STEP] == 0, buffer.episode_starts.astype(bool)
+        is_start = stamps[..., STEP] == 0
         self.n_torn += int((is_start != says_start).sum() if self.is_ordered else (is_start & ~says_start).sum())
         if self.is_ordered:
-            for column in range(buffer.n_envs):
+            for column in range(stamps.shape[1]):
                 self._follow(column, stamps[:, column])
         else:
             flat = stamps.reshape(-1, stamps.shape[-1])
             flat = flat[np.lexsort((flat[:, STEP], flat[:, EPISODE]))]
             for life in np.unique(flat[:, LIFE]):
                 self._follow(life, flat[flat[:, LIFE] == life])
+
+    def _collected(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the rollout has added: the observations, and where episodes begin, as far as the algorithm knows."""
+        if not isinstance(self.model, OffPolicyAlgorithm):
+            return self.model.rollout_buffer.observations, self.model.rollout_buffer.episode_starts.astype(bool)
+        buffer = self.model.replay_buffer
+        dones = buffer.dones[: buffer.pos].astype(bool)
+        starts = np.concatenate([np.ones_like(dones[:1]), dones[:-1]])
+        assert not buffer.full
+        rows = slice(self._n_rows, buffer.pos)
+        self._n_rows = buffer.pos
+        return buffer.observations[rows], starts[rows]
+
+    def _on_training_start(self) -> None:
+        if isinstance(self.model, OffPolicyAlgorithm):
+            self._n_rows = self.model.replay_buffer.pos
 
     def _follow(self, source: float, stamps: np.ndarray) -> None:
         for stamp in stamps:

@@ -5,15 +5,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from follow_samples import sampler_processes
 
-from sb3_walle import AsyncPPO
-
 
 @contextmanager
-def killing(model: AsyncPPO, longest_pause: float = 0.1) -> Iterator[list[int]]:
+def killing(model: Any, longest_pause: float = 0.1) -> Iterator[list[int]]:
     """
     Kill a random sampler at a random instant, again and again, for the length of the block; but not before training has
     got further since the last time: a busy machine may take longer to replace a sampler than it takes to kill one.

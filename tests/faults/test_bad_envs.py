@@ -20,15 +20,15 @@ from bad_envs import (
     raise_error,
     segfault,
 )
+from fault_models import KINDS, PIPELINED, is_ordered, learned_observations, make_model
 from follow_samples import FollowSamples
 from stable_baselines3.common.callbacks import BaseCallback
 from stamped_task import StampedTask
 
-from sb3_walle import AsyncPPO, NonFiniteError, SamplerError, SamplerVecEnv
+from sb3_walle import NonFiniteError, SamplerError, SamplerVecEnv
 from sb3_walle.samplers.errors import SamplerWarning
 
-SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 128, "n_epochs": 1, "device": "cpu"}
-MODES = ("sync", "pipelined", "free")
+SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 128, "n_epochs": 1}
 TIMESTEPS = 10 * 128
 
 # What is told of each, besides which sampler it was.
@@ -40,13 +40,13 @@ DEEDS: dict[Callable[[], None], str] = {
 }
 
 
-def learned(env_fn: Callable[[], Any], mode: str = "pipelined", **kwargs: Any) -> tuple[int, list[str]]:
+def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -> tuple[int, list[str]]:
     """Train beside a good environment. Returns the number of restarts, and what the user was told."""
-    samples = FollowSamples(is_ordered=mode != "free")
+    samples = FollowSamples(is_ordered(kind))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         env = SamplerVecEnv([env_fn, StampedTask], **kwargs)
-        with AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model:
+        with make_model(kind, env, **SETTINGS) as model:
             model.learn(TIMESTEPS, callback=samples)
             n_restarts = env.samplers.n_restarts
     samples.check(TIMESTEPS)
@@ -54,29 +54,31 @@ def learned(env_fn: Callable[[], Any], mode: str = "pipelined", **kwargs: Any) -
     return n_restarts, [str(warning.message) for warning in caught if warning.category is SamplerWarning]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
-def test_step_that_goes_wrong(deed: Callable[[], None], mode: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path, n_times=2), mode)
+def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path, n_times=2), kind)
     # In mode "free" the other sampler may be through with everything before the second time.
-    assert n_restarts == len(told) == 2 or (mode == "free" and n_restarts == len(told) == 1)
+    assert n_restarts == len(told) == 2 or (not is_ordered(kind) and n_restarts == len(told) == 1)
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='collecting experience')}", told[0])
     assert all(f"Restart {number} of at most 10 within 10 minutes" in text for number, text in enumerate(told, start=1))
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("at", [1, 5])
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
-def test_reset_that_goes_wrong(deed: Callable[[], None], at: int, tmp_path: Path) -> None:
+def test_reset_that_goes_wrong(kind: str, deed: Callable[[], None], at: int, tmp_path: Path) -> None:
     """The first reset is made when training begins, the fifth in the middle of collecting."""
     activity = "resetting its environments" if at == 1 else "collecting experience"
-    n_restarts, told = learned(functools.partial(BadTask, "reset", deed, tmp_path, at=at))
+    n_restarts, told = learned(functools.partial(BadTask, "reset", deed, tmp_path, at=at), kind)
     assert n_restarts == len(told) == 1
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity=activity)}", told[0])
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("deed", [segfault, exit_at_once])
-def test_constructor_that_dies_is_tried_again(deed: Callable[[], None], tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "__init__", deed, tmp_path))
+def test_constructor_that_dies_is_tried_again(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "__init__", deed, tmp_path), kind)
     assert n_restarts == len(told) == 1
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='building its environments')}", told[0])
 
@@ -102,45 +104,53 @@ class BuiltBadly(BadTask):
         return True
 
 
-def test_successor_that_cannot_be_built_is_tried_again(tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BuiltBadly, tmp_path))
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_successor_that_cannot_be_built_is_tried_again(kind: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BuiltBadly, tmp_path), kind)
     assert n_restarts == len(told) == 3
     assert "SIGSEGV" in told[0]
     assert re.match("(?s)Sampler 0 failed while building its environments.*no licence is left", told[1])
 
 
-def test_close_that_raises_is_told(tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "close", raise_error, tmp_path))
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_close_that_raises_is_told(kind: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "close", raise_error, tmp_path), kind)
     assert n_restarts == 0
     assert re.match("(?s)Sampler 0 failed while closing its environments.*the simulation diverged", told[0])
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("deed", [segfault, exit_at_once, hang])
-def test_close_that_dies_or_hangs_leaves_nothing(deed: Callable[[], None], tmp_path: Path) -> None:
-    assert learned(functools.partial(BadTask, "close", deed, tmp_path))[0] == 0
+def test_close_that_dies_or_hangs_leaves_nothing(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
+    assert learned(functools.partial(BadTask, "close", deed, tmp_path), kind)[0] == 0
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("method", ["step", "reset"])
 @pytest.mark.parametrize("deed", [hang, hang_in_native_code])
-def test_hang_is_ended_by_step_timeout(deed: Callable[[], None], method: str, tmp_path: Path) -> None:
+def test_hang_is_ended_by_step_timeout(kind: str, deed: Callable[[], None], method: str, tmp_path: Path) -> None:
     bad = functools.partial(BadTask, method, deed, tmp_path, at=5)
-    n_restarts, told = learned(bad, step_timeout=1.0)
+    n_restarts, told = learned(bad, kind, step_timeout=1.0)
     assert n_restarts == len(told) == 1
     assert told[0].startswith("Sampler 0 hung: a step or a reset of its environment took longer than step_timeout=1 s")
     assert re.search(r"bad_envs\.py\", line \d+ in hang", told[0]), "it is told where"
 
 
-def test_megabytes_that_are_printed_hold_up_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "step", print_megabytes, tmp_path, n_times=5))
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_megabytes_that_are_printed_hold_up_nobody(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "step", print_megabytes, tmp_path, n_times=5), kind)
     assert n_restarts == len(told) == 0
     printed = capfd.readouterr()
     assert printed.out.count("chatty") == printed.err.count("chatty") == 250_000
 
 
-def test_raise_stops_at_the_first_death_and_the_model_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_raise_stops_at_the_first_death_and_the_model_goes_on(kind: str, tmp_path: Path) -> None:
     env = SamplerVecEnv([functools.partial(BadTask, "step", segfault, tmp_path), StampedTask], on_failure="raise")
-    with AsyncPPO("MlpPolicy", env, **SETTINGS) as model:
+    with make_model(kind, env, **SETTINGS) as model:
         with pytest.raises(SamplerError, match=r"Sampler 0 was killed by signal 11 \(SIGSEGV\)"):
             model.learn(TIMESTEPS)
         model.save(tmp_path / "model")
@@ -150,8 +160,9 @@ def test_raise_stops_at_the_first_death_and_the_model_goes_on(tmp_path: Path) ->
     assert model.num_timesteps == TIMESTEPS
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_too_many_deaths_are_an_error_with_the_first_and_the_last_traceback(tmp_path: Path) -> None:
+def test_too_many_deaths_are_an_error_with_the_first_and_the_last_traceback(kind: str, tmp_path: Path) -> None:
     class Worse(BadTask):
         def __init__(self) -> None:
             super().__init__("step", raise_error, tmp_path, n_times=9)
@@ -161,7 +172,7 @@ def test_too_many_deaths_are_an_error_with_the_first_and_the_last_traceback(tmp_
             return super()._mark(number)
 
     env = SamplerVecEnv([Worse, StampedTask], max_restarts=2)
-    with AsyncPPO("MlpPolicy", env, **SETTINGS) as model:
+    with make_model(kind, env, **SETTINGS) as model:
         with pytest.raises(SamplerError, match="more often than max_restarts=2 times within 10 minutes") as caught:
             model.learn(TIMESTEPS)
         first, last = str(caught.value).split("The last death:")
@@ -210,10 +221,11 @@ class DyingLevels(Levels):
         return super().step(action)
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_what_was_set_is_set_again_in_the_new_sampler(tmp_path: Path) -> None:
+def test_what_was_set_is_set_again_in_the_new_sampler(kind: str, tmp_path: Path) -> None:
     env = SamplerVecEnv([functools.partial(DyingLevels, tmp_path / name) for name in ("one", "other")])
-    with AsyncPPO("MlpPolicy", env, **SETTINGS) as model:
+    with make_model(kind, env, **SETTINGS) as model:
         model.learn(256, callback=SetLevel())
         assert env.samplers.n_restarts == 2
         assert env.get_attr("level") == [3, 4]
@@ -239,12 +251,13 @@ class Seeded(StampedTask):
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_streams_of_a_new_sampler_are_new_and_reproducible(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sync", "DQN sync"])
+def test_streams_of_a_new_sampler_are_new_and_reproducible(kind: str, tmp_path: Path) -> None:
     def drawn(name: str) -> list[list[str]]:
         folder = tmp_path / name
         folder.mkdir()
         env = SamplerVecEnv([functools.partial(Seeded, folder, place, place == 0) for place in range(2)])
-        with AsyncPPO("MlpPolicy", env, mode="sync", seed=1, **SETTINGS) as model:
+        with make_model(kind, env, seed=1, **SETTINGS) as model:
             model.learn(3 * 128)
             assert env.samplers.n_restarts == 1
         return [(folder / str(place)).read_text().split() for place in range(2)]
@@ -263,18 +276,19 @@ NOT_FINITE = [
 ]
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(("what", "value", "message"), NOT_FINITE)
 def test_numbers_that_are_not_finite_never_reach_the_learner(
-    what: str, value: float, message: str, normalize: bool, tmp_path: Path
+    kind: str, what: str, value: float, message: str, normalize: bool, tmp_path: Path
 ) -> None:
     env = SamplerVecEnv([functools.partial(NotFiniteTask, what, value, tmp_path), StampedTask])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with AsyncPPO("MlpPolicy", env, check_nan=True, normalize=normalize, **SETTINGS) as model:
+        with make_model(kind, env, check_nan=True, normalize=normalize, **SETTINGS) as model:
             model.learn(TIMESTEPS)
             assert env.samplers.n_restarts == 1
-            assert np.isfinite(model.rollout_buffer.observations).all()
+            assert np.isfinite(learned_observations(model)).all()
             if normalize:
                 assert np.isfinite(model.get_vec_normalize_env().obs_rms.mean).all()
     told = [str(warning.message) for warning in caught if warning.category is SamplerWarning]
@@ -282,10 +296,11 @@ def test_numbers_that_are_not_finite_never_reach_the_learner(
     assert re.search(message if not normalize else "of environment 0: ", told[0])
 
 
-def test_number_that_is_not_finite_ends_learn_where_failures_are_raised(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_number_that_is_not_finite_ends_learn_where_failures_are_raised(kind: str, tmp_path: Path) -> None:
     env = SamplerVecEnv([functools.partial(NotFiniteTask, "reward", np.nan, tmp_path)], on_failure="raise")
     with (
-        AsyncPPO("MlpPolicy", env, check_nan=True, **{**SETTINGS, "batch_size": 64}) as model,
+        make_model(kind, env, check_nan=True, **{**SETTINGS, "batch_size": 64}) as model,
         pytest.raises(SamplerError, match="Sampler 0 failed") as caught,
     ):
         model.learn(TIMESTEPS)
@@ -300,9 +315,10 @@ class Clutter(StampedTask):
         return observation, reward, terminated, truncated, {**info, "generator": (step for step in range(3))}
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_what_goes_wrong_again_and_again_is_an_error_that_says_what() -> None:
+def test_what_goes_wrong_again_and_again_is_an_error_that_says_what(kind: str) -> None:
     env = SamplerVecEnv([Clutter], max_restarts=1)
     settings = {**SETTINGS, "batch_size": 64}
-    with AsyncPPO("MlpPolicy", env, info_keys="all", **settings) as model, pytest.raises(SamplerError, match="pickle"):
+    with make_model(kind, env, info_keys="all", **settings) as model, pytest.raises(SamplerError, match="pickle"):
         model.learn(TIMESTEPS)

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 from fault_envs import QuickEnv
+from fault_models import KINDS, PIPELINED, make_model
 from process_helpers import Programs, children_with_state, kill, open_descriptors, shared_memory_nbytes, wait_until
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle import SamplerVecEnv
 from sb3_walle.backends.limits import DESCRIPTORS_PER_SAMPLER, FURTHER_DESCRIPTORS
 from sb3_walle.samplers.errors import SamplerWarning
 
-MODES = ("sync", "pipelined", "free")
 N_SAMPLERS, N_STEPS = 3, 32
 ROLLOUT = N_SAMPLERS * N_STEPS
 N_ROUNDS = 2
-SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 32, "n_epochs": 1, "device": "cpu"}
+SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 32, "n_epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,12 @@ class KillNowAndThen(BaseCallback):
 
 
 @pytest.mark.parametrize("with_kills", [False, True], ids=["undisturbed", "with kills"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_taken_stays_what_it_was_after_the_first_rollout(
-    mode: str, with_kills: bool, before: Counter[str]
+    kind: str, with_kills: bool, before: Counter[str]
 ) -> None:
     env = SamplerVecEnv([QuickEnv] * N_SAMPLERS, max_restarts=1_000, step_timeout=60.0)
-    with warnings.catch_warnings(), AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model:
+    with warnings.catch_warnings(), make_model(kind, env, **SETTINGS) as model:
         warnings.simplefilter("ignore", SamplerWarning)
         model.learn(ROLLOUT)
         first = Resources.of(env)
@@ -123,7 +123,7 @@ def test_what_is_taken_stays_what_it_was_after_the_first_rollout(
             model.set_random_seed(round)
             model.learn(ROLLOUT)
             assert Resources.of(env) == first, f"after {round + 1} rounds"
-        print(f"{mode}: {first.describe(before)}")
+        print(f"{kind}: {first.describe(before)}")
         assert env.samplers.n_restarts == (5 * N_ROUNDS if with_kills else 0)
 
 
@@ -131,7 +131,7 @@ def test_64_samplers_learn_and_take_no_more_than_they_have_to(before: Counter[st
     taken = {}
     for n_samplers in (2, 64):
         settings = {**SETTINGS, "n_steps": 8, "batch_size": 16}
-        with AsyncPPO("MlpPolicy", QuickEnv, n_samplers=n_samplers, **settings) as model:
+        with make_model("pipelined", QuickEnv, n_samplers=n_samplers, **settings) as model:
             model.learn(2 * 8 * n_samplers)
             assert model.num_timesteps == 2 * 8 * n_samplers
             taken[n_samplers] = Resources.of(model.env)  # type: ignore[arg-type]
@@ -145,27 +145,28 @@ def test_64_samplers_learn_and_take_no_more_than_they_have_to(before: Counter[st
     assert (learner, server, sampler) == (62, 62, 0)
 
 
-def train_with_few_descriptors(path: str) -> None:
+def train_with_few_descriptors(kind: str, path: str) -> None:
     n_samplers = 5
     # Looking takes one.
     n_open = len(os.listdir("/proc/self/fd")) - 1
     limit = n_open + FURTHER_DESCRIPTORS + n_samplers * DESCRIPTORS_PER_SAMPLER
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     try:
-        AsyncPPO("MlpPolicy", QuickEnv, n_samplers=n_samplers + 1, **SETTINGS)
+        make_model(kind, QuickEnv, n_samplers=n_samplers + 1, **SETTINGS)
     except OSError as error:
         print(error)
     print(len(children_with_state(os.getpid())), "processes")
-    with AsyncPPO("MlpPolicy", QuickEnv, n_samplers=n_samplers, **SETTINGS) as model:
+    with make_model(kind, QuickEnv, n_samplers=n_samplers, **SETTINGS) as model:
         model.learn(2 * N_STEPS * n_samplers)
         model.save(path)
     print("learned", model.num_timesteps)
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 def test_too_few_descriptors_are_an_error_of_the_constructor_and_just_enough_are_enough(
-    programs: Programs, tmp_path: Path
+    kind: str, programs: Programs, tmp_path: Path
 ) -> None:
-    program = programs.start(train_with_few_descriptors, tmp_path / "model")
+    program = programs.start(train_with_few_descriptors, kind, tmp_path / "model")
     program.check_success()
     refusal, *others = program.output.splitlines()
     assert refusal.startswith(f"[Errno 24] 6 samplers take {6 + FURTHER_DESCRIPTORS} file descriptors in this process")
@@ -173,7 +174,7 @@ def test_too_few_descriptors_are_an_error_of_the_constructor_and_just_enough_are
 
 
 def test_shared_memory_has_no_name_and_is_the_owners_alone() -> None:
-    with AsyncPPO("MlpPolicy", QuickEnv, n_samplers=2, **SETTINGS) as model:
+    with make_model("pipelined", QuickEnv, n_samplers=2, **SETTINGS) as model:
         model.learn(2 * N_STEPS)
         assert isinstance(model.env, SamplerVecEnv)
         pids = [os.getpid(), model.env.env_method("server_pid")[0], *model.env.env_method("pid")]

@@ -17,15 +17,14 @@ from typing import Any
 
 import pytest
 from fault_envs import QuickEnv, StuckEnv
+from fault_models import KINDS, PIPELINED, load_model, make_model
 from process_helpers import Programs, Terminal, members_of_session, wait_until, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 
 import sb3_walle
-from sb3_walle import AsyncPPO
 from sb3_walle.backends import process
 
-MODES = ("sync", "pipelined", "free")
-SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "n_samplers": 2, "device": "cpu"}
+SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "n_samplers": 2}
 # Samples of a rollout
 ROLLOUT = 2 * 32
 
@@ -50,8 +49,8 @@ class Announce(BaseCallback):
 # Ctrl-C in a terminal
 
 
-def learn_until_interrupted(path: str, mode: str) -> None:
-    model = AsyncPPO("MlpPolicy", functools.partial(QuickEnv, 0.01), mode=mode, **SETTINGS)
+def learn_until_interrupted(path: str, kind: str) -> None:
+    model = make_model(kind, functools.partial(QuickEnv, 0.01), **SETTINGS)
     try:
         model.learn(1_000_000, callback=Announce())
     except KeyboardInterrupt:
@@ -61,22 +60,22 @@ def learn_until_interrupted(path: str, mode: str) -> None:
     print("learned", model.num_timesteps)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_control_c_gives_back_control_and_the_model_learns_again(mode: str, programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_control_c_gives_back_control_and_the_model_learns_again(kind: str, programs: Programs, tmp_path: Path) -> None:
     with Terminal() as terminal:
-        program = programs.start(learn_until_interrupted, tmp_path / "model", mode, terminal=terminal.name)
+        program = programs.start(learn_until_interrupted, tmp_path / "model", kind, terminal=terminal.name)
         terminal.wait_for("learning\n")
         terminal.type("\x03")
         assert program.wait() == 0
         wait_until_gone(program.pid)
         assert terminal.shown == f"learning\n^Cinterrupted\nlearned {2 * ROLLOUT}\n"
-    AsyncPPO.load(tmp_path / "model")
+    load_model(kind, tmp_path / "model")
 
 
-def close_for_long(folder: str) -> None:
+def close_for_long(kind: str, folder: str) -> None:
     """The environments take for ever to close, and nobody ends that but the user."""
     process.CLOSE_TIMEOUT = 600.0
-    model = AsyncPPO("MlpPolicy", functools.partial(StuckEnv, "close", folder, 0.01), **SETTINGS)
+    model = make_model(kind, functools.partial(StuckEnv, "close", folder, 0.01), **SETTINGS)
     try:
         model.learn(1_000_000, callback=Announce())
     except KeyboardInterrupt:
@@ -87,9 +86,12 @@ def close_for_long(folder: str) -> None:
         print("interrupted again")
 
 
-def test_control_c_a_second_time_does_not_wait_for_environments_that_close(programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_control_c_a_second_time_does_not_wait_for_environments_that_close(
+    kind: str, programs: Programs, tmp_path: Path
+) -> None:
     with Terminal() as terminal:
-        program = programs.start(close_for_long, tmp_path, terminal=terminal.name)
+        program = programs.start(close_for_long, kind, tmp_path, terminal=terminal.name)
         terminal.wait_for("learning\n")
         terminal.type("\x03")
         wait_until(lambda: len(list(tmp_path.iterdir())) == 2, "both environments are being closed")
@@ -100,16 +102,17 @@ def test_control_c_a_second_time_does_not_wait_for_environments_that_close(progr
         assert terminal.shown == "learning\n^Cclosing\n^Cinterrupted again\n"
 
 
-def be_interrupted_at_the_end(folder: str) -> None:
+def be_interrupted_at_the_end(kind: str, folder: str) -> None:
     """As the one before, but the program leaves it to the interpreter to close the environments."""
     process.CLOSE_TIMEOUT = 600.0
-    model = AsyncPPO("MlpPolicy", functools.partial(StuckEnv, "close", folder), **SETTINGS)
+    model = make_model(kind, functools.partial(StuckEnv, "close", folder), **SETTINGS)
     model.learn(ROLLOUT)
 
 
-def test_control_c_while_the_interpreter_ends_leaves_nothing(programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_control_c_while_the_interpreter_ends_leaves_nothing(kind: str, programs: Programs, tmp_path: Path) -> None:
     with Terminal() as terminal:
-        program = programs.start(be_interrupted_at_the_end, tmp_path, terminal=terminal.name)
+        program = programs.start(be_interrupted_at_the_end, kind, tmp_path, terminal=terminal.name)
         wait_until(lambda: len(list(tmp_path.iterdir())) == 2, "both environments are being closed")
         terminal.type("\x03")
         program.wait()
@@ -119,8 +122,8 @@ def test_control_c_while_the_interpreter_ends_leaves_nothing(programs: Programs,
 # SIGTERM
 
 
-def save_at_the_end(path: str, mode: str) -> None:
-    model = AsyncPPO("MlpPolicy", functools.partial(QuickEnv, 0.01), mode=mode, **SETTINGS)
+def save_at_the_end(path: str, kind: str) -> None:
+    model = make_model(kind, functools.partial(QuickEnv, 0.01), **SETTINGS)
     try:
         model.learn(1_000_000, callback=Announce())
     finally:
@@ -129,17 +132,17 @@ def save_at_the_end(path: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["to the learner", "to its whole group"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_sigterm_lets_the_program_save_the_model(
-    mode: str, whole_group: bool, programs: Programs, tmp_path: Path
+    kind: str, whole_group: bool, programs: Programs, tmp_path: Path
 ) -> None:
-    program = programs.start(save_at_the_end, tmp_path / "model", mode)
+    program = programs.start(save_at_the_end, tmp_path / "model", kind)
     program.wait_for("learning\n")
     (os.killpg if whole_group else os.kill)(program.pid, signal.SIGTERM)
     assert program.wait() == 128 + signal.SIGTERM
     wait_until_gone(program.pid)
     assert (program.output, program.errors) == ("learning\nSystemExit(143)\n", "")
-    AsyncPPO.load(tmp_path / "model")
+    load_model(kind, tmp_path / "model")
 
 
 class Terminate(BaseCallback):
@@ -151,8 +154,8 @@ class Terminate(BaseCallback):
         return True
 
 
-def be_terminated() -> None:
-    model = AsyncPPO("MlpPolicy", QuickEnv, **SETTINGS)
+def be_terminated(kind: str) -> None:
+    model = make_model(kind, QuickEnv, **SETTINGS)
     told = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -183,8 +186,9 @@ def be_terminated() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_the_handler_of_sigterm_is_there_during_learn_unless_the_program_has_one(programs: Programs) -> None:
-    program = programs.start(be_terminated)
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_the_handler_of_sigterm_is_there_during_learn_unless_the_program_has_one(kind: str, programs: Programs) -> None:
+    program = programs.start(be_terminated, kind)
     assert (program.wait(), program.errors) == (-signal.SIGTERM, "")
     wait_until_gone(program.pid)
     assert program.output == "all is as it should be\n"
@@ -198,10 +202,11 @@ class NoteHandler(BaseCallback):
         return True
 
 
-def test_learn_works_in_a_thread_where_no_signal_can_be_handled() -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_learn_works_in_a_thread_where_no_signal_can_be_handled(kind: str) -> None:
     before = signal.getsignal(signal.SIGTERM)
     noted = NoteHandler()
-    with AsyncPPO("MlpPolicy", QuickEnv, **SETTINGS) as model:
+    with make_model(kind, QuickEnv, **SETTINGS) as model:
         thread = threading.Thread(target=model.learn, args=(3 * ROLLOUT, noted))
         thread.start()
         thread.join(timeout=60)
@@ -255,15 +260,15 @@ HOOKS = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_after_an_interrupt_in_any_hook_the_model_saves_and_learns_on(mode: str, tmp_path: Path) -> None:
-    with AsyncPPO("MlpPolicy", QuickEnv, mode=mode, **SETTINGS) as model:
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_an_interrupt_in_any_hook_the_model_saves_and_learns_on(kind: str, tmp_path: Path) -> None:
+    with make_model(kind, QuickEnv, **SETTINGS) as model:
         for hook, timesteps in HOOKS.items():
             with pytest.raises(KeyboardInterrupt, match="enough"):
                 model.learn(3 * ROLLOUT, callback=RaiseAt(hook))
             assert model.num_timesteps == timesteps, hook
             model.save(tmp_path / hook)
-            assert AsyncPPO.load(tmp_path / hook).num_timesteps == timesteps
+            assert load_model(kind, tmp_path / hook).num_timesteps == timesteps
             model.learn(3 * ROLLOUT, reset_num_timesteps=False)
             assert model.num_timesteps == timesteps + 3 * ROLLOUT, hook
             model.learn(2 * ROLLOUT)
@@ -297,9 +302,9 @@ class InterruptAtCall:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("mode", MODES)
-def test_after_an_interrupt_at_any_instant_the_model_saves_and_learns_again(mode: str, tmp_path: Path) -> None:
-    with AsyncPPO("MlpPolicy", QuickEnv, mode=mode, **SETTINGS) as model:
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_an_interrupt_at_any_instant_the_model_saves_and_learns_again(kind: str, tmp_path: Path) -> None:
+    with make_model(kind, QuickEnv, **SETTINGS) as model:
         with InterruptAtCall(float("inf")) as counter:
             model.learn(4 * ROLLOUT)
         for n in random.sample(range(1, counter.n_calls), 25):

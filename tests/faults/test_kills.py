@@ -10,67 +10,67 @@ from typing import Any
 import numpy as np
 import pytest
 from danger import PHASES, endangered_task
+from fault_models import ALL_KINDS, KINDS, PIPELINED, is_ordered, make_model
 from follow_samples import FollowSamples, sampler_processes
 from killer import killing
 from stamped_task import StampedTask
 
-from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+from sb3_walle import SamplerError, SamplerVecEnv
 from sb3_walle.samplers.errors import SamplerWarning
 
 N_SAMPLERS, N_STEPS = 3, 64
-SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1, "device": "cpu"}
-MODES = ("sync", "pipelined", "free")
+SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1}
 
 
-def check(model: AsyncPPO, samples: FollowSamples, timesteps: int) -> None:
+def check(model: Any, samples: FollowSamples, timesteps: int) -> None:
     """That a model has learned from so many samples, each of them once."""
     samples.check(timesteps)
     assert model.num_timesteps == timesteps
-    restarts = model.env.unwrapped.samplers.n_restarts  # type: ignore[union-attr]
-    assert samples.n_lives <= model.n_envs + restarts * model.env.unwrapped.envs_per_sampler  # type: ignore[union-attr]
+    restarts = model.env.unwrapped.samplers.n_restarts
+    assert samples.n_lives <= model.n_envs + restarts * model.env.unwrapped.envs_per_sampler
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("phase", PHASES)
-def test_sampler_killed_in(phase: str, mode: str) -> None:
-    samples = FollowSamples(is_ordered=mode != "free")
+def test_sampler_killed_in(phase: str, kind: str) -> None:
+    samples = FollowSamples(is_ordered(kind))
     n_rollouts = 30
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with AsyncPPO(
-            "MlpPolicy", endangered_task(phase, mode), n_samplers=N_SAMPLERS, mode=mode, max_restarts=10_000, **SETTINGS
-        ) as model:
+        env = endangered_task(phase, has_short_chunks=not is_ordered(kind))
+        with make_model(kind, env, n_samplers=N_SAMPLERS, max_restarts=10_000, **SETTINGS) as model:
             model.learn(n_rollouts * N_STEPS * N_SAMPLERS, callback=samples)
-            n_restarts = model.env.samplers.n_restarts  # type: ignore[union-attr]
+            n_restarts = model.env.samplers.n_restarts
             check(model, samples, n_rollouts * N_STEPS * N_SAMPLERS)
     told = [str(warning.message) for warning in caught if issubclass(warning.category, SamplerWarning)]
     assert len(told) == n_restarts
     assert all(re.match(r"Sampler \d was killed by signal 14 \(SIGALRM\) while ", text) for text in told)
-    print(f"{phase}, {mode}: {n_restarts} restarts")
+    print(f"{phase}, {kind}: {n_restarts} restarts")
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 @pytest.mark.parametrize("envs_per_sampler", [1, 3])
-@pytest.mark.parametrize("mode", MODES)
-def test_samplers_killed_at_any_instant(mode: str, envs_per_sampler: int) -> None:
-    samples = FollowSamples(is_ordered=mode != "free")
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int) -> None:
+    samples = FollowSamples(is_ordered(kind))
     env = SamplerVecEnv([StampedTask] * 3 * envs_per_sampler, envs_per_sampler, max_restarts=10_000)
     timesteps = 40 * env.num_envs * N_STEPS
-    with AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS) as model, killing(model) as killed:
+    with make_model(kind, env, **SETTINGS) as model, killing(model) as killed:
         model.learn(timesteps, callback=samples)
         check(model, samples, timesteps)
     assert killed
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_large_samples_are_never_torn() -> None:
+def test_large_samples_are_never_torn(kind: str) -> None:
     samples = FollowSamples()
     env = SamplerVecEnv([functools.partial(StampedTask, 2_000)] * 2, max_restarts=10_000)
     settings = {**SETTINGS, "n_steps": 32, "batch_size": 64}
-    with AsyncPPO("MlpPolicy", env, policy_kwargs={"net_arch": [2]}, **settings) as model:
+    with make_model(kind, env, policy_kwargs={"net_arch": [2]}, **settings) as model:
         with killing(model) as killed:
-            model.learn(40 * 64, callback=samples)
-        check(model, samples, 40 * 64)
+            model.learn(25 * 64, callback=samples)
+        check(model, samples, 25 * 64)
     assert killed
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from fault_envs import ForkingEnv, ParentEnv, QuickEnv, StuckEnv
+from fault_models import KINDS, PIPELINED, make_model
 from process_helpers import (
     Program,
     Programs,
@@ -30,11 +31,10 @@ from process_helpers import (
 )
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle import SamplerVecEnv
 from sb3_walle.samplers.errors import SamplerWarning
 
-MODES = ("sync", "pipelined", "free")
-SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "device": "cpu"}
+SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
 N_SAMPLERS = 3
 # The learner, the process that samplers are forked from, the samplers, and what each of their environments has started.
 N_PROCESSES = 2 + 2 * N_SAMPLERS
@@ -64,17 +64,17 @@ class Announce(BaseCallback):
         time.sleep(self.seconds)
 
 
-def learn(mode: str, step_seconds: float, callback_seconds: float) -> None:
+def learn(kind: str, step_seconds: float, callback_seconds: float) -> None:
     no_core_dump()
     env = functools.partial(ParentEnv, step_seconds)
-    model = AsyncPPO("MlpPolicy", env, n_samplers=N_SAMPLERS, mode=mode, **SETTINGS)
+    model = make_model(kind, env, n_samplers=N_SAMPLERS, **SETTINGS)
     model.learn(1_000_000, callback=Announce(callback_seconds))
 
 
-def get_stuck(where: str, folder: str) -> None:
+def get_stuck(kind: str, where: str, folder: str) -> None:
     no_core_dump()
     env = functools.partial(StuckEnv, where, folder)
-    AsyncPPO("MlpPolicy", env, n_samplers=N_SAMPLERS, **SETTINGS).learn(1_000_000)
+    make_model(kind, env, n_samplers=N_SAMPLERS, **SETTINGS).learn(1_000_000)
 
 
 def import_slowly(folder: str) -> None:
@@ -106,53 +106,57 @@ def check_all_ends(program: Program, shared_files: set[str], what: str) -> None:
     ("step_seconds", "callback_seconds"),
     [pytest.param(0.05, 0.0, id="samplers collect"), pytest.param(0.0, 600.0, id="samplers wait")],
 )
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_outlives_a_learner_that_is_killed(
-    mode: str, step_seconds: float, callback_seconds: float, programs: Programs
+    kind: str, step_seconds: float, callback_seconds: float, programs: Programs
 ) -> None:
     shared_files = set(os.listdir("/dev/shm"))
-    program = programs.start(learn, mode, step_seconds, callback_seconds)
+    program = programs.start(learn, kind, step_seconds, callback_seconds)
     program.wait_for("a rollout has ended")
     assert len(members_of_session(program.pid)) == N_PROCESSES
     os.kill(program.pid, signal.SIGKILL)
-    check_all_ends(program, shared_files, f"{mode}, {step_seconds:g} s a step")
+    check_all_ends(program, shared_files, f"{kind}, {step_seconds:g} s a step")
     assert program.wait() == -signal.SIGKILL
 
 
-def start_and_get_stuck(where: str, programs: Programs, folder: Path) -> Program:
-    program = programs.start(get_stuck, where, folder)
+def start_and_get_stuck(kind: str, where: str, programs: Programs, folder: Path) -> Program:
+    program = programs.start(get_stuck, kind, where, folder)
     wait_until(lambda: len(list(folder.iterdir())) == N_SAMPLERS, f"all samplers are in {where}")
     assert len(members_of_session(program.pid)) == N_PROCESSES
     return program
 
 
-@pytest.mark.parametrize("where", ["construction", "reset", "step"])
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [*(("pipelined", where) for where in ("construction", "reset", "step")), ("DQN pipelined", "step")],
+)
 def test_nothing_outlives_a_killed_learner_whose_samplers_are_stuck(
-    where: str, programs: Programs, tmp_path: Path
+    kind: str, where: str, programs: Programs, tmp_path: Path
 ) -> None:
     shared_files = set(os.listdir("/dev/shm"))
-    program = start_and_get_stuck(where, programs, tmp_path)
+    program = start_and_get_stuck(kind, where, programs, tmp_path)
     os.kill(program.pid, signal.SIGKILL)
     check_all_ends(program, shared_files, f"stuck in {where}")
 
 
-@pytest.mark.parametrize("by", [signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(("kind", "by"), [("pipelined", signal.SIGHUP), ("DQN pipelined", signal.SIGQUIT)])
 def test_nothing_outlives_a_learner_whose_whole_group_gets_a_signal(
-    by: signal.Signals, programs: Programs, tmp_path: Path
+    kind: str, by: signal.Signals, programs: Programs, tmp_path: Path
 ) -> None:
     """As when a terminal is closed, or by a key. Samplers have groups of their own."""
     shared_files = set(os.listdir("/dev/shm"))
-    program = start_and_get_stuck("step", programs, tmp_path)
+    program = start_and_get_stuck(kind, "step", programs, tmp_path)
     os.killpg(program.pid, by)
     check_all_ends(program, shared_files, by.name)
     assert program.wait() == -by
 
 
+@pytest.mark.parametrize("kind", PIPELINED)
 def test_samplers_outlive_neither_a_killed_learner_nor_what_they_are_forked_from(
-    programs: Programs, tmp_path: Path
+    kind: str, programs: Programs, tmp_path: Path
 ) -> None:
     """With both, nobody is left who could end what environments have started."""
-    program = start_and_get_stuck("step", programs, tmp_path)
+    program = start_and_get_stuck(kind, "step", programs, tmp_path)
     samplers = {int(path.name) for path in tmp_path.iterdir()}
     started = {pid for pid in members_of_session(program.pid) if parent_of(pid) in samplers}
     os.killpg(program.pid, signal.SIGKILL)
@@ -169,10 +173,11 @@ def test_nothing_outlives_a_learner_that_is_killed_while_modules_are_imported(
     check_all_ends(program, set(os.listdir("/dev/shm")), "importing for 2 s")
 
 
-def test_closing_the_terminal_ends_everything(programs: Programs) -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_closing_the_terminal_ends_everything(kind: str, programs: Programs) -> None:
     shared_files = set(os.listdir("/dev/shm"))
     with Terminal() as terminal:
-        program = programs.start(learn, "pipelined", 0.05, 0.0, terminal=terminal.name)
+        program = programs.start(learn, kind, 0.05, 0.0, terminal=terminal.name)
         terminal.wait_for("a rollout has ended\n")
     assert program.wait() == -signal.SIGHUP
     check_all_ends(program, shared_files, "closed terminal")
@@ -192,9 +197,9 @@ class KillServer(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_training_goes_on_when_the_process_that_samplers_are_forked_from_is_killed(mode: str) -> None:
-    with AsyncPPO("MlpPolicy", QuickEnv, n_samplers=N_SAMPLERS, mode=mode, **SETTINGS) as model:
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_goes_on_when_the_process_that_samplers_are_forked_from_is_killed(kind: str) -> None:
+    with make_model(kind, QuickEnv, n_samplers=N_SAMPLERS, **SETTINGS) as model:
         assert isinstance(model.env, SamplerVecEnv)
         before = model.env.env_method("server_pid")[0]
         with pytest.warns(
@@ -207,11 +212,12 @@ def test_training_goes_on_when_the_process_that_samplers_are_forked_from_is_kill
         assert not is_alive(before)
 
 
-def test_that_happens_too_if_processes_that_were_forked_keep_the_channels_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_that_happens_too_if_processes_that_were_forked_keep_the_channels_open(kind: str, tmp_path: Path) -> None:
     """By the end of its channel, the learner usually sees that a sampler is dead."""
     env = functools.partial(ForkingEnv, str(tmp_path))
     try:
-        with AsyncPPO("MlpPolicy", env, n_samplers=2, **SETTINGS) as model, pytest.warns(SamplerWarning):
+        with make_model(kind, env, n_samplers=2, **SETTINGS) as model, pytest.warns(SamplerWarning):
             model.learn(8 * 64, callback=KillServer())
             assert model.num_timesteps == 8 * 64
     finally:
@@ -231,9 +237,9 @@ class KillSampler(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_the_environments_of_a_killed_sampler_have_started_ends_with_it(mode: str) -> None:
-    with AsyncPPO("MlpPolicy", ParentEnv, n_samplers=N_SAMPLERS, mode=mode, **SETTINGS) as model:
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_environments_of_a_killed_sampler_have_started_ends_with_it(kind: str) -> None:
+    with make_model(kind, ParentEnv, n_samplers=N_SAMPLERS, **SETTINGS) as model:
         assert isinstance(model.env, SamplerVecEnv)
         before = model.env.get_attr("child_pid")
         with pytest.warns(SamplerWarning, match=r"Sampler 1 was killed by signal 9"):

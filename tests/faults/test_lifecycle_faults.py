@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 from fault_envs import ParentEnv, QuickEnv
+from fault_models import KINDS, PIPELINED, make_model
 from lifecycle_helpers import same, weights_of
 from process_helpers import Programs, children_with_state, is_alive, kill, wait_until, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+from sb3_walle import SamplerError, SamplerVecEnv
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.place import Place
 from sb3_walle.samplers.errors import SamplerWarning
 
-MODES = ("sync", "pipelined", "free")
-SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "n_samplers": 2, "device": "cpu"}
+SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "n_samplers": 2}
 # Samples of a rollout
 ROLLOUT = 2 * 32
 
@@ -40,7 +40,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 # Forks of the learner
 
 
-def fork_and_wait(model: AsyncPPO, way: str) -> None:
+def fork_and_wait(model: Any, way: str) -> None:
     """Fork this process. The child ends in some way, which nobody else notices."""
     child = os.fork()
     if child:
@@ -71,12 +71,12 @@ class ForkInTraining(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.n_calls == 40:
-            fork_and_wait(self.model, self.way)  # type: ignore[arg-type]
+            fork_and_wait(self.model, self.way)
         return True
 
 
-def fork(way: str, mode: str) -> None:
-    with AsyncPPO("MlpPolicy", functools.partial(QuickEnv, 0.002), mode=mode, **SETTINGS) as model:
+def fork(way: str, kind: str) -> None:
+    with make_model(kind, functools.partial(QuickEnv, 0.002), **SETTINGS) as model:
         model.learn(ROLLOUT)
         fork_and_wait(model, way)
         model.learn(4 * ROLLOUT, callback=ForkInTraining(way))
@@ -85,10 +85,10 @@ def fork(way: str, mode: str) -> None:
     print("the samplers have gone on")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", ["sys.exit", "os._exit", "use"])
-def test_a_forked_copy_of_the_learner_ends_without_a_trace(way: str, mode: str, programs: Programs) -> None:
-    program = programs.start(fork, way, mode)
+def test_a_forked_copy_of_the_learner_ends_without_a_trace(way: str, kind: str, programs: Programs) -> None:
+    program = programs.start(fork, way, kind)
     program.check_success()
     assert program.output == "the samplers have gone on\n"
 
@@ -105,9 +105,9 @@ class Stop(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_model_in_a_reference_cycle_is_collected_with_its_samplers(mode: str) -> None:
-    model = AsyncPPO("MlpPolicy", functools.partial(ParentEnv, 0.002), mode=mode, **SETTINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_in_a_reference_cycle_is_collected_with_its_samplers(kind: str) -> None:
+    model = make_model(kind, functools.partial(ParentEnv, 0.002), **SETTINGS)
     assert isinstance(model.env, SamplerVecEnv)
     pids = [*model.env.env_method("server_pid"), *model.env.env_method("pid"), *model.env.get_attr("child_pid")]
     # SB3's callbacks refer to the model. So does the traceback, and the model to it.
@@ -150,46 +150,47 @@ class Leave(BaseCallback):
         return True
 
 
-def leave_in_training(way: str, mode: str) -> None:
-    model = AsyncPPO("MlpPolicy", functools.partial(ParentEnv, 0.01), mode=mode, **SETTINGS)
+def leave_in_training(way: str, kind: str) -> None:
+    model = make_model(kind, functools.partial(ParentEnv, 0.01), **SETTINGS)
     model.learn(1_000_000, callback=Leave(way))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", ["sys.exit", "os._exit"])
-def test_leaving_in_the_middle_of_training_leaves_nothing(way: str, mode: str, programs: Programs) -> None:
-    program = programs.start(leave_in_training, way, mode)
+def test_leaving_in_the_middle_of_training_leaves_nothing(way: str, kind: str, programs: Programs) -> None:
+    program = programs.start(leave_in_training, way, kind)
     assert (program.wait(), program.output, program.errors) == (3, "", "")
     wait_until_gone(program.pid)
 
 
-def leave_with_samplers(mode: str) -> None:
+def leave_with_samplers(kind: str) -> None:
     # All that a program can forget to close: samplers that were never used, samplers in lockstep, and those of a model.
     unused = SamplerVecEnv([ParentEnv])
     lockstep = SamplerVecEnv([ParentEnv])
     lockstep.reset()
     lockstep.step([0])  # type: ignore[arg-type]
-    model = AsyncPPO("MlpPolicy", ParentEnv, mode=mode, **SETTINGS).learn(2 * ROLLOUT)
+    model = make_model(kind, ParentEnv, **SETTINGS).learn(2 * ROLLOUT)
     zombies = [pid for pid, state in children_with_state(os.getpid()).items() if state == "Z"]
     print(len(children_with_state(os.getpid())), zombies, model.num_timesteps, unused.num_envs)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_end_of_the_program_ends_its_samplers(mode: str, programs: Programs) -> None:
-    program = programs.start(leave_with_samplers, mode)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_end_of_the_program_ends_its_samplers(kind: str, programs: Programs) -> None:
+    program = programs.start(leave_with_samplers, kind)
     program.check_success()
     assert program.output == f"3 [] {2 * ROLLOUT} 1\n"
 
 
-def leave_a_thread_behind() -> None:
+def leave_a_thread_behind(kind: str) -> None:
     env = functools.partial(ParentEnv, 0.01)
-    model = AsyncPPO("MlpPolicy", env, **SETTINGS)
+    model = make_model(kind, env, **SETTINGS)
     threading.Thread(target=model.learn, args=(1_000_000,), daemon=True).start()
     wait_until(lambda: model.num_timesteps >= 2 * ROLLOUT, "the second rollout has been collected")
 
 
-def test_the_end_of_the_program_does_not_wait_for_a_thread_that_learns(programs: Programs) -> None:
-    program = programs.start(leave_a_thread_behind)
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_the_end_of_the_program_does_not_wait_for_a_thread_that_learns(kind: str, programs: Programs) -> None:
+    program = programs.start(leave_a_thread_behind, kind)
     assert program.wait() == 0
     wait_until_gone(program.pid)
 
@@ -225,7 +226,7 @@ class LearnBeside(BaseCallback):
     :param with_kills: whether its samplers are killed before that
     """
 
-    def __init__(self, other: AsyncPPO, with_kills: bool) -> None:
+    def __init__(self, other: Any, with_kills: bool) -> None:
         super().__init__()
         self.other, self.with_kills = other, with_kills
 
@@ -241,11 +242,12 @@ class LearnBeside(BaseCallback):
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_a_model_does_not_notice_that_samplers_of_another_one_are_killed() -> None:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_a_model_does_not_notice_that_samplers_of_another_one_are_killed(kind: str) -> None:
     def train(with_kills: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         with (
-            AsyncPPO("MlpPolicy", QuickEnv, seed=1, **SETTINGS) as other,
-            AsyncPPO("MlpPolicy", QuickEnv, seed=0, **SETTINGS) as model,
+            make_model(kind, QuickEnv, seed=1, **SETTINGS) as other,
+            make_model(kind, QuickEnv, seed=0, **SETTINGS) as model,
         ):
             model.learn(4 * ROLLOUT, callback=LearnBeside(other, with_kills))
             assert other.num_timesteps == 4 * 2 * ROLLOUT
@@ -259,9 +261,10 @@ def test_a_model_does_not_notice_that_samplers_of_another_one_are_killed() -> No
     assert not same(undisturbed[1], with_kills[1])
 
 
-def test_closing_one_of_two_models_leaves_the_other_alone() -> None:
-    with AsyncPPO("MlpPolicy", QuickEnv, **SETTINGS) as model:
-        with AsyncPPO("MlpPolicy", QuickEnv, **SETTINGS) as other:
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_closing_one_of_two_models_leaves_the_other_alone(kind: str) -> None:
+    with make_model(kind, QuickEnv, **SETTINGS) as model:
+        with make_model(kind, QuickEnv, **SETTINGS) as other:
             other.learn(ROLLOUT)
             model.learn(ROLLOUT)
         model.learn(ROLLOUT, reset_num_timesteps=False)
