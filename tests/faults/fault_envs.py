@@ -50,6 +50,20 @@ class QuickEnv(gym.Env):
         return self.np_random.normal(size=2).astype(np.float32)
 
 
+class SignEnv(QuickEnv):
+    """Gives a reward for telling whether the first number of the observation is positive. An episode has 11 steps."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        is_right = int(self._shown > 0) == int(action)
+        observation, _, *rest = super().step(action)
+        return observation, float(is_right), *rest
+
+    def _observe(self) -> np.ndarray:
+        observation = super()._observe()
+        self._shown = observation[0]
+        return observation
+
+
 class ParentEnv(QuickEnv):
     """Starts a process, as an environment does whose simulator is a program of its own. Never ends it."""
 

@@ -23,7 +23,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from toy_envs import StampedEnv
 
-from sb3_walle import AsyncPPO, SafeCheckpointCallback, callbacks
+from sb3_walle import AsyncDQN, AsyncPPO, SafeCheckpointCallback, callbacks
 from sb3_walle.algorithm.infos import wants_all_infos
 
 TESTS = Path(__file__).parents[1]
@@ -163,7 +163,12 @@ def normalized_async_ppo() -> AsyncPPO:
     return inline_model("CartPole-v1", normalize=True)
 
 
-@pytest.mark.parametrize("make_model", [normalized_ppo, normalized_dqn, normalized_async_ppo])
+def normalized_async_dqn() -> AsyncDQN:
+    env = inline_envs(2, cart_pole)
+    return AsyncDQN("MlpPolicy", env, normalize=True, buffer_size=200, learning_starts=20, device="cpu")
+
+
+@pytest.mark.parametrize("make_model", [normalized_ppo, normalized_dqn, normalized_async_ppo, normalized_async_dqn])
 def test_files_are_those_of_sb3s_callback(make_model: Callable[[], BaseAlgorithm], tmp_path: Path) -> None:
     model = make_model()
     ours, stock = tmp_path / "ours", tmp_path / "stock"

@@ -1,14 +1,16 @@
-"""CartPole is solved although at least one chunk in a hundred kills its sampler."""
+"""Tasks are learned although at least one chunk in a hundred kills its sampler."""
 
 from functools import partial
 
 import gymnasium as gym
 import pytest
 from danger import killed_while_collecting
+from fault_envs import SignEnv
 from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewardThreshold
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle import AsyncDQN, AsyncPPO, SamplerVecEnv
 
 # What the task itself calls solved. An episode has 500 steps at most.
 SOLVED = 475
@@ -39,4 +41,24 @@ def test_cart_pole_is_solved(mode: str) -> None:
         n_restarts = env.samplers.n_restarts
     print(f"{mode}: a return of {evaluation.last_mean_reward} after {model.num_timesteps} steps and {n_restarts} kills")
     assert evaluation.last_mean_reward >= SOLVED
+    assert n_restarts > 0
+
+
+def fragile_signs() -> gym.Env:
+    killed_while_collecting(0.02)
+    return SignEnv()
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.SamplerWarning")
+@pytest.mark.parametrize("mode", ["sync", "pipelined", "free"])
+def test_an_off_policy_algorithm_learns_signs(mode: str) -> None:
+    env = SamplerVecEnv([fragile_signs] * 4, max_restarts=1000)
+    settings = {"policy_kwargs": {"net_arch": [32]}, "learning_rate": 3e-3, "gamma": 0.0, "gradient_steps": -1}
+    with AsyncDQN("MlpPolicy", env, mode=mode, learning_starts=100, seed=0, device="cpu", **settings) as model:
+        model.learn(2_000)
+        n_restarts = env.samplers.n_restarts
+    mean_return = evaluate_policy(model, Monitor(SignEnv()), n_eval_episodes=20)[0]
+    print(f"{mode}: a return of {mean_return} after {model.num_timesteps} steps and {n_restarts} kills")
+    # Half of it is what chance gives.
+    assert mean_return >= 0.9 * 11
     assert n_restarts > 0
