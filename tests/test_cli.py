@@ -331,6 +331,11 @@ def test_learning_curves_of_off_policy_algorithms(monkeypatch: pytest.MonkeyPatc
     assert td3.arguments == {"policy_kwargs": {"net_arch": [64, 32]}}
 
 
+def test_networks_of_ppo_cannot_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "CartPole-v1", "--net-arch", "64"]) == 2
+    assert "--net-arch is for off-policy algorithms" in capsys.readouterr().err
+
+
 def test_learning_curves_have_the_hyperparameters_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -55,8 +55,7 @@ def add_command(commands: Any) -> None:
         "of what the CPUs could simulate at most. The contenders take turns; what is\n"
         "reported are medians over the repeats. With --learning, learning curves instead.\n"
         "With --algo sac, td3, ddpg or dqn, the same of an off-policy algorithm with SB3's own\n"
-        "hyperparameters: collection, a gradient step, and training, also with a slow simulator.\n"
-        "Work is PPO's.",
+        "hyperparameters: collection, a gradient step, and training, also with a slow simulator.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,12 +78,13 @@ def add_command(commands: Any) -> None:
     text = "leave out SubprocVecEnv, which is slow to start and slow to step"
     contenders.add_argument("--skip-subproc", action="store_true", help=text)
 
-    work = parser.add_argument_group("work")
+    text = "which update ours makes"
+    add_option(contenders, "--learner", "compiled", text, choices=LEARNERS, metavar="{" + ",".join(LEARNERS) + "}")
+
+    work = parser.add_argument_group("work of PPO")
     option(work, "--samples-per-iteration", 20480, 2, "environment steps of an iteration, all environments together")
     option(work, "--n-epochs", 10, 1, "passes over the samples of an iteration")
     option(work, "--batch-size", 64, 2, "samples of a minibatch")
-    text = "which update AsyncPPO makes"
-    add_option(work, "--learner", "compiled", text, choices=LEARNERS, metavar="{" + ",".join(LEARNERS) + "}")
 
     measuring = parser.add_argument_group("measuring")
     parts = {**PARTS, "slow": f"{REPLAY_PARTS['slow']} (off-policy)"}
@@ -106,7 +106,7 @@ def add_command(commands: Any) -> None:
     add_option(learning, "--timesteps", None, text, type=integer(1), metavar="N")
     option(learning, "--seeds", 5, 1, "runs of each contender, with the seeds 0, 1, 2, ...")
 
-    off_policy = parser.add_argument_group("off-policy algorithms")
+    off_policy = parser.add_argument_group("work of off-policy algorithms")
     text = "units of each hidden layer, for all contenders (default: SB3's)"
     off_policy.add_argument("--net-arch", help=text, nargs="+", type=integer(1), metavar="N")
 
@@ -118,6 +118,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
+    if arguments.algo == "ppo" and arguments.net_arch is not None:
+        from sb3_walle.experiments.environments import UsageError
+
+        raise UsageError("--net-arch is for off-policy algorithms: --algo sac, td3, ddpg or dqn")
     if arguments.learning:
         return compare_learning(arguments)
     return measure(arguments) if arguments.algo == "ppo" else measure_off_policy(arguments)

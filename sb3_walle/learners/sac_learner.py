@@ -52,6 +52,8 @@ class SACUpdate(ReplayUpdate):
 class SACLearner(ReplayLearner):
     """Updates the policy of SAC."""
 
+    # Actor, two critics, and the entropy coefficient.
+    eager_seconds: ClassVar[float] = 4e-3
     sb3_train: ClassVar[Any] = SAC.train
 
     def _make_groups(self) -> list[Group]:

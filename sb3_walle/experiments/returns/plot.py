@@ -98,8 +98,8 @@ def label_returns(axes: Axes, settings: ReturnsSettings) -> None:
     :param axes: where returns are drawn from the bottom to the top
     :param settings: what was compared
     """
-    bin_steps = EngFormatter(sep="")(settings.total_timesteps / settings.n_bins)
-    axes.set_ylabel(f"Mean episode return (sum of rewards)\nin bins of {bin_steps} steps")
+    bin_steps = settings.total_timesteps / settings.n_bins
+    axes.set_ylabel(f"Mean episode return (sum of rewards)\nin bins of {bin_steps:,.0f} steps")
     normalized = "normalised" if settings.normalize else "not normalised"
     axes.set_title(f"{settings.env_id}, {normalized}", loc="left")
     tidy(axes)
