@@ -135,7 +135,7 @@ def test_synchronous_samplers_have_the_returns_of_off_policy_algorithms(algorith
         modes=("sync",),
         n_bins=2,
         algorithm=algorithm,
-        arguments={"policy_kwargs": {"net_arch": [4]}, "batch_size": 4, "learning_starts": 20, "train_freq": 4},
+        arguments={"policy_kwargs": {"net_arch": [4]}, "batch_size": 4, "learning_starts": 20, "gradient_steps": 1},
         of_ours={"backend": "inline", "actor": "torch", "learner": "eager"},
     )
     reference, samplers = (train_once(trainee, settings, 0, lambda row: None) for trainee in settings.trainees())

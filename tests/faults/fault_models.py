@@ -12,7 +12,6 @@ MODES = ("sync", "pipelined", "free")
 KINDS = (*MODES, "DQN pipelined")
 #: one of each algorithm, for what has nothing to do with modes
 PIPELINED = ("pipelined", "DQN pipelined")
-ALL_KINDS = (*MODES, *(f"DQN {mode}" for mode in MODES))
 
 
 def make_model(
@@ -26,7 +25,7 @@ def make_model(
     **kwargs: Any,
 ) -> Any:
     """
-    :param kind: one of ``ALL_KINDS``
+    :param kind: a mode, or the name of another algorithm and a mode
     :param env: the environment
     :param n_steps: steps of each environment in a rollout, whatever the algorithm
     :param batch_size: of PPO

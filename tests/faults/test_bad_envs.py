@@ -40,6 +40,11 @@ DEEDS: dict[Callable[[], None], str] = {
 }
 
 
+def name_of(parameter: Any) -> str:
+    """What the names of tests have for it."""
+    return getattr(parameter, "__name__", str(parameter))
+
+
 def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -> tuple[int, list[str]]:
     """Train beside a good environment. Returns the number of restarts, and what the user was told."""
     samples = FollowSamples(is_ordered(kind))
@@ -55,7 +60,7 @@ def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
+@pytest.mark.parametrize("deed", DEEDS, ids=name_of)
 def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, tmp_path: Path) -> None:
     n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path, n_times=2), kind)
     # In mode "free" the other sampler may be through with everything before the second time.
@@ -64,9 +69,10 @@ def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, tmp_path: Pat
     assert all(f"Restart {number} of at most 10 within 10 minutes" in text for number, text in enumerate(told, start=1))
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("at", [1, 5])
-@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
+@pytest.mark.parametrize(
+    ("kind", "deed"), [*(("pipelined", deed) for deed in DEEDS), ("DQN pipelined", segfault)], ids=name_of
+)
 def test_reset_that_goes_wrong(kind: str, deed: Callable[[], None], at: int, tmp_path: Path) -> None:
     """The first reset is made when training begins, the fifth in the middle of collecting."""
     activity = "resetting its environments" if at == 1 else "collecting experience"
@@ -120,15 +126,21 @@ def test_close_that_raises_is_told(kind: str, tmp_path: Path) -> None:
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
-@pytest.mark.parametrize("deed", [segfault, exit_at_once, hang])
+@pytest.mark.parametrize(
+    ("kind", "deed"),
+    [*(("pipelined", deed) for deed in (segfault, exit_at_once, hang)), ("DQN pipelined", hang)],
+    ids=name_of,
+)
 def test_close_that_dies_or_hangs_leaves_nothing(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
     assert learned(functools.partial(BadTask, "close", deed, tmp_path), kind)[0] == 0
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("method", ["step", "reset"])
-@pytest.mark.parametrize("deed", [hang, hang_in_native_code])
+@pytest.mark.parametrize(
+    ("kind", "deed"),
+    [("pipelined", hang), ("pipelined", hang_in_native_code), ("DQN pipelined", hang_in_native_code)],
+    ids=name_of,
+)
 def test_hang_is_ended_by_step_timeout(kind: str, deed: Callable[[], None], method: str, tmp_path: Path) -> None:
     bad = functools.partial(BadTask, method, deed, tmp_path, at=5)
     n_restarts, told = learned(bad, kind, step_timeout=1.0)
@@ -276,8 +288,7 @@ NOT_FINITE = [
 ]
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("kind", "normalize"), [("pipelined", False), ("pipelined", True), ("DQN pipelined", True)])
 @pytest.mark.parametrize(("what", "value", "message"), NOT_FINITE)
 def test_numbers_that_are_not_finite_never_reach_the_learner(
     kind: str, what: str, value: float, message: str, normalize: bool, tmp_path: Path

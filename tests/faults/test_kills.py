@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from danger import PHASES, endangered_task
-from fault_models import ALL_KINDS, KINDS, PIPELINED, is_ordered, make_model
+from fault_models import KINDS, PIPELINED, is_ordered, make_model
 from follow_samples import FollowSamples, sampler_processes
 from killer import killing
 from stamped_task import StampedTask
@@ -50,7 +50,7 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 @pytest.mark.parametrize("envs_per_sampler", [1, 3])
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int) -> None:
     samples = FollowSamples(is_ordered(kind))
     env = SamplerVecEnv([StampedTask] * 3 * envs_per_sampler, envs_per_sampler, max_restarts=10_000)

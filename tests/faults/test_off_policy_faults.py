@@ -1,22 +1,16 @@
-"""Off-policy algorithms whose samplers are killed, fail or are interrupted: what is in the replay buffer then."""
+"""Off-policy algorithms whose samplers are killed or fail: what is in the replay buffer then."""
 
 import functools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from fault_envs import QuickEnv
 from killer import killing
-from process_helpers import Programs, Terminal, wait_until_gone
-from stable_baselines3.common.callbacks import BaseCallback
 from stamped_task import CHECKSUM, EPISODE_LENGTH, LIFE, STEP, StampedTask, checksum
 
 from sb3_walle import AsyncDQN, SamplerError, SamplerVecEnv
 
-MODES = ("sync", "pipelined", "free")
 N_ENVS = 3
 SETTINGS: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [4]},
@@ -74,7 +68,7 @@ class Broken(gym.Wrapper):
         return super().step(action)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["pipelined", "free"])
 def test_an_environment_that_fails_is_reported_with_its_traceback(mode: str) -> None:
     factory = functools.partial(_build, Broken)
     with AsyncDQN("MlpPolicy", factory, n_samplers=2, mode=mode, on_failure="raise", **SETTINGS) as model:
@@ -86,40 +80,3 @@ def test_an_environment_that_fails_is_reported_with_its_traceback(mode: str) -> 
 
 def _build(wrapper: Any) -> gym.Env:
     return wrapper(StampedTask())  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    with Programs(tmp_path_factory.mktemp("programs")) as programs:
-        yield programs
-
-
-class Announce(BaseCallback):
-    """Prints, once, that training is under way."""
-
-    def _on_step(self) -> bool:
-        if self.n_calls == 20:
-            print("learning")
-        return True
-
-
-def learn_until_interrupted(path: str) -> None:
-    model = AsyncDQN("MlpPolicy", functools.partial(QuickEnv, 0.01), n_samplers=2, **SETTINGS)
-    try:
-        model.learn(1_000_000, callback=Announce())
-    except KeyboardInterrupt:
-        print("interrupted")
-    model.save(path)
-    model.learn(100)
-    print("learned", model.num_timesteps)
-
-
-def test_control_c_gives_back_control_and_the_model_learns_again(programs: Programs, tmp_path: Path) -> None:
-    with Terminal() as terminal:
-        program = programs.start(learn_until_interrupted, tmp_path / "model", terminal=terminal.name)
-        terminal.wait_for("learning\n")
-        terminal.type("\x03")
-        assert program.wait() == 0
-        wait_until_gone(program.pid)
-        assert terminal.shown.endswith("interrupted\nlearned 104\n")
-    AsyncDQN.load(tmp_path / "model")
