@@ -40,6 +40,8 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     assert all(value > 0 for _, _, value in found)
     assert all(name in report for name in names) and "1.00x" in report
     assert max(map(len, report.splitlines())) <= 120
+    # Whatever SB3 has done with the dictionary.
+    assert "SB3's hyperparameters, but policy_kwargs={'net_arch': [4]}, batch_size=4" in report
 
 
 def test_algorithms_with_discrete_actions_are_measured() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ def running(trainee: Trainee, settings: ReplaySettings, **arguments: Any) -> Abs
     :return: the algorithm
     """
     common = {"train_freq": 1, "seed": 0, "buffer_size": 100_000}
-    everything = {**common, **trainee.arguments, **settings.arguments, **arguments}
+    # SB3 adds to dictionaries that it is given.
+    everything = deepcopy({**common, **trainee.arguments, **settings.arguments, **arguments})
     return contenders.running(trainee.contender, settings.env_id, trainee.mode, **everything)
 
 
@@ -127,7 +129,13 @@ def filled(algorithm: type[OffPolicyAlgorithm], settings: ReplaySettings) -> Off
     further: dict[str, Any] = {"n_samplers": 1, "backend": "inline", "learner": settings.learner} if is_ours else {}
     kind: Any = algorithm
     model: OffPolicyAlgorithm = kind(
-        "MlpPolicy", env, device="cpu", buffer_size=2 * N_STORED, seed=0, **settings.arguments, **further
+        "MlpPolicy",
+        env,
+        device="cpu",
+        buffer_size=2 * N_STORED,
+        seed=0,
+        **deepcopy(dict(settings.arguments)),
+        **further,
     )
     model.set_logger(Logger(None, []))
     random, buffer = np.random.default_rng(0), model.replay_buffer
