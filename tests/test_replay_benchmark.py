@@ -9,6 +9,7 @@ import pytest
 from sb3_walle.cli import main
 from sb3_walle.experiments.environments import UsageError
 from sb3_walle.experiments.replay_benchmark import run
+from sb3_walle.experiments.replay_benchmark import settings as settings_module
 from sb3_walle.experiments.replay_benchmark.run import COLLECTION, SLOW, UPDATE, end_to_end, run_replay_benchmark
 from sb3_walle.experiments.replay_benchmark.settings import ReplaySettings
 
@@ -42,6 +43,13 @@ def test_everything_is_measured(tmp_path: Path) -> None:
     assert max(map(len, report.splitlines())) <= 120
     # Whatever SB3 has done with the dictionary.
     assert "SB3's hyperparameters, but policy_kwargs={'net_arch': [4]}, batch_size=4" in report
+
+
+def test_one_sampler_a_cpu_takes_part_where_it_has_as_many_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    for n_cpus, shapes in ((2, ["10 x 1", "2 x 5"]), (4, ["10 x 1"]), (1, ["10 x 1", "1 x 10"]), (64, ["10 x 1"])):
+        monkeypatch.setattr(settings_module, "available_cpus", lambda n_cpus=n_cpus: n_cpus)
+        names = list(replace(TINY, n_samplers=10).names)
+        assert names[:-1] == [f"AsyncTD3, {shape}, {mode}" for shape in shapes for mode in ("pipelined", "free")]
 
 
 def test_algorithms_with_discrete_actions_are_measured() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sb3_walle.env_sources import available_cpus
 from sb3_walle.experiments.contenders import VEC_ENVS, AsyncContender, Mode, Trainee, VecEnvContender
 from sb3_walle.experiments.off_policy_algorithms import ALGORITHMS
 from sb3_walle.experiments.slow_envs import Slowness
@@ -23,7 +24,7 @@ class ReplaySettings:
 
     :param env_id: Gymnasium id of the environment
     :param algorithm: one of :data:`~sb3_walle.experiments.off_policy_algorithms.ALGORITHMS`
-    :param n_samplers: samplers of one environment, and environments of SB3's VecEnvs
+    :param n_samplers: samplers of one environment, and environments of all other contenders
     :param steps: environment steps of each measurement, all environments together
     :param warm_up: environment steps before, of which half are random
     :param repeats: times to measure everything
@@ -53,17 +54,30 @@ class ReplaySettings:
     def contenders(self, slowness: Slowness | None = None) -> tuple[Trainee, ...]:
         """
         :param slowness: how slow environments are to be; None for as they are
-        :return: ours in the two modes that overlap, and SB3's with each VecEnv
+        :return: ours in the two modes that overlap, with samplers of one environment and with one sampler a CPU; and
+            SB3's with each VecEnv
         """
         sb3, ours = ALGORITHMS[self.algorithm]
         modes: tuple[Mode, ...] = ("pipelined", "free")
-        samplers = AsyncContender(self.n_samplers, 1, self.learner, slowness, ours)
+        each = [AsyncContender(*shape, self.learner, slowness, ours) for shape in self._shapes]
         names = [name for name in VEC_ENVS if not (self.skip_subproc and name == "SubprocVecEnv")]
         vec_envs = [VecEnvContender(name, self.n_samplers, slowness, sb3) for name in names]
         return (
-            *(Trainee(f"{samplers.name}, {mode}", samplers, mode, {"info_keys": ()}) for mode in modes),
+            *(
+                Trainee(f"{samplers.name}, {mode}", samplers, mode, {"info_keys": ()})
+                for samplers in each
+                for mode in modes
+            ),
             *(Trainee(vec_env.name, vec_env, "sync", {}) for vec_env in vec_envs),
         )
+
+    @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Numbers of samplers, and of environments of each."""
+        one_a_cpu = min(available_cpus(), self.n_samplers)
+        # As many environments for all contenders, or there is nothing to compare.
+        fitting = [n for n in (self.n_samplers, one_a_cpu) if self.n_samplers % n == 0]
+        return [(n, self.n_samplers // n) for n in dict.fromkeys(fitting)]
 
     @property
     def names(self) -> dict[str, str | None]:
