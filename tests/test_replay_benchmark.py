@@ -46,7 +46,12 @@ def test_everything_is_measured(tmp_path: Path) -> None:
 
 
 def test_one_sampler_a_cpu_takes_part_where_it_has_as_many_environments(monkeypatch: pytest.MonkeyPatch) -> None:
-    for n_cpus, shapes in ((2, ["10 x 1", "2 x 5"]), (4, ["10 x 1"]), (1, ["10 x 1", "1 x 10"]), (64, ["10 x 1"])):
+    for n_cpus, shapes in (
+        (2, ["10 x 1", "2 x 5"]),
+        (8, ["10 x 1", "5 x 2"]),
+        (1, ["10 x 1", "1 x 10"]),
+        (64, ["10 x 1"]),
+    ):
         monkeypatch.setattr(settings_module, "available_cpus", lambda n_cpus=n_cpus: n_cpus)
         names = list(replace(TINY, n_samplers=10).names)
         assert names[:-1] == [f"AsyncTD3, {shape}, {mode}" for shape in shapes for mode in ("pipelined", "free")]

@@ -54,8 +54,8 @@ class ReplaySettings:
     def contenders(self, slowness: Slowness | None = None) -> tuple[Trainee, ...]:
         """
         :param slowness: how slow environments are to be; None for as they are
-        :return: ours in the two modes that overlap, with samplers of one environment and with one sampler a CPU; and
-            SB3's with each VecEnv
+        :return: ours in the two modes that overlap, with samplers of one environment and with at most one sampler a
+            CPU; and SB3's with each VecEnv
         """
         sb3, ours = ALGORITHMS[self.algorithm]
         modes: tuple[Mode, ...] = ("pipelined", "free")
@@ -74,10 +74,9 @@ class ReplaySettings:
     @property
     def _shapes(self) -> list[tuple[int, int]]:
         """Numbers of samplers, and of environments of each."""
-        one_a_cpu = min(available_cpus(), self.n_samplers)
         # As many environments for all contenders, or there is nothing to compare.
-        fitting = [n for n in (self.n_samplers, one_a_cpu) if self.n_samplers % n == 0]
-        return [(n, self.n_samplers // n) for n in dict.fromkeys(fitting)]
+        one_a_cpu = max(n for n in range(1, available_cpus() + 1) if self.n_samplers % n == 0)
+        return [(n, self.n_samplers // n) for n in dict.fromkeys((self.n_samplers, one_a_cpu))]
 
     @property
     def names(self) -> dict[str, str | None]:
