@@ -142,7 +142,7 @@ def measure_off_policy(arguments: argparse.Namespace) -> int:
         algorithm=arguments.algo,
         n_samplers=arguments.n_samplers,
         repeats=arguments.repeats,
-        learner="auto" if arguments.algo == "dqn" else arguments.learner,
+        learner=arguments.learner,
         skip_subproc=arguments.skip_subproc,
         parts=checked_parts(arguments, REPLAY_PARTS),
         arguments=off_policy_arguments(arguments),

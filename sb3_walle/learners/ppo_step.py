@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_walle.learners.adam import AdamSettings
+from sb3_walle.learners.clipping import clipped
 from sb3_walle.learners.flat import FlatLayout
 from sb3_walle.learners.ppo_objective import (
     COLUMNS,
@@ -151,9 +152,7 @@ class PPOStep:
         minibatch: Sequence[th.Tensor],
     ) -> tuple[th.Tensor]:
         kl_limit, require_finite, max_grad_norm = minibatch[-2].unbind()
-        norm = th.linalg.vector_norm(gradient)
-        # As torch's clip_grad_norm_() does it.
-        gradient = gradient * th.clamp(max_grad_norm / (norm + 1e-6), max=1.0)
+        gradient, norm = clipped(gradient, max_grad_norm)
         parameters, moments = self.adam.step(state.parameters, gradient, state.moments, minibatch[-1])
 
         approx_kl = objective.statistics[STATISTICS.index("approx_kl")]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
+from sb3_walle.learners.clipping import clipped
 from sb3_walle.learners.replay_groups import GroupSpec, GroupState
 from sb3_walle.learners.substitution import substituted
 
@@ -120,12 +121,15 @@ class ReplayStep(ABC):
         loss: th.Tensor,
         parameters: Sequence[th.Tensor],
         minibatch: ReplayMinibatch,
+        max_norm: th.Tensor | None = None,
     ) -> GroupState:
-        """A group after a step of its optimizer down the gradient of a loss."""
+        """A group after a step of its optimizer down the gradient of a loss, which may have a largest norm."""
         adam = self.groups[name].adam
         assert adam is not None
         gradient = th.cat([part.reshape(-1) for part in th.autograd.grad(loss, list(parameters))])
         with th.no_grad():
+            if max_norm is not None:
+                gradient, _ = clipped(gradient, max_norm)
             vector, moments = adam.step(state.vector, gradient, state.moments, minibatch.adam[name])
         return GroupState(vector, moments)
 

@@ -51,15 +51,16 @@ class TracedReplayStep:
         return self.samples[: self.step.n_observations]
 
 
-def trained_group(algorithm: Any, name: str) -> Group:
+def trained_group(algorithm: Any, name: str, optimizer: th.optim.Optimizer | None = None) -> Group:
     """
     :param algorithm: an algorithm
-    :param name: name of a network of its policy that has an optimizer
+    :param name: name of a network of its policy
+    :param optimizer: what trains it; by default an optimizer that belongs to the network
     :return: its parameters
     :raises Unsupported: if the optimizer trains other parameters, or is none of those that are known
     """
     network = getattr(algorithm.policy, name)
-    optimizer = network.optimizer
+    optimizer = network.optimizer if optimizer is None else optimizer
     adam = AdamSettings.of(optimizer)
     parameters = list(network.parameters())
     if {id(p) for p in optimizer.param_groups[0]["params"]} != {id(p) for p in parameters}:
@@ -104,9 +105,8 @@ def check_policy(algorithm: Any) -> None:
     kinds = {(parameter.dtype, parameter.device) for parameter in policy.parameters()}
     if len(kinds) != 1:
         raise Unsupported("the parameters are of several kinds")
-    if getattr(algorithm.policy.critic, "share_features_extractor", False) and any(
-        True for _ in policy.critic.features_extractor.parameters()
-    ):
+    critic = getattr(policy, "critic", None)
+    if getattr(critic, "share_features_extractor", False) and any(True for _ in critic.features_extractor.parameters()):
         raise Unsupported("actor and critics share what extracts features")
 
 

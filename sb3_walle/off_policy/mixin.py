@@ -58,7 +58,7 @@ class AsyncOffPolicyMixin(Updates):
     :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, from the
         first update on, which waits for the compiler if need be; or ``"auto"``, which goes on with the compiled update
         as soon as there is one, if there is enough left to do for that to pay; see :class:`~sb3_walle.AsyncPPO`. There
-        are compiled updates of SAC, TD3 and DDPG
+        are compiled updates of SAC, TD3, DDPG and DQN
     :param kwargs: further arguments of both
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
@@ -115,8 +115,8 @@ class AsyncOffPolicyMixin(Updates):
         if self.learner == "compiled":
             if updates is None:
                 raise ValueError(
-                    f"learner='compiled' knows the updates of SB3's SAC, TD3 and DDPG, and {type(self).__name__} makes "
-                    "another one. Use learner='eager'."
+                    f"learner='compiled' knows the updates of SB3's SAC, TD3, DDPG and DQN, and {type(self).__name__} "
+                    "makes another one. Use learner='eager'."
                 )
             updates.require()
 

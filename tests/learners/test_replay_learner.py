@@ -1,4 +1,4 @@
-"""Compiled updates of SAC, TD3 and DDPG: SB3's numbers, and what cannot be compiled."""
+"""Compiled updates of SAC, TD3, DDPG and DQN: SB3's numbers, and what cannot be compiled."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +10,17 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from native_helpers import FakeBuild, FakeProgram
-from stable_baselines3 import DDPG, SAC, TD3
+from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
-from toy_envs import RandomWalk
+from toy_envs import RandomWalk, StampedEnv
 
-from sb3_walle import AsyncSAC, AsyncTD3
+from sb3_walle import AsyncDQN, AsyncSAC, AsyncTD3
 from sb3_walle.learners import compilation
 from sb3_walle.learners.compilation import Compilation, Compiled
+from sb3_walle.learners.dqn_learner import DQNLearner
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
 from sb3_walle.learners.replay_learner import ReplayLearner
 from sb3_walle.learners.sac_learner import SACLearner
@@ -28,6 +29,7 @@ from sb3_walle.learners.unsupported import Unsupported
 
 BATCH_SIZE, N_STORED = 32, 300
 VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float64)
+ACTIONS = spaces.Box(-2.0, 2.0, (2,), np.float32)
 DICTIONARY = spaces.Dict({"one": spaces.Box(-1, 1, (2, 2), np.float32), "other": spaces.Discrete(3)})
 
 
@@ -36,12 +38,11 @@ class Spaces(gym.Env):
     Only has spaces.
 
     :param observation_space: one of them
+    :param action_space: the other
     """
 
-    action_space = spaces.Box(-2.0, 2.0, (2,), np.float32)
-
-    def __init__(self, observation_space: spaces.Space = VECTOR) -> None:
-        self.observation_space = observation_space
+    def __init__(self, observation_space: spaces.Space = VECTOR, action_space: spaces.Space = ACTIONS) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         super().reset(seed=seed)
@@ -53,7 +54,8 @@ class Spaces(gym.Env):
 
 def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False, **settings: Any) -> Any:
     """An algorithm with a filled replay buffer, the same one every time."""
-    env: Any = DummyVecEnv([lambda: Spaces(space)])
+    is_discrete = issubclass(algorithm, DQN)
+    env: Any = DummyVecEnv([lambda: Spaces(space, spaces.Discrete(3) if is_discrete else ACTIONS)])
     env = VecNormalize(env) if normalized else env
     policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
     arguments = {"policy_kwargs": {"net_arch": [8, 6]}, "buffer_size": 400, "batch_size": BATCH_SIZE, **settings}
@@ -65,7 +67,8 @@ def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False,
             {k: np.array(v) for k, v in o.items()} if isinstance(o, dict) else o[None]
             for o in (space.sample(), space.sample())
         )
-        actions, rewards, done = random.uniform(-1, 1, (1, 2)), random.normal(size=1), random.random(1) < 0.1
+        actions = random.integers(3, size=(1, 1)) if is_discrete else random.uniform(-1, 1, (1, 2))
+        rewards, done = random.normal(size=1), random.random(1) < 0.1
         infos = [{"TimeLimit.truncated": bool(random.random() < 0.5)}]
         model.replay_buffer.add(observation, following, actions, rewards, done, infos)
     model.set_logger(Logger(None, []))
@@ -73,7 +76,9 @@ def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False,
 
 
 def learner_of(model: Any) -> ReplayLearner:
-    return (SACLearner if isinstance(model, SAC) else TD3Learner)(model, "compiled")
+    kinds: dict[Any, Any] = {SAC: SACLearner, TD3: TD3Learner, DQN: DQNLearner}
+    (kind,) = (learner for algorithm, learner in kinds.items() if isinstance(model, algorithm))
+    return kind(model, "compiled")
 
 
 def programs(learner: ReplayLearner) -> dict[str, Compiled]:
@@ -126,6 +131,8 @@ def assert_same(by_sb3: Any, by_us: Any) -> None:
 
 
 def optimizers(model: Any) -> list[th.optim.Optimizer]:
+    if isinstance(model, DQN):
+        return [model.policy.optimizer]
     entropy = getattr(model, "ent_coef_optimizer", None)
     return [model.actor.optimizer, model.critic.optimizer, *([entropy] if entropy is not None else [])]
 
@@ -143,6 +150,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "TD3": (TD3, {}),
     "TD3 without delay": (TD3, {"policy_delay": 1}),
     "DDPG": (DDPG, {}),
+    "DQN": (DQN, {}),
+    "DQN that clips": (DQN, {"max_grad_norm": 0.01, "n_steps": 2}),
+    "DQN with dictionaries": (DQN, {"space": DICTIONARY}),
+    "DQN with normalisation": (DQN, {"normalized": True}),
     "AdamW": (
         TD3,
         {
@@ -249,12 +260,24 @@ def test_a_policy_that_has_changed_in_secret_is_found_out() -> None:
     assert np.random.get_state()[2] == random_state
 
 
-@pytest.mark.parametrize("algorithm", [AsyncSAC, AsyncTD3])
-def test_training_with_compiled_updates_is_that_with_eager_ones(algorithm: Any) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "env", "settings"),
+    [
+        (AsyncSAC, RandomWalk, {}),
+        (AsyncTD3, RandomWalk, {}),
+        # The target follows between updates.
+        (AsyncDQN, StampedEnv, {"learning_starts": 40, "target_update_interval": 20, "tau": 0.5}),
+    ],
+    ids=["SAC", "TD3", "DQN"],
+)
+def test_training_with_compiled_updates_is_that_with_eager_ones(
+    algorithm: Any, env: Any, settings: dict[str, Any]
+) -> None:
     weights = []
     for choice in ("eager", "compiled"):
         arguments: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "batch_size": 16, "seed": 2, "device": "cpu"}
-        with algorithm("MlpPolicy", RandomWalk, n_samplers=2, backend="inline", learner=choice, **arguments) as model:
+        arguments |= settings
+        with algorithm("MlpPolicy", env, n_samplers=2, backend="inline", learner=choice, **arguments) as model:
             model.learn(160)
             assert model._updates.is_compiled == (choice == "compiled")
             weights.append(model.policy.state_dict())
