@@ -105,8 +105,9 @@ def check_policy(algorithm: Any) -> None:
     kinds = {(parameter.dtype, parameter.device) for parameter in policy.parameters()}
     if len(kinds) != 1:
         raise Unsupported("the parameters are of several kinds")
-    critic = getattr(policy, "critic", None)
-    if getattr(critic, "share_features_extractor", False) and any(True for _ in critic.features_extractor.parameters()):
+    critic: Any = getattr(policy, "critic", None)
+    extractor = critic.features_extractor if getattr(critic, "share_features_extractor", False) else None
+    if extractor is not None and any(True for _ in extractor.parameters()):
         raise Unsupported("actor and critics share what extracts features")
 
 
