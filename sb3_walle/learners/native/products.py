@@ -1,0 +1,125 @@
+"""
+Matrix products by oneDNN.
+
+They are most of what an update computes. torch has two libraries for them: by default it asks MKL, which uses AVX-512 on
+Intel's processors only. On those of others, oneDNN, which asks what a processor can do rather than who has made it, is
+twice as fast with large matrices.
+"""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from torch import fx
+
+# Multiplications of a product, from which on oneDNN's longer way to its code is worth it (64-core EPYC of 2024, one
+# thread): about even for [256, 64] by [64, 64], a third faster for [32, 256] by [256, 256].
+LARGE = 2**20
+INTEL = "GenuineIntel"
+
+_NAME = "sb3_walle"
+
+
+def are_faster() -> bool:
+    """:return: whether large products are faster by oneDNN than by what torch uses by itself, on this machine"""
+    if not (th.backends.mkl.is_available() and th.backends.mkldnn.is_available()):
+        return False
+    return th.backends.cpu.get_cpu_capability() == "AVX512" and _vendor() not in (INTEL, None)
+
+
+def _vendor() -> str | None:
+    """Who has made the processor; ``None`` if that is not known."""
+    if platform.machine() != "x86_64":
+        return None
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), None)
+
+
+def leave_to_onednn(module: fx.GraphModule, inputs: tuple[th.Tensor, ...]) -> int:
+    """
+    Have oneDNN make the large products of a graph that is going to be compiled.
+
+    :param module: a graph of operators, which is changed
+    :param inputs: an example of its inputs
+    :return: how many products these are
+    """
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+    operator = _operator()
+    FakeTensorProp(module, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*inputs)
+    n_products = 0
+    for node in list(module.graph.nodes):
+        if _is_large_product(node):
+            _replace(module.graph, node, operator)
+            n_products += 1
+    module.recompile()
+    return n_products
+
+
+def _is_large_product(node: fx.Node) -> bool:
+    if node.target not in (th.ops.aten.mm.default, th.ops.aten.addmm.default) or node.kwargs:
+        return False
+    bias, left, right = _operands(node)
+    if bias is not None and bias.meta["val"].dim() != 1:
+        return False
+    rows, inner = left.meta["val"].shape
+    columns = right.meta["val"].shape[1]
+    return left.meta["val"].dtype == th.float32 and rows * inner * columns > LARGE
+
+
+def _operands(node: fx.Node) -> tuple[Any, Any, Any]:
+    """What is added, if anything, and the two matrices."""
+    return (None, *node.args) if len(node.args) == 2 else node.args  # type: ignore[return-value]
+
+
+def _replace(graph: fx.Graph, node: fx.Node, operator: Any) -> None:
+    bias, left, right = _operands(node)
+    with graph.inserting_before(node):
+        transposed = graph.call_function(th.ops.aten.t.default, (right,))
+        product = graph.call_function(operator, (left, transposed, bias))
+    node.replace_all_uses_with(product)
+    graph.erase_node(node)
+
+
+def _operator() -> Any:
+    """
+    An operator like torch's own of oneDNN, for which torch's compiler insists on weights that never change.
+
+    :return: takes ``[rows, inner]``, ``[columns, inner]`` and ``[columns]`` or ``None``, and gives ``[rows, columns]``
+    """
+    from torch._inductor import ir, mkldnn_ir
+    from torch._inductor.lowering import register_lowering
+
+    namespace = getattr(th.ops, _NAME)
+    if not hasattr(namespace, "linear"):
+        library = th.library.Library(_NAME, "DEF")
+        _LIBRARIES.append(library)
+        library.define("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+        library.impl("linear", _shape_of_product, "Meta")
+        library.impl("linear", _product, "CPU")
+
+        def lowered(values: Any, weight: Any, bias: Any) -> Any:
+            return ir.TensorBox.create(mkldnn_ir.LinearUnary.create(values, weight, bias, *_PLAIN))
+
+        register_lowering(namespace.linear.default, type_promotion_kind=None)(lowered)
+    return namespace.linear.default
+
+
+# What would be done to the product besides: nothing.
+_PLAIN: Any = ("none", [], "")
+# torch forgets an operator when nobody holds the library that has defined it.
+_LIBRARIES: list[th.library.Library] = []
+
+
+def _shape_of_product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    return values.new_empty(values.shape[0], weight.shape[0])
+
+
+def _product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    found: th.Tensor = th.ops.mkldnn._linear_pointwise(values, weight, bias, *_PLAIN)
+    return found
