@@ -1,8 +1,8 @@
 """
 Matrix products by oneDNN.
 
-They are most of what an update computes. torch has two libraries for them: by default it asks MKL, which uses AVX-512 on
-Intel's processors only. On those of others, oneDNN, which asks what a processor can do rather than who has made it, is
+They are most of what an update computes. torch has two libraries for them, and by default asks MKL, which uses AVX-512
+on Intel's processors only. oneDNN asks what a processor can do rather than who has made it, and on those of others is
 twice as fast with large matrices.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import torch as th
 from torch import fx
 
-# Multiplications of a product, from which on oneDNN's longer way to its code is worth it (64-core EPYC of 2024, one
-# thread): about even for [256, 64] by [64, 64], a third faster for [32, 256] by [256, 256].
+# Products of more multiplications are worth oneDNN's longer way to its code. Measured on one thread of an EPYC with
+# AVX-512: [256, 64] by [64, 64] takes as long either way, [32, 256] by [256, 256] less by oneDNN, smaller ones more.
 LARGE = 2**20
 INTEL = "GenuineIntel"
 
