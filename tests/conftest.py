@@ -1,8 +1,9 @@
-"""What holds for every test: one thread for torch, programs of its own, and no process is left behind."""
+"""What holds for every test: usual signals, one thread for torch, programs of its own, no process left behind."""
 
 import gc
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,18 @@ import torch as th
 
 from sb3_walle.learners import learner
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _usual_signals() -> None:
+    """In the background of a shell, or under nohup, signals are ignored, by all that a test starts, too."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

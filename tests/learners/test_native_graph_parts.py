@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +169,13 @@ def test_another_program_is_needed_with(settings: dict[str, Any], usual: Bluepri
 
 def test_name_does_not_change_on_the_way_to_another_process(usual: Blueprint) -> None:
     # A name that was worked out is kept; without it the copy has to do that itself.
-    parts = pickle.loads(pickle.dumps((usual.graph, usual.inputs, usual.is_parallel)))
+    parts = pickle.loads(pickle.dumps((usual.graph, usual.inputs, usual.is_parallel, usual.uses_onednn)))
     assert Blueprint(*parts).key == usual.key
 
 
 def test_name_depends_on_the_kind_of_machine_and_of_torch(usual: Blueprint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(th, "__version__", "0.0")
-    assert Blueprint(usual.graph, usual.inputs, usual.is_parallel).key != usual.key
+    assert replace(usual).key != usual.key
 
 
 @pytest.mark.parametrize(

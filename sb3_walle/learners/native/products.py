@@ -92,7 +92,6 @@ def _operator() -> Any:
 
     :return: takes ``[rows, inner]``, ``[columns, inner]`` and ``[columns]`` or ``None``, and gives ``[rows, columns]``
     """
-    from torch._inductor import ir, mkldnn_ir
     from torch._inductor.lowering import register_lowering
 
     namespace = getattr(th.ops, _NAME)
@@ -102,18 +101,30 @@ def _operator() -> Any:
         library.define("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
         library.impl("linear", _shape_of_product, "Meta")
         library.impl("linear", _product, "CPU")
-
-        def lowered(values: Any, weight: Any, bias: Any) -> Any:
-            return ir.TensorBox.create(mkldnn_ir.LinearUnary.create(values, weight, bias, *_PLAIN))
-
-        register_lowering(namespace.linear.default, type_promotion_kind=None)(lowered)
+        register_lowering(namespace.linear.default, type_promotion_kind=None)(_lowered)
     return namespace.linear.default
 
 
-# What would be done to the product besides: nothing.
-_PLAIN: Any = ("none", [], "")
 # torch forgets an operator when nobody holds the library that has defined it.
 _LIBRARIES: list[th.library.Library] = []
+
+
+def _lowered(values: Any, weight: Any, bias: Any) -> Any:
+    """A call of oneDNN in terms of torch's compiler."""
+    from torch._inductor import ir, mkldnn_ir
+
+    kind = mkldnn_ir.LinearUnary
+    values = kind.require_contiguous(kind.realize_input(values))
+    # As it is: torch's own LinearUnary.create() would copy a transposed matrix, which takes a seventh of the product.
+    weight = kind.realize_input(weight)
+    layout = ir.FixedLayout(values.get_device(), values.get_dtype(), [values.get_size()[0], weight.get_size()[0]])
+    # What would be done to the product besides: nothing.
+    plain: list[Any] = ["none", [-1], ""]
+    if bias is None:
+        product = kind(layout, [values, weight], [None, *plain])
+    else:
+        product = kind(layout, [values, weight, kind.require_contiguous(kind.realize_input(bias))], plain)
+    return ir.TensorBox.create(mkldnn_ir._create_output_node(product))
 
 
 def _shape_of_product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
@@ -121,5 +132,5 @@ def _shape_of_product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | No
 
 
 def _product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-    found: th.Tensor = th.ops.mkldnn._linear_pointwise(values, weight, bias, *_PLAIN)
+    found: th.Tensor = th.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
     return found
