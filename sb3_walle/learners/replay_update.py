@@ -26,6 +26,8 @@ class ReplayUpdate(ABC):
     def __init__(self, algorithm: Any, groups: Sequence[Group]) -> None:
         self._algorithm, self._groups = algorithm, groups
         self._trained = [group for group in groups if group.optimizer is not None]
+        first = next(algorithm.policy.parameters())
+        self._kind_of_numbers = {"dtype": first.dtype, "device": first.device}
         self._gamma = self._tensor([algorithm.gamma])
 
     def train(self, gradient_steps: int, compiled: Mapping[str, Compiled[TracedReplayStep]], is_compared: bool) -> None:
@@ -111,8 +113,7 @@ class ReplayUpdate(ABC):
         return self._tensor(group.spec.adam.coefficients(group.learning_rate, group.n_steps, 1)[0])
 
     def _tensor(self, values: Sequence[float] | np.ndarray) -> th.Tensor:
-        first = next(self._algorithm.policy.parameters())
-        return th.as_tensor(np.asarray(values), dtype=first.dtype, device=first.device)
+        return th.as_tensor(np.asarray(values), **self._kind_of_numbers)
 
 
 def _in_both_ways(traced: TracedReplayStep, program: Any, inputs: list[th.Tensor]) -> th.Tensor:
