@@ -61,8 +61,11 @@ def as_tuple(found: Any) -> tuple[th.Tensor, ...]:
 
 
 def in_one_tensor(*inputs: th.Tensor) -> tuple[th.Tensor]:
-    """All that a layer computes, as programs give it."""
-    return (th.cat([found.reshape(-1) for found in layer(*inputs)]),)
+    """All that a layer computes, as programs give it, and products with matrices that are no matrices in memory."""
+    values, bias = inputs[0], inputs[2]
+    wide = values.reshape(96, 160)
+    others = (bias.expand(96, 96), bias[:, None].expand(96, 96), wide[:, ::2], wide[:, 80:])
+    return (th.cat([found.reshape(-1) for found in (*layer(*inputs), *(values @ other for other in others))]),)
 
 
 def test_the_compiled_program_asks_onednn(tmp_path: Path) -> None:
