@@ -115,11 +115,9 @@ def _lowered(values: Any, weight: Any, bias: Any) -> Any:
 
     kind = mkldnn_ir.LinearUnary
     values = kind.require_contiguous(kind.realize_input(values))
-    # As it is: torch's own LinearUnary.create() would copy a transposed matrix, which takes a seventh of the product.
+    # As it is, for the kernel takes any strides: torch's own LinearUnary.create() would copy a transposed matrix, which
+    # takes a seventh of the product.
     weight = kind.realize_input(weight)
-    if sorted(map(int, weight.get_stride()))[0] != 1:
-        # As of an expanded row, whose numbers are there only once.
-        weight = kind.require_contiguous(weight)
     layout = ir.FixedLayout(values.get_device(), values.get_dtype(), [values.get_size()[0], weight.get_size()[0]])
     # What would be done to the product besides: nothing.
     plain: list[Any] = ["none", [-1], ""]
