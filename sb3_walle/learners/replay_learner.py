@@ -16,6 +16,9 @@ from sb3_walle.learners.unsupported import Unsupported
 UPDATES_PER_LOOK = 100
 # Gradient steps are many, and each is worth a millisecond or more.
 STEPS_PER_COMPARISON = 1_000
+# Comparisons that may fail, one after the other. A step may be nothing but rounding, as that of the entropy coefficient
+# where the entropy happens to be what it should be. A policy that computes something else fails all of them.
+N_DOUBTS = 2
 
 
 class ReplayLearner(Learner):
@@ -37,6 +40,8 @@ class ReplayLearner(Learner):
         self._decisive: Hashable = None
         self._n_updates_since_look = 0
         self._groups: list[Group] = []
+        #: comparisons that have failed since the last one that has not
+        self._n_doubts = 0
 
     def expect(self, gradient_steps: int) -> None:
         """
@@ -79,11 +84,14 @@ class ReplayLearner(Learner):
     def _compile(self) -> Compilations[TracedReplayStep]:
         groups = self._make_groups()
         steps = {name: trace_step(self._algorithm, kind, groups) for name, kind in self._kinds().items()}
-        self._groups = groups
+        self._groups, self._n_doubts = groups, 0
         return Compilations(steps)
 
     def _update(self, compiled: Mapping[str, Compiled[TracedReplayStep]], number: int, is_compared: bool) -> int:
-        self._make_update(self._groups).train(self._gradient_steps, compiled, is_compared)
+        is_compared = is_compared or self._n_doubts > 0
+        may_differ = self._n_doubts < N_DOUBTS
+        is_same = self._make_update(self._groups).train(self._gradient_steps, compiled, is_compared, may_differ)
+        self._n_doubts = 0 if is_same else self._n_doubts + 1
         return self._gradient_steps
 
     def _minibatches_per_update(self) -> int:

@@ -30,13 +30,21 @@ class ReplayUpdate(ABC):
         self._kind_of_numbers = {"dtype": first.dtype, "device": first.device}
         self._gamma = self._tensor([algorithm.gamma])
 
-    def train(self, gradient_steps: int, compiled: Mapping[str, Compiled[TracedReplayStep]], is_compared: bool) -> None:
+    def train(
+        self,
+        gradient_steps: int,
+        compiled: Mapping[str, Compiled[TracedReplayStep]],
+        is_compared: bool,
+        may_differ: bool = False,
+    ) -> bool:
         """
         Update the policy from the replay buffer, and record what SB3 records.
 
         :param gradient_steps: number of gradient steps
         :param compiled: the steps by name
         :param is_compared: whether the first one is made eagerly, too, to compare the results
+        :param may_differ: whether all steps are made eagerly if the results differ, which is an error otherwise
+        :return: whether the results did not differ
         :raises Unsupported: if a program turns out not to do what the policy does; nothing has changed then
         """
         algorithm = self._algorithm
@@ -45,6 +53,7 @@ class ReplayUpdate(ABC):
         state = [tensor for group in self._groups for tensor in group.adopt().tensors()]
         random_states = np.random.get_state(), th.get_rng_state()
         statistics: list[tuple[TracedReplayStep, th.Tensor]] = []
+        is_same = True
         for index in range(gradient_steps):
             traced, program = compiled[self._kind(index)]
             samples = algorithm.replay_buffer.sample(traced.batch_size, env=algorithm._vec_normalize_env)
@@ -54,7 +63,10 @@ class ReplayUpdate(ABC):
             inputs = [*state, *tensors, *noise, self._coefficients(index), *adam]
             try:
                 check_kinds(tensors, traced.samples)
-                found = _in_both_ways(traced, program, inputs) if is_compared and index == 0 else program(inputs)
+                if is_compared and index == 0:
+                    found, is_same = _in_both_ways(traced, program, inputs, may_differ)
+                else:
+                    found = program(inputs) if is_same else traced.step(*inputs)[0]
             except Unsupported:
                 if index == 0:
                     # As if nothing had been sampled.
@@ -65,6 +77,7 @@ class ReplayUpdate(ABC):
             self._count(traced)
             statistics.append((traced, found))
         self._record(_columns(statistics))
+        return is_same
 
     @abstractmethod
     def _kind(self, index: int) -> str:
@@ -116,17 +129,24 @@ class ReplayUpdate(ABC):
         return th.as_tensor(np.asarray(values), **self._kind_of_numbers)
 
 
-def _in_both_ways(traced: TracedReplayStep, program: Any, inputs: list[th.Tensor]) -> th.Tensor:
-    """A step, made eagerly, too. Raises ``Unsupported`` if the results differ; nothing has changed then."""
+def _in_both_ways(
+    traced: TracedReplayStep, program: Any, inputs: list[th.Tensor], may_differ: bool
+) -> tuple[th.Tensor, bool]:
+    """
+    A step, made eagerly, too. If the results differ, it is the eager one that counts, if they may; otherwise raises
+    ``Unsupported``, and nothing has changed then.
+    """
     n = traced.n_in_place
     before, eager = ([tensor.clone() for tensor in inputs[:n]] for _ in range(2))
     expected = traced.step(*eager, *inputs[n:])[0]
     found: th.Tensor = program(inputs)
-    if not agree(before, eager, inputs[:n], expected, found):
-        for tensor, value in zip(inputs[:n], before, strict=True):
-            tensor.copy_(value)
+    if agree(before, eager, inputs[:n], expected, found):
+        return found, True
+    for tensor, value in zip(inputs[:n], eager if may_differ else before, strict=True):
+        tensor.copy_(value)
+    if not may_differ:
         raise Unsupported("the policy computes something else than it did when its update was compiled")
-    return found
+    return expected, False
 
 
 def _columns(statistics: Sequence[tuple[TracedReplayStep, th.Tensor]]) -> dict[str, np.ndarray]:
