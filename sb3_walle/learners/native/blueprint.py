@@ -5,13 +5,13 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch as th
 from torch.fx import GraphModule
 
 from sb3_walle.learners.native import products
 from sb3_walle.learners.native.graph_parts import GraphParts
+from sb3_walle.learners.native.processor import described
 
 # To be raised whenever this package compiles the same graph in another way.
 VERSION = 2
@@ -87,12 +87,5 @@ def _content(tensor: th.Tensor) -> bytes:
 
 def _surroundings() -> tuple[str, ...]:
     # torch compiles for the very processor that it runs on; a home directory may be shared by several.
-    processor = next((line for line in _processor_info() if line.startswith(("flags", "Features"))), "")
+    processor = "".join(described("flags", "Features"))
     return (th.__version__, str(th.version.git_version), platform.machine(), "".join(platform.libc_ver()), processor)
-
-
-def _processor_info() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return [platform.processor()]

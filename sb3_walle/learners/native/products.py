@@ -7,11 +7,12 @@ twice as fast with large matrices.
 """
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch as th
 from torch import fx
+
+from sb3_walle.learners.native.processor import described
 
 # Products of more multiplications are worth oneDNN's longer way to its code. Measured on one thread of an EPYC with
 # AVX-512: [256, 64] by [64, 64] takes as long either way, [32, 256] by [256, 256] less by oneDNN, smaller ones more.
@@ -32,11 +33,7 @@ def _vendor() -> str | None:
     """Who has made the processor; ``None`` if that is not known."""
     if platform.machine() != "x86_64":
         return None
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), None)
+    return next((line.split(":")[1].strip() for line in described("vendor_id")), None)
 
 
 def leave_to_onednn(module: fx.GraphModule, inputs: tuple[th.Tensor, ...]) -> int:
