@@ -23,9 +23,11 @@ from rl_zoo3.train import train
 
 from sb3_walle import AsyncPPO
 
-if len(sys.argv) == 1:
-    sys.argv += ["--env", "HalfCheetah-v4", "--n-timesteps", os.environ.get("TIMESTEPS", "1000000")]
-
 # The Zoo finds an algorithm's class, and its file of hyperparameters, by this name.
 ALGOS["ppo"] = AsyncPPO
-train()
+
+# Processes that the Zoo starts, with --vec-env subproc, run this file, too.
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.argv += ["--env", "HalfCheetah-v4", "--n-timesteps", os.environ.get("TIMESTEPS", "1000000")]
+    train()

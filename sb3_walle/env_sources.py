@@ -20,6 +20,8 @@ from sb3_walle.samplers.factories import (
     factory_from_id,
     pickle_main_module_by_value,
 )
+from sb3_walle.samplers.refusals import VectorizedEnvError
+from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.user_warning import warn_user
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import chain_of, why_not_in_samplers
@@ -78,9 +80,11 @@ def in_samplers(
             yield divided
     else:
         factory, n_envs = _factory(env), (n_samplers or available_cpus()) * envs_per_sampler
-        with _new_samplers([factory] * n_envs, envs_per_sampler, backend, preload, supervision) as samplers:
-            if isinstance(factory, PickledEnv):
-                # The copies have brought the original's random stream with them. They must not all go on with it.
+        are_copies = isinstance(factory, PickledEnv) and n_envs > 1
+        factories = factory.copies(n_envs) if isinstance(factory, PickledEnv) else [factory] * n_envs
+        with _new_samplers(factories, envs_per_sampler, backend, preload, supervision) as samplers:
+            if are_copies:
+                # For generators that an environment makes of the seed of its first reset.
                 samplers.seed()
             yield samplers
 
@@ -104,6 +108,7 @@ def _new_samplers(
 
 
 def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:
+    check_single(env)
     if isinstance(env, str):
         return factory_from_id(env)
     if isinstance(env, gym.Env):
@@ -129,6 +134,8 @@ def _divided(
         return
     try:
         factories = _factories_of(inside, wrappers)
+    except VectorizedEnvError:
+        raise
     except TypeError as error:
         warn_user(f"{LOCKSTEP} {error}")
         yield venv

@@ -1,5 +1,6 @@
 """The samplers as a VecEnv."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,22 +14,27 @@ from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.collection.collector import Collector
 from sb3_walle.samplers.errors import SamplerError
-from sb3_walle.samplers.factories import EnvFactory, modules_for, pickle_main_module_by_value
+from sb3_walle.samplers.factories import EnvFactory, RegistryWatch, packed, pickle_main_module_by_value
+from sb3_walle.samplers.monitor import continuing_files
+from sb3_walle.samplers.refusals import RefusedEnvError, SharedEnvError
 from sb3_walle.samplers.requests import (
     BuildEnvs,
     EnvIsWrapped,
     EnvMethod,
     GetAttr,
+    Register,
     Request,
     Reset,
     ResetResult,
     SetAttr,
     Step,
     StepResult,
+    WriteOwnFiles,
 )
 from sb3_walle.samplers.stack import EnvDescription
 from sb3_walle.samplers.vec_wrappers import UserWrapper
 from sb3_walle.transport.chunk import Observations
+from sb3_walle.user_warning import warn_user
 
 
 class SamplerVecEnv(VecEnv):
@@ -59,7 +65,10 @@ class SamplerVecEnv(VecEnv):
         all the same; by default 10, or one for each sampler if there are more
     :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
         is killed and counts as dead; by default any time
-    :raises ValueError: if ``env_fns`` cannot be divided among samplers, or the backend is unknown
+    :param start_method: ignored, with a warning; for programs that used ``SubprocVecEnv`` before
+    :raises ValueError: if ``env_fns`` cannot be divided among samplers, two of them return the same environment, or
+        the backend is unknown
+    :raises TypeError: if one of ``env_fns`` cannot be pickled, or builds a vectorised environment
     :raises SamplerError: if an environment cannot be built
     :raises OSError: if this process may not open as many file descriptors as the samplers take
     """
@@ -74,8 +83,13 @@ class SamplerVecEnv(VecEnv):
         on_failure: str = "restart",
         max_restarts: int | None = None,
         step_timeout: float | None = None,
+        start_method: str | None = None,
     ) -> None:
         _check(env_fns, envs_per_sampler, backend, vec_wrapper)
+        if start_method is not None:
+            warn_user(
+                f"SamplerVecEnv ignores start_method={start_method!r}: samplers have a way of their own to start."
+            )
         supervision = Supervision(on_failure, max_restarts, step_timeout)
         pickle_main_module_by_value()
         self.backend = backend
@@ -90,7 +104,11 @@ class SamplerVecEnv(VecEnv):
         self._layers = () if vec_wrapper is None else (UserWrapper(vec_wrapper),)
         if vec_wrapper is not None:
             preload = (*preload, "stable_baselines3")
-        modules = {*modules_for(env_fns), *preload} if backend == "process" else set()
+        modules: set[str] = set()
+        if backend == "process":
+            travelling = packed(env_fns)
+            env_fns, modules = travelling.factories, {*travelling.modules, *preload}
+        self._registry = RegistryWatch()
         watches_steps = step_timeout is not None
         self.samplers = SamplerClient(
             make_backend(backend, self.n_samplers, sorted(modules), watches_steps), supervision
@@ -105,7 +123,9 @@ class SamplerVecEnv(VecEnv):
 
     def build_env(self) -> gym.Env:
         """:return: another environment like the first one, in this process; whoever asks for it closes it"""
-        return self._first_env_fn()
+        with continuing_files():
+            # Its monitor file is that of the first environment.
+            return self._first_env_fn()
 
     def reset(self) -> VecEnvObs:
         """
@@ -209,14 +229,23 @@ class SamplerVecEnv(VecEnv):
 
     def _build(self, env_fns: Sequence[EnvFactory]) -> EnvDescription:
         size = self.envs_per_sampler
-        descriptions: dict[int, EnvDescription] = self.samplers.call(
-            {
-                sampler: BuildEnvs(
-                    env_fns[sampler * size : (sampler + 1) * size], self._layers, show_warnings=sampler == 0
-                )
-                for sampler in range(self.n_samplers)
-            }
-        )
+        registrations = self._registry.news()
+        try:
+            descriptions: dict[int, EnvDescription] = self.samplers.call(
+                {
+                    sampler: BuildEnvs(
+                        env_fns[sampler * size : (sampler + 1) * size],
+                        self._layers,
+                        show_warnings=sampler == 0,
+                        registrations=registrations,
+                    )
+                    for sampler in range(self.n_samplers)
+                }
+            )
+        except SamplerError as error:
+            if isinstance(error.__cause__, RefusedEnvError):
+                raise error.__cause__ from None
+            raise
         first = descriptions[0]
         for sampler, other in descriptions.items():
             if (other.observation_space, other.action_space) != (first.observation_space, first.action_space):
@@ -225,7 +254,27 @@ class SamplerVecEnv(VecEnv):
                     f"{(first.observation_space, first.action_space)}, sampler {sampler} has "
                     f"{(other.observation_space, other.action_space)}"
                 )
+        if len({identity for other in descriptions.values() for identity in other.identities}) < len(env_fns):
+            raise SharedEnvError
+        self._separate_files([files for other in descriptions.values() for files in other.monitor_files])
         return first
+
+    def _separate_files(self, files_of_envs: Sequence[Sequence[str]]) -> None:
+        """Give each environment a monitor file of its own, where several write the same."""
+        n_writers = Counter(file for files in files_of_envs for file in files)
+        owners: dict[str, int] = {}
+        for env, files in enumerate(files_of_envs):
+            for file in files:
+                if n_writers[file] > 1:
+                    owners.setdefault(file, env)
+        if owners:
+            self._ask(lambda envs: WriteOwnFiles(owners, envs.start))
+
+    def _send_registrations(self) -> None:
+        """Tell samplers what was registered with Gymnasium since they were told last: a method may make it."""
+        registrations = self._registry.news()
+        if registrations is not None:
+            self._ask(lambda envs: Register(registrations))
 
     def _ask(self, request_for: Callable[[slice], Request]) -> list[Any]:
         """Ask every sampler, each for its own environments."""
@@ -237,6 +286,7 @@ class SamplerVecEnv(VecEnv):
 
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
         """Ask the samplers that some environments belong to; their answers are lists with one value an environment."""
+        self._send_registrations()
         chosen = [index % self.num_envs for index in self._get_indices(indices)]
         by_sampler: dict[int, list[int]] = {}
         for index in chosen:

@@ -1,6 +1,8 @@
 """Monitor files that samplers write are SB3's: the same names, the same rows, readable by its own tools."""
 
 import csv
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from stable_baselines3.common.results_plotter import X_EPISODES, X_TIMESTEPS, pl
 from stable_baselines3.common.vec_env import VecEnv
 from toy_envs import RandomWalk, StampedEnv
 
-from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
 
 # Without samplers, SB3 would write the files, and much of this would hold without any merit of theirs.
 pytestmark = pytest.mark.filterwarnings("error:Training goes on as in SB3")
@@ -158,14 +160,111 @@ def test_originals_and_samplers_do_not_write_over_each_other(tmp_path: Path) -> 
     assert len(after) >= 8 and set(evaluated) <= set(after)
 
 
-def test_copies_of_one_environment_share_its_file(tmp_path: Path) -> None:
+def test_copies_of_one_environment_write_files_of_their_own(tmp_path: Path) -> None:
     env = Monitor(RandomWalk(), str(tmp_path / "walk"))
+    env.reset()
+    while not any(env.step(np.zeros(1))[2:4]):
+        pass
+    before = rows(tmp_path / "walk.monitor.csv")
+    assert len(before) == 1
     model, episodes = AsyncPPO("MlpPolicy", env, n_samplers=4, **SETTINGS), Episodes()
     model.learn(TOTAL, callback=episodes)
     model.get_env().close()
+    names = ["walk.monitor.csv", *(f"{index}.walk.monitor.csv" for index in range(1, 4))]
+    found = [rows(tmp_path / name) for name in names]
+    assert found == [before + episodes.of_env[0], *episodes.of_env[1:]]
+    assert len(load_results(str(tmp_path))) == sum(map(len, found))
 
-    def in_order(of_env: list[dict[str, float]]) -> list[tuple[float, ...]]:
-        return sorted(tuple(row.values()) for row in of_env)
 
-    expected = [episode for of_env in episodes.of_env for episode in of_env]
-    assert in_order(rows(tmp_path / "walk.monitor.csv")) == in_order(expected)
+class Walks:
+    """
+    Builds environments with one and the same monitor file.
+
+    :param override_existing: whether the file replaces one that exists
+    """
+
+    def __init__(self, directory: Path, override_existing: bool = True) -> None:
+        self.directory, self.override_existing = directory, override_existing
+
+    def __call__(self) -> Monitor:
+        return Monitor(RandomWalk(), str(self.directory), override_existing=self.override_existing)
+
+
+def names_of_own_files(directory: Path) -> list[Path]:
+    return [directory / name for name in ("monitor.csv", "1.monitor.csv", "2.monitor.csv", "3.monitor.csv")]
+
+
+@pytest.mark.parametrize("envs_per_sampler", [1, 2])
+def test_one_file_name_for_all_becomes_one_file_for_each(envs_per_sampler: int, tmp_path: Path) -> None:
+    for _ in range(2):
+        # The second run's files take the place of the first one's.
+        env = SamplerVecEnv([Walks(tmp_path)] * 4, envs_per_sampler)
+        model, episodes = AsyncPPO("MlpPolicy", env, **SETTINGS), Episodes()
+        model.learn(TOTAL, callback=episodes)
+        env.close()
+        paths = names_of_own_files(tmp_path)
+        assert sorted(get_monitor_files(str(tmp_path))) == sorted(map(str, paths))
+        assert [rows(path) for path in paths] == episodes.of_env
+
+
+def test_files_that_are_continued_stay_whole(tmp_path: Path) -> None:
+    for path in names_of_own_files(tmp_path)[:3]:
+        path.write_text('#{"t_start": 0.0, "env_id": "None"}\nr,l,t\n1.0,1,1.0\n')
+    model, episodes = AsyncPPO("MlpPolicy", Walks(tmp_path, False), n_samplers=4, **SETTINGS), Episodes()
+    model.learn(TOTAL, callback=episodes)
+    model.get_env().close()
+    before = [{"r": 1.0, "l": 1.0, "t": 1.0}]
+    found = [rows(path) for path in names_of_own_files(tmp_path)]
+    assert found == [before + of_env for of_env in episodes.of_env[:3]] + [episodes.of_env[3]]
+
+
+class KilledOnce(RandomWalk):
+    """
+    Kills its process in its 150th step, unless a file says that this has happened.
+
+    :param sign: the file
+    """
+
+    def __init__(self, sign: Path) -> None:
+        super().__init__()
+        self.sign, self.n_steps = sign, 0
+
+    def step(self, action: np.ndarray) -> Any:
+        self.n_steps += 1
+        if self.n_steps == 150 and not self.sign.exists():
+            self.sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("same_name", [False, True])
+def test_a_sampler_that_is_replaced_continues_its_file(same_name: bool, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+
+    def build(index: int) -> Callable[[], Monitor]:
+        sign = tmp_path / str(index)
+        return lambda: Monitor(KilledOnce(sign), str(logs if same_name else logs / str(index)))
+
+    logs.mkdir()
+    env = SamplerVecEnv([build(index) for index in range(2)])
+    model, episodes = AsyncPPO("MlpPolicy", env, **SETTINGS), Episodes()
+    with pytest.warns(SamplerWarning):
+        model.learn(6 * 64 * 2, callback=episodes)
+    env.close()
+    names = ["monitor.csv", "1.monitor.csv"] if same_name else ["0.monitor.csv", "1.monitor.csv"]
+    for name, of_env in zip(names, episodes.of_env, strict=True):
+        found = rows(logs / name)
+        # Episodes of a chunk that was lost, and collected anew, are in the file, too.
+        assert [row for row in found if row in of_env] == of_env != []
+        assert found[0] == of_env[0] and found[-1] == of_env[-1]
+
+
+def test_an_environment_for_the_learner_leaves_the_samplers_file_alone(tmp_path: Path) -> None:
+    env = SamplerVecEnv([Walks(tmp_path)])
+    env.reset()
+    for _ in range(30):
+        env.step(np.zeros((1, 1)))
+    before = rows(tmp_path / "monitor.csv")
+    env.build_env().close()
+    assert rows(tmp_path / "monitor.csv") == before != []
+    env.close()

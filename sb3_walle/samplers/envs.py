@@ -1,5 +1,7 @@
 """The environments of one sampler, stepped one after the other."""
 
+import os
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +12,9 @@ from gymnasium import spaces
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.samplers.layers import OnInfo, copy_observations, store
-from sb3_walle.samplers.monitor import is_wrapped, monitored
+from sb3_walle.samplers.monitor import is_wrapped, monitor_files, monitored
+from sb3_walle.samplers.refusals import SharedEnvError
+from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.transport.pulse import Pulse
 
@@ -23,17 +27,14 @@ class SamplerEnvs:
 
     :param factories: builds one environment each
     :param pulse: told whenever an environment begins a step or a reset; ``None`` if nobody wants to know
-    :raises TypeError: if a factory returns something else than a Gymnasium environment
+    :raises TypeError: if a factory returns something else than a Gymnasium environment, or a vectorised one
     :raises ValueError: if two factories return the same environment, or their spaces differ
     """
 
     def __init__(self, factories: Sequence[EnvFactory], pulse: Pulse | None = None) -> None:
-        self.envs = [monitored(_checked(factory())) for factory in factories]
+        self.envs = [monitored(_built(factory)) for factory in factories]
         if len({id(env.unwrapped) for env in self.envs}) != len(self.envs):
-            raise ValueError(
-                "Two factories returned the same environment. Every call must build a new one: "
-                "pass `lambda: gym.make(...)` rather than `lambda: env`."
-            )
+            raise SharedEnvError
         #: number of environments, B
         self.n_envs = len(self.envs)
         first = self.envs[0]
@@ -46,6 +47,10 @@ class SamplerEnvs:
                 )
         #: Gymnasium's metadata
         self.metadata: dict[str, Any] = getattr(first, "metadata", {})
+        #: process and address of each environment, which no two have in common
+        self.identities = [(os.getpid(), id(env.unwrapped)) for env in self.envs]
+        #: names of the monitor files that each environment writes
+        self.monitor_files = [monitor_files(env) for env in self.envs]
         self._step_functions = [_with_pulse(env.step, pulse) for env in self.envs]
         self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
@@ -170,10 +175,23 @@ def _with_pulse(function: Callable[..., Any], pulse: Pulse | None) -> Callable[.
     return call
 
 
-def _checked(env: Any) -> gym.Env:
+def _built(factory: EnvFactory) -> gym.Env:
+    try:
+        env = factory()
+    except Exception as error:
+        # What SB3's make_vec_env() and Gymnasium's wrappers say of a vectorised environment does not help.
+        check_single(_refused_env(error))
+        raise
+    check_single(env)
     if not isinstance(env, gym.Env):
         raise TypeError(
             f"An environment factory must return a gymnasium.Env, got {type(env)}. "
             "Wrap an environment of the old Gym API in shimmy's compatibility wrapper."
         )
     return env
+
+
+def _refused_env(error: Exception) -> Any:
+    """The ``env`` that a function was given which has raised an exception, ``None`` if it was given none."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_locals.get("env")

@@ -1,10 +1,15 @@
 """SB3's Monitor, without the rest of SB3."""
 
+import contextlib
 import importlib.util
+import json
+import os
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import gymnasium as gym
 
@@ -58,3 +63,93 @@ def is_wrapped(env: gym.Env, wrapper_class: type[gym.Wrapper]) -> bool:
             return True
         env = env.env
     return False
+
+
+def continued_writer(path: str, extra_keys: Sequence[str], overrides_existing: bool) -> Any:
+    """
+    :param path: name of a monitor file that exists
+    :param extra_keys: its columns after SB3's own
+    :param overrides_existing: whether the one who opened it first did away with what was there before
+    :return: SB3's ``ResultsWriter`` that appends to it
+    """
+    writer = monitor_module().ResultsWriter(path, None, tuple(extra_keys), override_existing=False)
+    writer.overrides_existing = overrides_existing
+    return writer
+
+
+def overrides(writer: Any) -> bool:
+    """
+    :param writer: SB3's ``ResultsWriter``
+    :return: whether a new file takes the place of one that exists
+    """
+    return getattr(writer, "overrides_existing", writer.file_handler.mode.startswith("w"))
+
+
+def monitor_files(env: gym.Env) -> tuple[str, ...]:
+    """
+    :param env: an environment
+    :return: names of the monitor files that it writes
+    """
+    return tuple(monitor.results_writer.file_handler.name for monitor in _writing_monitors(env))
+
+
+def write_own_files(env: gym.Env, number: int, owners: Mapping[str, int]) -> None:
+    """
+    Let an environment write files of its own instead of those that others write, too.
+
+    :param env: the environment
+    :param number: its number among all environments
+    :param owners: which environment a file belongs to. The others write one with their number in front of its name
+    """
+    for monitor in _writing_monitors(env):
+        writer = monitor.results_writer
+        path = Path(writer.file_handler.name)
+        if str(path) not in owners:
+            continue
+        is_owner = owners[str(path)] == number
+        if is_owner and writer.file_handler.mode.startswith("a"):
+            continue
+        own_path = path if is_owner else path.with_name(f"{number}.{path.name}")
+        writer.close()
+        header = {"t_start": monitor.t_start, "env_id": str(None if monitor.spec is None else monitor.spec.id)}
+        monitor.results_writer = monitor_module().ResultsWriter(
+            str(own_path),
+            header,
+            monitor.reset_keywords + monitor.info_keywords,
+            override_existing=overrides(writer) or not own_path.exists(),
+        )
+
+
+@contextlib.contextmanager
+def continuing_files() -> Iterator[None]:
+    """Where an environment is built once more: its rows belong after those of the first one, whose place it takes."""
+    writer_class = monitor_module().ResultsWriter
+    original = writer_class.__init__
+
+    def continuing(
+        self: Any,
+        filename: str = "",
+        header: dict[str, Any] | None = None,
+        extra_keys: tuple[str, ...] = (),
+        override_existing: bool = True,
+    ) -> None:
+        original(self, filename, header, extra_keys, override_existing=False)
+        if os.path.getsize(self.file_handler.name) == 0:
+            # As SB3 begins a file.
+            self.file_handler.write(f"#{json.dumps(header or {})}\n")
+            self.logger.writeheader()
+            self.file_handler.flush()
+
+    writer_class.__init__ = continuing
+    try:
+        yield
+    finally:
+        writer_class.__init__ = original
+
+
+def _writing_monitors(env: gym.Env) -> Iterator[Any]:
+    monitor_class = monitor_module().Monitor
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, monitor_class) and env.results_writer and not env.results_writer.file_handler.closed:
+            yield env
+        env = env.env

@@ -4,7 +4,7 @@ What the learner can ask of a sampler. Every request gets exactly one reply, in 
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -13,8 +13,9 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.factories import EnvFactory, Registrations
 from sb3_walle.samplers.layers import LayerSpec
+from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
 from sb3_walle.samplers.stack import EnvDescription
@@ -78,16 +79,55 @@ class BuildEnvs(Request):
     :param factories: builds one environment each
     :param layers: what belongs around them, from the inside to the outside
     :param show_warnings: whether this sampler is the one whose warnings are shown; all of them would say the same
+    :param registrations: what is registered with Gymnasium before, if anything
+    :param again: whether another sampler had these environments before, whose monitor files are continued
     """
 
     factories: Sequence[EnvFactory]
     layers: Sequence[LayerSpec]
     show_warnings: bool
+    registrations: Registrations | None = None
+    again: bool = False
     summary: str = "building its environments"
 
     def run(self, sampler: Sampler) -> EnvDescription:
-        with _warnings_shown(self.show_warnings):
+        if self.registrations is not None:
+            self.registrations.register()
+        with _warnings_shown(self.show_warnings), continuing_files() if self.again else contextlib.nullcontext():
             return sampler.build_envs(self.factories, self.layers)
+
+
+@dataclass(frozen=True)
+class Register(Request):
+    """
+    Register environments with Gymnasium.
+
+    :param registrations: which
+    """
+
+    registrations: Registrations
+    summary: str = "registering environments"
+
+    def run(self, sampler: Sampler) -> None:
+        self.registrations.register()
+
+
+@dataclass(frozen=True)
+class WriteOwnFiles(Request):
+    """
+    Write monitor files that no other sampler writes, see :func:`write_own_files`.
+
+    :param owners: by their names, which environment each file belongs to that several write
+    :param first_env: number of the sampler's first environment
+    """
+
+    owners: Mapping[str, int]
+    first_env: int
+    summary: str = "opening its monitor files"
+
+    def run(self, sampler: Sampler) -> None:
+        for index, env in enumerate(sampler.envs.envs):
+            write_own_files(env, self.first_env + index, self.owners)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,15 @@ class EnvDescription:
     :param observation_space: what they observe
     :param action_space: what they can be told to do
     :param metadata: Gymnasium's metadata
+    :param identities: process and address of each environment, which no two have in common
+    :param monitor_files: names of the monitor files that each environment writes
     """
 
     observation_space: spaces.Space
     action_space: spaces.Space
     metadata: dict[str, Any]
+    identities: Sequence[tuple[int, int]] = ()
+    monitor_files: Sequence[Sequence[str]] = ()
 
 
 class EnvStack:
@@ -54,8 +58,10 @@ class EnvStack:
 
     def describe(self) -> EnvDescription:
         """:return: what the learner has to know of the environments, as the ``SamplerVecEnv`` shows them"""
-        face = self.face
-        return EnvDescription(face.observation_space, face.action_space, self.envs.metadata)
+        face, envs = self.face, self.envs
+        return EnvDescription(
+            face.observation_space, face.action_space, envs.metadata, envs.identities, envs.monitor_files
+        )
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from sb3_walle.samplers.requests import BuildEnvs, Configure, EnvMethod, Request, Reset, SetAttr
+from sb3_walle.samplers.factories import EnvFactory, PickledEnv
+from sb3_walle.samplers.requests import (
+    BuildEnvs,
+    Configure,
+    EnvMethod,
+    Register,
+    Request,
+    Reset,
+    SetAttr,
+    WriteOwnFiles,
+)
 
 # By this convention a method sets something that lasts. Others are not called again: they may do anything.
 SETTER_PREFIX = "set_"
@@ -19,6 +29,7 @@ class Briefing:
 
     def __init__(self) -> None:
         self._build: BuildEnvs | None = None
+        self._files: WriteOwnFiles | None = None
         self._setters: dict[tuple[str, str, int], SetAttr | EnvMethod] = {}
         self._reset: Reset | None = None
         self._configure: Configure | None = None
@@ -29,6 +40,10 @@ class Briefing:
         """
         if isinstance(request, BuildEnvs):
             self._build = request
+        elif isinstance(request, Register) and self._build is not None:
+            self._build = replace(self._build, registrations=request.registrations)
+        elif isinstance(request, WriteOwnFiles):
+            self._files = request
         elif isinstance(request, Configure):
             self._configure = request
         elif isinstance(request, Reset) and request.seeds[0] is not None:
@@ -45,7 +60,14 @@ class Briefing:
         """
         if self._build is not None:
             # The same warnings were shown before.
-            yield replace(self._build, show_warnings=False)
+            yield replace(
+                self._build,
+                factories=[_other_streams(factory, incarnation) for factory in self._build.factories],
+                show_warnings=False,
+                again=True,
+            )
+        if self._files is not None:
+            yield self._files
         yield from self._setters.values()
         if self._reset is not None:
             yield replace(
@@ -61,6 +83,11 @@ class Briefing:
             # To the end: in the order in which the last of each were carried out.
             self._setters.pop(key, None)
             self._setters[key] = replace(request, indices=[env])
+
+
+def _other_streams(factory: EnvFactory, incarnation: int) -> EnvFactory:
+    """A factory whose environment does not draw the same numbers once more."""
+    return replace(factory, incarnation=incarnation) if isinstance(factory, PickledEnv) else factory
 
 
 def _other_seeds(reset: Reset, incarnation: int) -> list[int | None]:

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_walle.samplers.factories import (
@@ -173,9 +174,9 @@ def test_recorded_wrappers_are_rebuilt_in_their_order() -> None:
         env = gym.wrappers.RescaleAction(env, np.float32(-0.5), np.float32(0.5))
         return gym.wrappers.FlattenObservation(gym.wrappers.ClipAction(env))
 
-    factory = factory_from_env(build())
-    assert isinstance(factory, SpecFactory)
-    life = life_elsewhere(factory)
+    env = build()
+    assert env.spec is not None
+    life = life_elsewhere(SpecFactory(env.spec))
     assert life["env"] == str(build())
     assert life["life"] == life_here(build())
     assert len(life["life"]) == 18
@@ -287,10 +288,29 @@ def test_environment_that_cannot_travel_is_an_error_that_says_what_to_do() -> No
     assert error.value.__cause__ is not None
 
 
-def test_lock_does_not_matter_if_there_is_a_spec(registered: Callable[..., str]) -> None:
-    env = gym.make(registered(Plain))
+def test_environment_that_does_not_pickle_is_rebuilt_from_its_spec_with_a_warning() -> None:
+    env = gym.wrappers.ClipAction(gym.make("Pendulum-v1", max_episode_steps=9))
     env.unwrapped.lock = threading.Lock()
-    assert not hasattr(factory_from_env(env)().unwrapped, "lock")
+    with pytest.warns(
+        UserWarning, match=r"cannot be pickled \(.*lock.*build it anew .* without what was changed in it"
+    ):
+        factory = factory_from_env(env)
+    assert isinstance(factory, SpecFactory)
+    rebuilt = factory()
+    assert str(rebuilt) == str(env) and not hasattr(rebuilt.unwrapped, "lock")
+
+
+class UnpicklableBits(BitFlippingEnv):
+    """Its spec names no entry point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_spec_that_names_no_class_is_no_way_to_travel() -> None:
+    with pytest.raises(TypeError, match=r"lock.*no complete Gymnasium spec. Pass a function that builds it"):
+        factory_from_env(UnpicklableBits())
 
 
 # Modules to import before processes are forked
@@ -298,7 +318,8 @@ def test_lock_does_not_matter_if_there_is_a_spec(registered: Callable[..., str])
 
 def test_modules_of_a_spec_are_those_of_the_environment_and_its_wrappers() -> None:
     env = gym.wrappers.ClipAction(gym.make("Pendulum-v1"))
-    modules = modules_for([factory_from_env(env)])
+    assert env.spec is not None
+    modules = modules_for([SpecFactory(env.spec)])
     assert modules == {type(env.unwrapped).__module__, type(env).__module__}
 
 

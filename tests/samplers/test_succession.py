@@ -126,7 +126,7 @@ def test_environments_are_built_then_set_up_then_reset_before_it_gets_ready_to_c
 
 @pytest.mark.parametrize("incarnation", [1, 2, 50])
 def test_warnings_of_building_are_not_shown_again(incarnation: int) -> None:
-    assert told(BUILD, incarnation=incarnation) == [replace(BUILD, show_warnings=False)]
+    assert told(BUILD, incarnation=incarnation) == [replace(BUILD, show_warnings=False, again=True)]
 
 
 @pytest.mark.parametrize("kind", [set_attr, method])

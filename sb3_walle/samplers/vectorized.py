@@ -1,0 +1,42 @@
+"""Vectorised environments, which a sampler cannot step one by one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_walle.samplers.refusals import VectorizedEnvError
+
+
+def check_single(env: Any) -> None:
+    """
+    :param env: what was passed as an environment
+    :raises VectorizedEnvError: if it is a vectorised environment of Gymnasium, EnvPool, SB3, or of their kind
+    """
+    if is_vectorized(env):
+        raise VectorizedEnvError(
+            f"{type(getattr(env, 'unwrapped', env)).__name__} is a vectorised environment: one object that steps "
+            "several environments at once. Samplers step single environments. Pass what builds a single one, an env "
+            'id or a function (env="CartPole-v1" or env=lambda: gym.make("CartPole-v1")), and say how many there are: '
+            "n_samplers processes with envs_per_sampler environments each. A vectorised environment inside of an "
+            "adapter that makes it a VecEnv of SB3 trains in lockstep, without samplers."
+        )
+
+
+def is_vectorized(env: Any) -> bool:
+    """
+    :param env: what was passed as an environment
+    :return: whether it steps several environments at once
+    """
+    inner = getattr(env, "unwrapped", env)
+    if isinstance(inner, gym.vector.VectorEnv) or hasattr(inner, "step_wait"):
+        # Also EnvPool's since Gymnasium 1.0, and SB3's.
+        return True
+    n_envs = getattr(inner, "num_envs", None)
+    if isinstance(n_envs, int | np.integer) and n_envs > 1 and hasattr(inner, "single_action_space"):
+        # Simulators on a GPU: a gymnasium.Env whose arrays have one row an environment.
+        return True
+    config = getattr(inner, "config", None)
+    # EnvPool's before Gymnasium 1.0.
+    return isinstance(config, Mapping) and {"num_envs", "batch_size"} <= set(config)
