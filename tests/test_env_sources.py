@@ -1,7 +1,9 @@
 """Whatever PPO takes as an environment, AsyncPPO takes, and puts into samplers if that is possible."""
 
+import copy
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import RandomWalk, StampedEnv
 
-from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
 from sb3_walle.env_sources import available_cpus
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "backend": "inline", "device": "cpu"}
@@ -43,7 +46,7 @@ def test_one_sampler_for_each_cpu_is_the_default() -> None:
     assert samplers(trained(StampedEnv)).n_samplers == available_cpus()
 
 
-def test_an_environment_with_a_spec_is_rebuilt_with_its_wrappers() -> None:
+def test_an_environment_brings_its_wrappers_and_arguments() -> None:
     env = gym.wrappers.TimeLimit(gym.make("CartPole-v1", sutton_barto_reward=True), 5)
     model = trained(env, n_samplers=2)
     assert samplers(model).env_is_wrapped(gym.wrappers.TimeLimit) == [True, True]
@@ -61,6 +64,154 @@ def test_pickled_copies_do_not_share_their_random_stream() -> None:
     env.reset()
     model = AsyncPPO("MlpPolicy", env, n_samplers=3, **SETTINGS)
     assert len({tuple(observation) for observation in samplers(model).reset()}) == 3
+
+
+def test_a_single_copy_goes_on_with_the_random_stream_of_the_original_as_in_sb3() -> None:
+    env = RandomWalk()
+    env.reset(seed=5)
+    expected = copy.deepcopy(env)
+    model = AsyncPPO("MlpPolicy", env, n_samplers=1, **SETTINGS)
+    np.testing.assert_array_equal(samplers(model).reset()[0], expected.reset()[0])
+
+
+class Dice(gym.Env):
+    """Draws from a generator of its own, whatever seed it is given."""
+
+    observation_space, action_space = gym.spaces.Box(-9, 9, (1,), np.float32), gym.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.dice = np.random.default_rng(1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        return self.dice.normal(size=1).astype(np.float32), {}
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+def test_copies_with_a_generator_of_their_own_do_not_share_its_stream(backend: str) -> None:
+    model = AsyncPPO("MlpPolicy", Dice(), n_samplers=2, envs_per_sampler=2, **{**SETTINGS, "backend": backend})
+    first = samplers(model).reset()
+    assert len({float(observation[0]) for observation in first}) == 4
+    # The same ones in the next run.
+    again = AsyncPPO("MlpPolicy", Dice(), n_samplers=2, envs_per_sampler=2, **SETTINGS)
+    np.testing.assert_array_equal(samplers(again).reset(), first)
+    model.env.close()
+
+
+@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize("wrap", [lambda env: env, Monitor])
+def test_a_function_that_returns_one_environment_again_is_sb3_s_error(backend: str, wrap: Any) -> None:
+    env = StampedEnv()
+    settings = {**SETTINGS, "backend": backend}
+    with pytest.raises(ValueError, match="returned the same environment more than once"):
+        AsyncPPO("MlpPolicy", lambda: wrap(env), n_samplers=2, **settings)
+    with pytest.raises(ValueError, match="returned the same environment more than once"):
+        make_vec_env(lambda: wrap(env), 2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"backend": backend})
+    model = AsyncPPO("MlpPolicy", lambda: wrap(env), n_samplers=1, **settings)
+    assert samplers(model).get_attr("identity") == [0]
+    model.env.close()
+
+
+def edited_cartpole() -> gym.Env:
+    env = gym.make("CartPole-v1", max_episode_steps=37)
+    env.unwrapped.theta_threshold_radians = env.unwrapped.x_threshold = 1e9
+    return env
+
+
+@pytest.mark.parametrize("around", [lambda env: env, lambda env: VecNormalize(DummyVecEnv([lambda: Monitor(env)]))])
+def test_an_environment_that_was_changed_trains_as_it_is(around: Any) -> None:
+    model = trained(around(edited_cartpole()), n_samplers=1)
+    assert {episode["l"] for episode in model.ep_info_buffer} == {37}
+
+
+def slow_falling_cheetah() -> gym.Env:
+    env = gym.make("HalfCheetah-v5")
+    env.unwrapped.model.opt.gravity[:] = (0, 0, -2)
+    env.reset(seed=4)
+    return env
+
+
+def test_a_mujoco_environment_with_another_gravity_trains_as_in_sb3() -> None:
+    settings = {**SETTINGS, "seed": 3}
+    del settings["backend"]
+    sb3 = PPO("MlpPolicy", slow_falling_cheetah(), **settings).learn(64)
+    plain = PPO("MlpPolicy", gym.make("HalfCheetah-v5"), **settings).learn(64)
+    ours = AsyncPPO(
+        "MlpPolicy", slow_falling_cheetah(), n_samplers=1, mode="sync", actor="torch", learner="eager", **settings
+    ).learn(64)
+    np.testing.assert_array_equal(ours.rollout_buffer.observations, sb3.rollout_buffer.observations)
+    assert np.any(plain.rollout_buffer.observations != sb3.rollout_buffer.observations)
+    ours.env.close()
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_sb3_s_environment_for_her_can_be_handed_over(continuous: bool) -> None:
+    env = BitFlippingEnv(n_bits=4, continuous=continuous, max_steps=4)
+    settings = {**SETTINGS, "backend": "process"}
+    model = AsyncPPO("MultiInputPolicy", env, n_samplers=2, **settings).learn(64)
+    assert samplers(model).get_attr("continuous") == [continuous] * 2
+    model.env.close()
+
+
+@pytest.fixture
+def _registry() -> Iterator[None]:
+    before = dict(gym.registry)
+    yield
+    gym.registry.clear()
+    gym.registry.update(before)
+
+
+def registered_locally(env_id: str) -> str:
+    class Local(StampedEnv):
+        """Samplers cannot import it."""
+
+    gym.register(env_id, entry_point=Local, kwargs={"identity": 9})
+    return env_id
+
+
+class Switching(StampedEnv):
+    """Makes another environment when it is told to."""
+
+    def make(self, env_id: str) -> int:
+        return gym.make(env_id, disable_env_checker=True).unwrapped.identity
+
+
+@pytest.mark.usefixtures("_registry")
+def test_ids_that_the_program_registers_exist_in_samplers() -> None:
+    registered_locally("Local-v0")
+    ways = [
+        "Local-v0",
+        lambda: gym.make("Local-v0", disable_env_checker=True),
+        make_vec_env("Local-v0", 2, vec_env_cls=SamplerVecEnv),
+        SamplerVecEnv([lambda: gym.make("Local-v0")] * 2),
+    ]
+    for env in ways:
+        settings = {**SETTINGS, "backend": "process"}
+        model = AsyncPPO("MlpPolicy", env, n_samplers=2, **settings)
+        assert samplers(model).get_attr("identity") == [9, 9]
+        model.env.close()
+
+
+@pytest.mark.usefixtures("_registry")
+def test_ids_that_are_registered_later_exist_in_samplers_and_those_that_replace_them() -> None:
+    env = SamplerVecEnv([Switching] * 2)
+    registered_locally("Later-v0")
+    assert env.env_method("make", "Later-v0") == [9, 9]
+    env.samplers._backend.kill(0)
+    registered_locally("StillLater-v0")
+    with pytest.warns(SamplerWarning):
+        assert env.env_method("make", "StillLater-v0") == [9, 9]
+    assert env.env_method("make", "Later-v0") == [9, 9]
+    env.close()
+
+
+def test_start_method_is_ignored_with_one_line() -> None:
+    with pytest.warns(UserWarning, match="ignores start_method='fork'") as caught:
+        env = make_vec_env(
+            StampedEnv, 2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"start_method": "fork", "backend": "inline"}
+        )
+    (warning,) = caught
+    assert warning.filename == __file__ and "\n" not in str(warning.message)
+    assert env.reset().shape == (2, 3)
 
 
 class LockedEnv(StampedEnv):

@@ -1,5 +1,6 @@
 """Environments on their way to a sampler: what is built there is what was meant here."""
 
+import copy
 import csv
 import json
 import pickle
@@ -27,6 +28,7 @@ from sb3_walle.samplers.factories import (
     factory_from_id,
     modules_for,
     named_modules,
+    packed,
 )
 
 ELSEWHERE = """
@@ -311,6 +313,121 @@ class UnpicklableBits(BitFlippingEnv):
 def test_spec_that_names_no_class_is_no_way_to_travel() -> None:
     with pytest.raises(TypeError, match=r"lock.*no complete Gymnasium spec. Pass a function that builds it"):
         factory_from_env(UnpicklableBits())
+
+
+# By a function that refers to environments
+
+
+def packed_elsewhere(*factories: EnvFactory) -> list[EnvFactory]:
+    """As they arrive in another process."""
+    return [pickle.loads(cloudpickle.dumps(factory)) for factory in packed(factories).factories]
+
+
+def test_environment_that_two_functions_return_is_refused() -> None:
+    env = gym.make("CartPole-v1")
+    for build in (lambda: env, lambda: Monitor(env), partial(Unrecorded, env, 2.0)):
+        for factory in packed_elsewhere(build, build):
+            with pytest.raises(ValueError, match="returned the same environment more than once"):
+                factory()
+        (alone,) = packed_elsewhere(build)
+        assert alone().unwrapped.spec == env.unwrapped.spec
+
+
+def test_functions_may_return_environments_that_no_other_one_refers_to() -> None:
+    one, other = Plain(1.0), Plain(2.0)
+    assert [factory().offset for factory in packed_elsewhere(lambda: one, lambda: other)] == [1.0, 2.0]
+
+
+def test_functions_may_use_an_environment_that_others_use() -> None:
+    model = Plain(3.0)
+
+    def build() -> gym.Env:
+        return copy.deepcopy(model)
+
+    def build_another() -> gym.Env:
+        return Plain(model.offset + 1)
+
+    factories = packed_elsewhere(build, build, build_another)
+    assert [factory().offset for factory in factories] == [3.0, 3.0, 4.0]
+
+
+def test_environment_that_a_function_refers_to_travels_as_it_is(tmp_path: Path) -> None:
+    env = Monitor(gym.make("HalfCheetah-v5"), str(tmp_path / "0"))
+    env.unwrapped.model.opt.gravity[2] = -1.0
+    (factory,) = packed_elsewhere(lambda: env)
+    there = factory()
+    assert there.unwrapped.model.opt.gravity[2] == -1.0
+    assert there.results_writer.file_handler.name == str((tmp_path / "0.monitor.csv").resolve())
+    there.close()
+    env.close()
+
+
+# What cannot be sent
+
+
+class Simulator:
+    """Holds what does not pickle."""
+
+    def __init__(self) -> None:
+        self.connection = {"lock": [threading.Lock()]}
+
+
+A_LOCK = threading.Lock()
+
+
+def uses_a_global() -> gym.Env:
+    def later() -> Any:
+        return A_LOCK
+
+    return Plain(float(later().locked()))
+
+
+class Builder:
+    """Builds environments."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self) -> gym.Env:
+        return Plain()
+
+    def build(self) -> gym.Env:
+        return Plain()
+
+
+def unpicklable() -> dict[str, tuple[EnvFactory, str]]:
+    simulator, lock, env = Simulator(), threading.Lock(), Plain()
+    env.lock = threading.Lock()
+
+    def inner() -> Any:
+        return simulator
+
+    return {
+        "closure": (
+            lambda: Plain(lock),
+            r"the closure variable 'lock' of unpicklable.<locals>.<lambda> \(.*py:\d+\) is",
+        ),
+        "function in a closure": (
+            lambda: Plain(inner()),
+            "the item 0 of the item 'lock' of the attribute 'connection' of the closure variable 'simulator' of "
+            "the closure variable 'inner' of unpicklable",
+        ),
+        "global": (uses_a_global, "the global variable 'A_LOCK' of uses_a_global"),
+        "default": (lambda offset=lock: Plain(offset), "the default argument <unlocked _thread.lock.*> of"),
+        "partial": (partial(Plain, lock), "the argument <unlocked .*> of the partial of Plain"),
+        "callable": (Builder(), "the attribute 'lock' of <.*Builder object"),
+        "method": (Builder().build, "the attribute 'lock' of the object of Builder.build"),
+        "environment": (lambda: env, "the attribute 'lock' of the closure variable 'env' of"),
+    }
+
+
+@pytest.mark.parametrize("name", unpicklable())
+def test_what_keeps_a_function_from_being_sent_is_named(name: str) -> None:
+    factory, where = unpicklable()[name]
+    with pytest.raises(TypeError, match=f"cannot be sent to a sampler: {where}") as error:
+        packed([factory])
+    assert "is of type 'lock', which cannot be pickled" in str(error.value)
+    assert "Make it inside of the function" in str(error.value) and error.value.__cause__ is not None
 
 
 # Modules to import before processes are forked
