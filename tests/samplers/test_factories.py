@@ -26,7 +26,6 @@ from sb3_walle.samplers.factories import (
     SpecFactory,
     factory_from_env,
     factory_from_id,
-    modules_for,
     named_modules,
     packed,
 )
@@ -431,6 +430,10 @@ def test_what_keeps_a_function_from_being_sent_is_named(name: str) -> None:
 
 
 # Modules to import before processes are forked
+
+
+def modules_for(factories: list[EnvFactory]) -> set[str]:
+    return packed(factories).modules
 
 
 def test_modules_of_a_spec_are_those_of_the_environment_and_its_wrappers() -> None:

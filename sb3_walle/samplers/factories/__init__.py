@@ -1,7 +1,7 @@
 """How an environment travels to a sampler: as something picklable that builds it there."""
 
 from sb3_walle.samplers.factories.named_modules import named_modules
-from sb3_walle.samplers.factories.packing import EnvFactory, PackedFactories, modules_for, packed
+from sb3_walle.samplers.factories.packing import EnvFactory, PackedFactories, packed
 from sb3_walle.samplers.factories.pickled_env import PickledEnv, factory_from_env
 from sb3_walle.samplers.factories.registrations import Registrations, RegistryWatch
 from sb3_walle.samplers.factories.spec import SpecFactory, factory_from_id, pickle_main_module_by_value
@@ -15,7 +15,6 @@ __all__ = [
     "SpecFactory",
     "factory_from_env",
     "factory_from_id",
-    "modules_for",
     "named_modules",
     "packed",
     "pickle_main_module_by_value",

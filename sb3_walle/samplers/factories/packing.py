@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,7 +46,7 @@ class PickledFactory:
     def __call__(self) -> gym.Env:
         factory, shared = unpickled(self.payload)
         env = factory()
-        if any(env.unwrapped is other for other in shared):
+        if any(getattr(env, "unwrapped", env) is other for other in shared):
             raise SharedEnvError
         return env
 
@@ -75,16 +75,6 @@ def packed(factories: Sequence[EnvFactory]) -> PackedFactories:
             travelling[id(factory)] = pickled_factory = _pickled_with_envs(factory, shared)
             modules |= named_modules(pickled_factory.payload) - {MONITOR_MODULE}
     return PackedFactories([travelling.get(id(factory), factory) for factory in factories], modules)
-
-
-def modules_for(factories: Iterable[EnvFactory]) -> set[str]:
-    """
-    What the samplers are going to import to build these environments.
-
-    :param factories: the environments' factories
-    :return: names of modules
-    """
-    return packed(list(factories)).modules
 
 
 class _FactoryPickler(cloudpickle.Pickler):
