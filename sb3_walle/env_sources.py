@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
-from sb3_walle.backends import BACKENDS
+from sb3_walle.backends import BACKENDS, shares_objects
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.factories import (
     EnvFactory,
@@ -20,6 +20,7 @@ from sb3_walle.samplers.factories import (
     factory_from_id,
     pickle_main_module_by_value,
 )
+from sb3_walle.samplers.in_place import InPlaceEnv
 from sb3_walle.samplers.refusals import VectorizedEnvError
 from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.user_warning import warn_user
@@ -79,11 +80,9 @@ def in_samplers(
         with _divided(env, n_samplers, envs_per_sampler, backend, preload, supervision) as divided:
             yield divided
     else:
-        factory, n_envs = _factory(env), (n_samplers or available_cpus()) * envs_per_sampler
-        are_copies = isinstance(factory, PickledEnv) and n_envs > 1
-        factories = factory.copies(n_envs) if isinstance(factory, PickledEnv) else [factory] * n_envs
+        factories = _factories(env, (n_samplers or available_cpus()) * envs_per_sampler, backend)
         with _new_samplers(factories, envs_per_sampler, backend, preload, supervision) as samplers:
-            if are_copies:
+            if isinstance(env, gym.Env) and len(factories) > 1:
                 # For generators that an environment makes of the seed of its first reset.
                 samplers.seed()
             yield samplers
@@ -105,6 +104,17 @@ def _new_samplers(
     except BaseException:
         samplers.close()
         raise
+
+
+def _factories(env: gym.Env | str | Callable[[], gym.Env], n_envs: int, backend: str) -> Sequence[EnvFactory]:
+    if isinstance(env, gym.Env) and shares_objects(backend):
+        check_single(env)
+        return [InPlaceEnv(env), *(_copies(factory_from_env(env), n_envs)[1:] if n_envs > 1 else ())]
+    return _copies(_factory(env), n_envs)
+
+
+def _copies(factory: EnvFactory, n_envs: int) -> Sequence[EnvFactory]:
+    return factory.copies(n_envs) if isinstance(factory, PickledEnv) else [factory] * n_envs
 
 
 def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:
@@ -133,7 +143,7 @@ def _divided(
         yield venv
         return
     try:
-        factories = _factories_of(inside, wrappers)
+        factories = _factories_of(inside, wrappers, backend)
     except VectorizedEnvError:
         raise
     except TypeError as error:
@@ -161,14 +171,14 @@ def _divided(
             raise
 
 
-def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper]) -> list[EnvFactory]:
-    """How to rebuild the environments in samplers. Raises ``TypeError`` where that is impossible."""
+def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], backend: str) -> list[EnvFactory]:
+    """How to get the environments into samplers. Raises ``TypeError`` where that is impossible."""
     if type(inside) is not DummyVecEnv:
         raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
     obstacle = why_not_in_samplers(wrappers)
     if obstacle is not None:
         raise TypeError(obstacle)
-    return [factory_from_env(env) for env in inside.envs]
+    return [InPlaceEnv(env) if shares_objects(backend) else factory_from_env(env) for env in inside.envs]
 
 
 def _check_agreement(

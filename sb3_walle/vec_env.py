@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_walle.backends import BACKENDS, make_backend
+from sb3_walle.backends import BACKENDS, make_backend, shares_objects
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.collection.collector import Collector
@@ -22,6 +22,7 @@ from sb3_walle.samplers.requests import (
     EnvIsWrapped,
     EnvMethod,
     GetAttr,
+    GetEnvs,
     Register,
     Request,
     Reset,
@@ -120,6 +121,20 @@ class SamplerVecEnv(VecEnv):
             self.close()
             raise
         self.metadata = description.metadata
+
+    @property
+    def envs(self) -> list[gym.Env]:
+        """
+        The environments as objects, as in ``DummyVecEnv``, where samplers live in this process (``backend="inline"``).
+
+        :raises AttributeError: if they live in other processes
+        """
+        if not shares_objects(self.backend):
+            raise AttributeError(
+                f"The environments live in the samplers' processes (backend={self.backend!r}), so this one has no "
+                "objects to show. Use get_attr(), set_attr() and env_method(), or backend='inline'."
+            )
+        return [env for envs in self._ask(lambda _: GetEnvs()) for env in envs]
 
     def build_env(self) -> gym.Env:
         """:return: another environment like the first one, in this process; whoever asks for it closes it"""

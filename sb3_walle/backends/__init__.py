@@ -8,6 +8,14 @@ from sb3_walle.backends.protocol import Backend
 BACKENDS = ("process", "inline")
 
 
+def shares_objects(backend: str) -> bool:
+    """
+    :param backend: one of ``BACKENDS``
+    :return: whether samplers live in this process and hold the very objects that they are given, rather than copies
+    """
+    return backend == "inline"
+
+
 def make_backend(backend: str, n_samplers: int, preload: Iterable[str] = (), watches_steps: bool = False) -> Backend:
     """
     :param backend: one of ``BACKENDS``

@@ -292,6 +292,16 @@ class EnvIsWrapped(Request):
 
 
 @dataclass(frozen=True)
+class GetEnvs(Request):
+    """Hand out the environments themselves, to the process that the sampler lives in."""
+
+    summary: str = "handing out its environments"
+
+    def run(self, sampler: Sampler) -> list[gym.Env]:
+        return list(sampler.envs.envs)
+
+
+@dataclass(frozen=True)
 class CloseEnvs(Request):
     """Close the environments; the last request that a sampler gets."""
 
