@@ -8,6 +8,7 @@ TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
 SOAK_MINUTES ?= 5
 PYTEST_OPTIONS ?=
+SB3_SOURCE ?=
 # Tests of one file share what takes long to make. Many of them wait, so that there is work for more than two cores.
 PARALLEL_TESTS := --numprocesses 4 --dist loadfile
 
@@ -21,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 help: ## Show this list
 	@echo "usage: make TARGET [VARIABLE=value ...]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "variables (and their values now):"
 	@echo "  PYTHON=$(PYTHON)  ENV_ID=$(ENV_ID)  N_SAMPLERS=$(N_SAMPLERS)  TIMESTEPS=$(TIMESTEPS)  SOAK_MINUTES=$(SOAK_MINUTES)"
@@ -51,6 +52,15 @@ bench: $(INSTALLED) ## Measure AsyncPPO against SB3's PPO on this machine
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/python -m pytest $(PARALLEL_TESTS) $(PYTEST_OPTIONS)
+
+.PHONY: sb3-source
+sb3-source:
+	@test -f "$(SB3_SOURCE)/tests/test_save_load.py" || { echo "error: SB3_SOURCE='$(SB3_SOURCE)' holds no tests of SB3:\
+	 clone its repository, check out the release that constraints.txt names, and pass SB3_SOURCE=path of the clone" >&2; exit 1; }
+
+.PHONY: sb3-tests
+sb3-tests: sb3-source $(INSTALLED) ## Run SB3's own tests with these algorithms (SB3_SOURCE=path of a clone of SB3's repository)
+	PYTHONPATH=tests $(BIN)/python -m pytest -p sb3_suite.plugin --import-mode=append $(SB3_SOURCE)/tests $(PYTEST_OPTIONS)
 
 .PHONY: soak
 soak: $(INSTALLED) ## Kill samplers for some minutes while training, and count what is lost

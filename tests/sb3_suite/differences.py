@@ -1,7 +1,18 @@
-"""Which of SB3's tests expect something else than docs/features.md says."""
+"""Which of SB3's tests expect something that docs/features.md describes differently."""
 
-# Tests that look at the environments as objects of their own process: they run with backend="inline".
-LOOK_AT_ENV_OBJECTS = ()
+# They look at the environments as objects of their own process, and run with backend="inline".
+LOOK_AT_ENV_OBJECTS = (
+    "test_gae.py::test_gae_computation",
+    "test_sde.py::test_state_dependent_noise",
+)
 
-# Tests that have to fail, by the beginning of their names, and why. One that passes is an error.
-DIFFERENCES: dict[str, str] = {}
+_NAMES = "classes have names of their own (SB3's own tests, names)"
+_SET_ENV = "set_env() takes another number of environments, where SB3's is an AssertionError (the life of a model)"
+
+# Tests that have to fail, by the beginning of their names, and why.
+DIFFERENCES = {
+    "test_run.py::test_ppo_warnings": _NAMES,
+    "test_callbacks.py::test_eval_callback_logs_are_written_with_the_correct_timestep": _NAMES,
+    "test_tensorboard.py::test_tensorboard": _NAMES,
+    "test_save_load.py::test_set_env": _SET_ENV,
+}
