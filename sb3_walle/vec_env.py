@@ -6,14 +6,17 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.util import obs_space_info
 
 from sb3_walle.backends import BACKENDS, make_backend, shares_objects
 from sb3_walle.backends.client import SamplerClient
+from sb3_walle.backends.place import END_TIMEOUT
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.collection.collector import Collector
-from sb3_walle.samplers.errors import SamplerError
+from sb3_walle.samplers.errors import SamplerError, UnsupportedSpaceError
 from sb3_walle.samplers.factories import EnvFactory, RegistryWatch, packed, pickle_main_module_by_value
 from sb3_walle.samplers.monitor import continuing_files
 from sb3_walle.samplers.refusals import RefusedEnvError, SharedEnvError
@@ -23,6 +26,7 @@ from sb3_walle.samplers.requests import (
     EnvMethod,
     GetAttr,
     GetEnvs,
+    HasAttr,
     Register,
     Request,
     Reset,
@@ -51,7 +55,9 @@ class SamplerVecEnv(VecEnv):
     is an error, because the episode cannot be gone on with; after it, ``reset()`` begins new ones.
 
     The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with
-    the interpreter, whichever comes first.
+    the interpreter, whichever comes first. Samplers then finish their present step and close their environments,
+    however long that takes: a warning tells after five seconds, and Ctrl-C or ``close_timeout`` ends it. After SIGTERM
+    in ``learn()`` they have five seconds.
 
     :param env_fns: one function for each environment that builds it
     :param envs_per_sampler: environments of each sampler, which steps them one after the other
@@ -66,11 +72,15 @@ class SamplerVecEnv(VecEnv):
         all the same; by default 10, or one for each sampler if there are more
     :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
         is killed and counts as dead; by default any time
+    :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
+        environments when they end, before they are killed; by default any time, as in SB3
     :param start_method: ignored, with a warning; for programs that used ``SubprocVecEnv`` before
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, two of them return the same environment, or
         the backend is unknown
     :raises TypeError: if one of ``env_fns`` cannot be pickled, or builds a vectorised environment
     :raises SamplerError: if an environment cannot be built
+    :raises NotImplementedError: for an observation space that SB3 does not support; as in SB3, for some of them
+        :class:`AssertionError` or :class:`TypeError`
     :raises OSError: if this process may not open as many file descriptors as the samplers take
     """
 
@@ -84,6 +94,7 @@ class SamplerVecEnv(VecEnv):
         on_failure: str = "restart",
         max_restarts: int | None = None,
         step_timeout: float | None = None,
+        close_timeout: float | None = None,
         start_method: str | None = None,
     ) -> None:
         _check(env_fns, envs_per_sampler, backend, vec_wrapper)
@@ -91,7 +102,7 @@ class SamplerVecEnv(VecEnv):
             warn_user(
                 f"SamplerVecEnv ignores start_method={start_method!r}: samplers have a way of their own to start."
             )
-        supervision = Supervision(on_failure, max_restarts, step_timeout)
+        supervision = Supervision(on_failure, max_restarts, step_timeout, close_timeout)
         pickle_main_module_by_value()
         self.backend = backend
         self._first_env_fn = env_fns[0]
@@ -110,15 +121,13 @@ class SamplerVecEnv(VecEnv):
             travelling = packed(env_fns)
             env_fns, modules = travelling.factories, {*travelling.modules, *preload}
         self._registry = RegistryWatch()
-        watches_steps = step_timeout is not None
-        self.samplers = SamplerClient(
-            make_backend(backend, self.n_samplers, sorted(modules), watches_steps), supervision
-        )
+        self.samplers = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules), supervision), supervision)
         try:
             description = self._build(env_fns)
             super().__init__(len(env_fns), description.observation_space, description.action_space)
         except BaseException:
-            self.close()
+            # Others may still be building environments, and have nothing to save.
+            self.samplers.close(END_TIMEOUT)
             raise
         self.metadata = description.metadata
 
@@ -188,8 +197,16 @@ class SamplerVecEnv(VecEnv):
         :param indices: which environments, by default all
         :return: its value in each of them
         :raises AttributeError: if they do not have it
+        :raises SamplerError: if it cannot be pickled
         """
         return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
+
+    def has_attr(self, attr_name: str) -> bool:
+        """
+        :param attr_name: name of the attribute
+        :return: whether all environments have it, or a wrapper around them
+        """
+        return all(self._ask_some(lambda envs: HasAttr(attr_name, envs), None))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
@@ -245,19 +262,20 @@ class SamplerVecEnv(VecEnv):
     def _build(self, env_fns: Sequence[EnvFactory]) -> EnvDescription:
         size = self.envs_per_sampler
         registrations = self._registry.news()
-        try:
-            descriptions: dict[int, EnvDescription] = self.samplers.call(
-                {
-                    sampler: BuildEnvs(
-                        env_fns[sampler * size : (sampler + 1) * size],
-                        self._layers,
-                        show_warnings=sampler == 0,
-                        registrations=registrations,
-                    )
-                    for sampler in range(self.n_samplers)
-                }
+        requests = {
+            sampler: BuildEnvs(
+                env_fns[sampler * size : (sampler + 1) * size],
+                self._layers,
+                show_warnings=sampler == 0,
+                registrations=registrations,
             )
+            for sampler in range(self.n_samplers)
+        }
+        try:
+            descriptions: dict[int, EnvDescription] = self.samplers.call(requests)
         except SamplerError as error:
+            if isinstance(error.__cause__, UnsupportedSpaceError):
+                raise refusal(error.__cause__.space) from None
             if isinstance(error.__cause__, RefusedEnvError):
                 raise error.__cause__ from None
             raise
@@ -315,6 +333,20 @@ class SamplerVecEnv(VecEnv):
             raise
         values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}
         return [next(values[index // self.envs_per_sampler]) for index in chosen]
+
+
+def refusal(space: spaces.Space) -> Exception:
+    """
+    :param space: an observation space that samplers cannot store observations of
+    :return: what SB3 raises for it, in SB3's words where it has any
+    """
+    try:
+        obs_space_info(space)
+    except (AssertionError, NotImplementedError) as error:
+        return error
+    text = str(UnsupportedSpaceError(space))
+    # SB3 does not check for spaces without a shape, and stumbles over them.
+    return NotImplementedError(text) if isinstance(space, spaces.Tuple) else TypeError(text)
 
 
 def stack(observations: Sequence[Observations]) -> Observations:

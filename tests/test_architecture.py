@@ -20,6 +20,7 @@ ROOT = Path(sb3_walle.__file__).parent
 ROOMS = (
     "errors",
     "user_warning",
+    "termination",
     "transport",
     "samplers",
     "backends",
@@ -28,7 +29,6 @@ ROOMS = (
     "vec_env",
     "wrappers",
     "env_sources",
-    "termination",
     "saving",
     "callbacks",
     "learners",

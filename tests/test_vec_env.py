@@ -11,7 +11,7 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from toy_envs import DictEnv, FailingEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
@@ -126,12 +126,44 @@ class Locked(StampedEnv):
         super().__init__()
         self.lock = threading.Lock()
 
+    def get_lock(self) -> Any:
+        return self.lock
 
-def test_what_cannot_be_pickled_is_an_error_and_not_the_end() -> None:
+    @property
+    def broken(self) -> Any:
+        raise AttributeError("there is none today")
+
+
+def test_what_cannot_be_pickled_is_an_error_in_a_sentence_and_not_the_end() -> None:
     with SamplerVecEnv([Locked]) as env:
-        with pytest.raises(SamplerError, match="sending its answer"):
+        with pytest.raises(SamplerError, match="while sending its answer") as caught:
             env.get_attr("lock")
+        assert isinstance(caught.value.__cause__, TypeError)
+        assert str(caught.value.__cause__).startswith(
+            "The attribute 'lock' is of <class '_thread.lock'> and cannot be pickled, which it must be to leave the "
+            "sampler's process: cannot pickle '_thread.lock' object. Let a method of the environment return the parts"
+        )
+        with pytest.raises(SamplerError, match=r"What the method 'get_lock' returned is of <class '_thread.lock'>"):
+            env.env_method("get_lock")
         assert env.get_attr("identity") == [0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whether_there_is_an_attribute_is_asked_and_nothing_is_fetched(backend: str) -> None:
+    def build() -> gym.Env:
+        env = gym.wrappers.TimeLimit(Locked(), 100)
+        env.of_wrapper = 3  # type: ignore[attr-defined]
+        return env
+
+    oracle = make_vec_env(build, 2)
+    with SamplerVecEnv([build, build], backend=backend) as ours:
+        for env in (oracle, ours):
+            env.set_attr("of_one", 1, indices=[1])
+        names = ("lock", "identity", "of_wrapper", "of_one", "step", "spec", "missing", "broken", "_max_episode_steps")
+        expected = {name: oracle.has_attr(name) for name in names}
+        assert {name: ours.has_attr(name) for name in names} == expected
+        assert {VecNormalize(ours).has_attr(name) for name in ("lock", "identity")} == {True}
+    assert {name for name, has in expected.items() if not has} == {"of_one", "missing", "broken"}
 
 
 @pytest.mark.parametrize(

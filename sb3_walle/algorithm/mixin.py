@@ -70,6 +70,8 @@ class AsyncMixin(Persistence):
         ``learn()`` all the same; by default 10, or one for each sampler if there are more
     :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
         is killed and counts as dead; by default any time
+    :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
+        environments when they end, before they are killed; by default any time, as in SB3
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose loss or gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
@@ -101,6 +103,7 @@ class AsyncMixin(Persistence):
         on_failure: str | None = None,
         max_restarts: int | None = None,
         step_timeout: float | None = None,
+        close_timeout: float | None = None,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -109,7 +112,7 @@ class AsyncMixin(Persistence):
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
         self.check_nan = check_nan
         self._check_choices()
-        supervision = supervision_of(on_failure, max_restarts, step_timeout)
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout)
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
         self._collector: Collector | None = None

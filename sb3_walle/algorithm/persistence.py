@@ -29,6 +29,7 @@ class Persistence(Environments):
         on_failure: str | None = None,
         max_restarts: int | None = None,
         step_timeout: float | None = None,
+        close_timeout: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """
@@ -43,6 +44,7 @@ class Persistence(Environments):
         :param on_failure: as for the constructor
         :param max_restarts: as for the constructor
         :param step_timeout: as for the constructor
+        :param close_timeout: as for the constructor
         :param kwargs: SB3's other arguments; whatever is left replaces what was saved, e.g. ``mode="sync"``
         :return: the model
         """
@@ -56,7 +58,7 @@ class Persistence(Environments):
             )
         if "actor" in kwargs:
             kwargs["sampler_actor"] = kwargs.pop("actor")
-        supervision = supervision_of(on_failure, max_restarts, step_timeout)
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout)
         with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
             with warnings.catch_warnings():
                 # SB3 constructs the model first, and so asks again for what was just found impossible.

@@ -11,9 +11,9 @@ from sb3_walle.backends.loss import Loss
 from sb3_walle.backends.patience import Patience
 from sb3_walle.backends.place import Place
 from sb3_walle.backends.protocol import UNREADABLE, Backend, Death, Delivery
-from sb3_walle.backends.supervision import Restarts, Supervision
+from sb3_walle.backends.supervision import Restarts, Supervision, hung
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.requests import Collect, Reply, Request
+from sb3_walle.samplers.requests import Collect, Reply, Request, Step
 from sb3_walle.samplers.sampler import ChunkReport, Ticket
 
 # A sampler that hangs is noticed within this part of the time that a step may take.
@@ -83,6 +83,8 @@ class SamplerClient:
             if number in waiting:
                 sampler = waiting.pop(number)
                 values[sampler] = _value(sampler, reply)
+                if isinstance(requests[sampler], Step):
+                    self._restarts.has_worked(sampler)
         return {sampler: values[sampler] for sampler in requests}
 
     def collect(self, sampler: int, ticket: Ticket) -> None:
@@ -122,10 +124,15 @@ class SamplerClient:
         """Have no more interest in the chunks that were asked for until now."""
         self._collecting.clear()
         self._reports.clear()
+        self._restarts.begin_anew()
 
-    def close(self) -> None:
-        """End all samplers."""
-        self._backend.close()
+    def close(self, timeout: float | None = None) -> None:
+        """
+        End all samplers when they have closed their environments.
+
+        :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
+        """
+        self._backend.close(timeout)
 
     def _receive(self, timeout: float | None) -> tuple[int, Reply | Loss | None]:
         """
@@ -181,7 +188,7 @@ class SamplerClient:
         for place in self._places:
             place.keep_up(now)
             if timeout is not None and self._backend.seconds_at_step(place.sampler) > timeout:
-                place.kill(f"hung: a step or a reset of its environment took longer than step_timeout={timeout:g} s")
+                place.kill(hung(timeout))
 
     def _pause(self, deadline: float) -> float:
         """For how long to wait for samplers until looking after them again."""

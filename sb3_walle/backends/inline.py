@@ -80,8 +80,12 @@ class InlineBackend:
         """
         self._samplers[sampler] = Sampler(sampler)
 
-    def close(self) -> None:
-        """Close the environments."""
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Close the environments.
+
+        :param timeout: not used: they are closed in this process
+        """
         if not self._closed:
             self._closed = True
             self._requests.clear()

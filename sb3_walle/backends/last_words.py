@@ -6,9 +6,9 @@ from pathlib import Path
 from sb3_walle.samplers import requests
 
 HEADING = "Most recent call first:"
-_FRAME = "  File "
+FRAME = "  File "
 # From here on outwards, every sampler is in the same place.
-_OUTERMOST = f'{_FRAME}"{Path(requests.__file__)}"'
+_OUTERMOST = f'{FRAME}"{Path(requests.__file__)}"'
 
 
 def readable(dump: str) -> str:
@@ -16,7 +16,7 @@ def readable(dump: str) -> str:
     :param dump: what ``faulthandler`` wrote, or anything else
     :return: the lines of it that tell where the environment was; anything else as it is
     """
-    frames = [line for line in dump.splitlines() if line.startswith(_FRAME)]
+    frames = [line for line in dump.splitlines() if line.startswith(FRAME)]
     inner = list(takewhile(lambda line: not line.startswith(_OUTERMOST), frames))
     if not dump.startswith("Fatal Python error") or not inner:
         return dump

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from sb3_walle.backends.last_words import HEADING
-from sb3_walle.samplers.errors import Failure, SamplerError
+from sb3_walle.backends.last_words import FRAME, HEADING
+from sb3_walle.samplers.errors import Failure, SamplerError, shortened
 
 
 @dataclass(frozen=True)
@@ -15,17 +15,23 @@ class Loss:
     :param what: what happened, as in "failed while collecting experience"
     :param traceback: where, if that is known; otherwise empty
     :param failure: the exception that it died of, if it was one
+    :param hung: whether it was killed because a step took too long, which may pass
     """
 
     sampler: int
     what: str
     traceback: str = ""
     failure: Failure | None = None
+    hung: bool = False
 
     def __str__(self) -> str:
         return f"Sampler {self.sampler} {self.what}"
 
     def with_traceback(self) -> str:
+        """:return: what happened, and where; cut in the middle if that is long"""
+        return shortened(self.full_text())
+
+    def full_text(self) -> str:
         """:return: what happened, and where"""
         return f"{self}. Its traceback:\n\n{self.traceback.rstrip()}\n" if self.traceback else f"{self}."
 
@@ -37,14 +43,37 @@ class Loss:
         """
         if other is None or not self._frames() or self._frames() != other._frames():
             return self.with_traceback()
-        return f"{self}, in the same place as the one before: {self._message()}"
+        return f"{self}, in the same place as the one before: {shortened(self._message())}"
 
     def to_error(self) -> SamplerError:
         """:return: the error to raise in the learner"""
-        error = SamplerError(self.with_traceback())
+        return self.explained_by(self.with_traceback(), self.full_text())
+
+    def explained_by(self, message: str, full_message: str) -> SamplerError:
+        """
+        :param message: what there is to say
+        :param full_message: the same with nothing cut
+        :return: the error to raise in the learner, with the exception that the sampler died of as its cause
+        """
+        error = SamplerError(message, full_message)
         if self.failure is not None:
             error.__cause__ = self.failure.original()
         return error
+
+    def repeats(self, other: "Loss") -> bool:
+        """
+        :param other: a loss
+        :return: whether the sampler died at the same place of the same exception or signal
+        """
+        if self.hung or self._kind() != other._kind():
+            return False
+        return self._places() == other._places() != []
+
+    def _kind(self) -> str:
+        return self.what if self.failure is None else self.failure.kind
+
+    def _places(self) -> list[str]:
+        return [line for line in self.traceback.splitlines() if line.startswith(FRAME)]
 
     def _frames(self) -> list[str]:
         lines = self.traceback.strip().splitlines()

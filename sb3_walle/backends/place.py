@@ -122,7 +122,9 @@ class Place:
         self._preparing.clear()
         if failure is not None:
             return Loss(self.sampler, f"failed while {failure.summary}", failure.traceback, failure)
-        return Loss(self.sampler, reason or f"{death.how} while {activity}", death.traceback)
+        if reason is not None:
+            return Loss(self.sampler, reason, death.traceback, hung=True)
+        return Loss(self.sampler, f"{death.how} while {activity}", death.traceback)
 
     def take_lost(self) -> list[int]:
         """

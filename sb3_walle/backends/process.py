@@ -1,31 +1,31 @@
 """Samplers in processes of their own on this machine, over shared memory."""
 
 import contextlib
+import math
 import os
 import selectors
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.closing import Closing
 from sb3_walle.backends.limits import check_descriptors
-from sb3_walle.backends.notices import warn
 from sb3_walle.backends.protocol import UNREADABLE, Death, Delivery, Event
 from sb3_walle.backends.server_handle import ServerHandle
+from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
-from sb3_walle.samplers.requests import CloseEnvs, Request
+from sb3_walle.samplers.requests import Request
+from sb3_walle.termination import is_terminating
 from sb3_walle.transport.pulse import PulseBoard
 
-# Time to close environments before samplers are killed.
-CLOSE_TIMEOUT = 2.0
+# Time to close environments after SIGTERM: the scheduler that sends it kills the process soon.
+TERMINATION_TIMEOUT = 5.0
 # Time for a sampler to be gone after the process that it was forked from.
 DEATH_TIMEOUT = 1.0
 
 # Stands for the fork server where others stand for the number of a sampler.
 _SERVER = -1
-# Number of a request whose reply nobody waits for.
-_NOBODY = -1
 
 
 class ProcessBackend:
@@ -37,7 +37,7 @@ class ProcessBackend:
 
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
-    :param watches_steps: whether to keep track of how long environments take for a step
+    :param supervision: longest times of steps and of closing
     :raises OSError: if this process may not open as many file descriptors as that takes
     """
 
@@ -45,10 +45,10 @@ class ProcessBackend:
         self,
         n_samplers: int,
         preload: Iterable[str] = (),
-        watches_steps: bool = False,
+        supervision: Supervision | None = None,
     ) -> None:
         self.n_samplers = self.n_processes = n_samplers
-        self._pool = _Pool(n_samplers, tuple(preload), watches_steps)
+        self._pool = _Pool(n_samplers, tuple(preload), supervision or Supervision())
         # Also runs when this object is garbage, and at the end of the interpreter.
         self._finalizer = weakref.finalize(self, self._pool.close)
 
@@ -89,20 +89,25 @@ class ProcessBackend:
         """
         self._pool.start(sampler)
 
-    def close(self) -> None:
-        """End all samplers. Their environments get a moment to close; then the processes are killed."""
-        self._finalizer()
+    def close(self, timeout: float | None = None) -> None:
+        """
+        End all samplers when they have closed their environments.
+
+        :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
+        """
+        self._pool.close(timeout)
+        self._finalizer.detach()
 
 
 class _Pool:
     """The processes and the channels to them. Separate from the backend so that a finalizer can hold on to it."""
 
-    def __init__(self, n_samplers: int, preload: tuple[str, ...], watches_steps: bool) -> None:
+    def __init__(self, n_samplers: int, preload: tuple[str, ...], supervision: Supervision) -> None:
         check_descriptors(n_samplers)
-        self._n_samplers, self._preload = n_samplers, preload
+        self._n_samplers, self._preload, self._supervision = n_samplers, preload, supervision
         self._owner = os.getpid()
         self._closed = False
-        self._pulses = PulseBoard(n_samplers) if watches_steps else None
+        self._pulses = None if supervision.step_timeout is None else PulseBoard(n_samplers)
         self._channels: dict[int, Channel] = {}
         self._events: deque[Event] = deque()
         self._selector = selectors.DefaultSelector()
@@ -163,7 +168,7 @@ class _Pool:
         with contextlib.suppress(ChannelClosedError):
             self._server.kill(sampler)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         if self._closed:
             return
         self._closed = True
@@ -171,7 +176,7 @@ class _Pool:
         is_owner = os.getpid() == self._owner
         try:
             if is_owner:
-                self._close_samplers()
+                self._close_samplers(self._supervision.close_timeout if timeout is None else timeout)
         finally:
             self.close_descriptors()
             if is_owner:
@@ -260,30 +265,10 @@ class _Pool:
         if os.getpid() != self._owner:
             raise SamplerError("The samplers belong to the process that this one was forked from")
 
-    def _close_samplers(self) -> None:
-        """Let the samplers close their environments, for as long as one is ready to wait for that."""
-        waiting = set()
-        for sampler, channel in self._channels.items():
-            # A sampler that is dead or does not listen is left to the fork server.
-            with contextlib.suppress(ChannelClosedError, BlockingIOError):
-                channel.send((_NOBODY, CloseEnvs()))
-                waiting.add(sampler)
-        deadline = time.monotonic() + CLOSE_TIMEOUT
-        failures: list[SamplerError] = []
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            for key, _ in self._selector.select(left):
-                try:
-                    if key.data == _SERVER:
-                        self._server.take_in_news()
-                    else:
-                        number, reply = key.fileobj.receive()  # type: ignore[union-attr]
-                        if number == _NOBODY and isinstance(reply, Failure):
-                            failures.append(reply.to_error(key.data))
-                except ChannelClosedError:
-                    self._selector.unregister(key.fileobj)
-                    waiting.discard(key.data)
-        if failures:
-            warn(str(failures[0]))
+    def _close_samplers(self, timeout: float | None) -> None:
+        timeout = min(math.inf if timeout is None else timeout, TERMINATION_TIMEOUT if is_terminating() else math.inf)
+        step_timeout = self._supervision.step_timeout
+        Closing(self._channels, self._server, self._selector, self.seconds_at_step, step_timeout).wait(timeout)
 
 
 _pools: "weakref.WeakSet[_Pool]" = weakref.WeakSet()

@@ -94,5 +94,10 @@ class Backend(Protocol):
         :param sampler: number of the sampler
         """
 
-    def close(self) -> None:
-        """End all samplers, and leave nothing behind. May be called more than once."""
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Have all samplers finish their present step, close their environments and end; leave nothing behind. May be
+        called more than once.
+
+        :param timeout: longest wait in seconds before samplers are killed, ``None`` for as long as the user has chosen
+        """

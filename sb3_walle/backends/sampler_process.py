@@ -12,7 +12,7 @@ import numpy as np
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.protocol import UNREADABLE
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.requests import CloseEnvs, Configure, Reply, Reset, answer
+from sb3_walle.samplers.requests import CloseEnvs, Configure, Reply, Request, Reset, Result, answer
 from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.transport.pulse import Pulse
 
@@ -61,18 +61,20 @@ def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None) -> 
     reply = answer(sampler, request)
     if pulse is not None:
         pulse.rest()
-    _reply(channel, number, reply)
+    _reply(channel, number, reply, request)
     is_broken = isinstance(reply, Failure) and request.failure_ends_sampler
     return not (is_broken or isinstance(request, CloseEnvs))
 
 
-def _reply(channel: Channel, number: int, reply: Reply) -> None:
+def _reply(channel: Channel, number: int, reply: Reply, request: Request | None = None) -> None:
     try:
         channel.send((number, reply))
     except ChannelClosedError:
         raise
     except Exception as error:
         # The value of the reply does not pickle: an attribute that is a lock, say.
+        if request is not None and isinstance(reply, Result):
+            error = request.why_not_sent(reply.value, error)
         channel.send((number, Failure.of(error, "sending its answer")))
 
 

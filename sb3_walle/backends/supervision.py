@@ -31,6 +31,8 @@ class Supervision:
         all the same; by default 10, or one for each sampler if there are more
     :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
         is killed; ``None`` for any time
+    :param close_timeout: longest time in seconds that all samplers together may take to finish a step and close their
+        environments, before those that have not are killed; ``None`` for any time
     :raises ValueError: if there is no such choice, or a number is out of range
     :raises TypeError: if something is no number
     """
@@ -38,12 +40,16 @@ class Supervision:
     on_failure: str = "restart"
     max_restarts: int | None = None
     step_timeout: float | None = None
+    close_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.on_failure not in ON_FAILURE:
             raise ValueError(f"on_failure must be one of {ON_FAILURE}, got {self.on_failure!r}")
         _check_number("max_restarts", self.max_restarts, Integral, "an integer of at least 0", lambda value: value >= 0)
         _check_number("step_timeout", self.step_timeout, Real, "a number of seconds above 0", lambda value: value > 0)
+        _check_number(
+            "close_timeout", self.close_timeout, Real, "a number of seconds of at least 0", lambda value: value >= 0
+        )
 
 
 class Restarts:
@@ -63,6 +69,8 @@ class Restarts:
         self._recent: deque[tuple[float, Loss]] = deque()
         self._in_a_row = [0] * n_samplers
         self._last: Loss | None = None
+        # Deaths since training began, until a sampler has finished something; ``None`` from then on.
+        self._fruitless: list[Loss] | None = []
         #: restarts so far
         self.n_restarts = 0
 
@@ -81,6 +89,10 @@ class Restarts:
             raise loss.to_error()
         if len(self._recent) >= self._limit:
             raise self._too_many(loss)
+        if self._fruitless is not None:
+            if any(loss.repeats(other) for other in self._fruitless):
+                raise self._repeated(loss)
+            self._fruitless.append(loss)
         self._recent.append((now, loss))
         self.n_restarts += 1
         warn(f"{loss.after(self._last)}\nRestart {len(self._recent)} of at most {self._limit} {WITHIN}.")
@@ -94,32 +106,58 @@ class Restarts:
         """
         Note that the last restart of a sampler has helped.
 
-        :param sampler: a sampler that has finished a chunk
+        :param sampler: a sampler that has finished a chunk, or a step in lockstep
         """
         self._in_a_row[sampler] = 0
+        self._fruitless = None
+
+    def begin_anew(self) -> None:
+        """
+        Note that samplers begin something new. Until one of them has finished a part of it, what they die of twice at
+        the same place is a bug, which further restarts would only repeat.
+        """
+        self._fruitless = []
 
     def _too_many(self, last: Loss) -> SamplerError:
         if not self._recent:
             return last.to_error()
         first = self._recent[0][1]
-        error = SamplerError(
-            f"Samplers died more often than max_restarts={self._limit} times {WITHIN}. "
-            f"The first death: {first.with_traceback()}\nThe last death: {last.after(first)}"
+        reason = f"Samplers died more often than max_restarts={self._limit} times {WITHIN}. The first death: "
+        return last.explained_by(
+            f"{reason}{first.with_traceback()}\nThe last death: {last.after(first)}",
+            f"{reason}{first.full_text()}\nThe last death: {last.full_text()}",
         )
-        error.__cause__ = last.to_error().__cause__
-        return error
+
+    @staticmethod
+    def _repeated(last: Loss) -> SamplerError:
+        reason = (
+            "A sampler died before at the same place, and none has finished anything since training began: another "
+            "restart would not help."
+        )
+        return last.explained_by(f"{last.with_traceback()}\n{reason}", f"{last.full_text()}\n{reason}")
 
 
-def supervision_of(on_failure: str | None, max_restarts: int | None, step_timeout: float | None) -> Supervision | None:
+def supervision_of(
+    on_failure: str | None, max_restarts: int | None, step_timeout: float | None, close_timeout: float | None
+) -> Supervision | None:
     """
     :param on_failure: as for :class:`Supervision`, ``None`` if it is not given
     :param max_restarts: likewise
     :param step_timeout: likewise
+    :param close_timeout: likewise
     :return: these choices, with the default where one is not given; ``None`` if none is
     """
-    if on_failure is max_restarts is step_timeout is None:
+    if on_failure is max_restarts is step_timeout is close_timeout is None:
         return None
-    return Supervision(ON_FAILURE[0] if on_failure is None else on_failure, max_restarts, step_timeout)
+    return Supervision(ON_FAILURE[0] if on_failure is None else on_failure, max_restarts, step_timeout, close_timeout)
+
+
+def hung(step_timeout: float) -> str:
+    """
+    :param step_timeout: longest time of a step, in seconds
+    :return: what became of a sampler whose step took longer, as in "Sampler 3 hung"
+    """
+    return f"hung: a step or a reset of its environment took longer than step_timeout={step_timeout:g} s"
 
 
 def _check_number(name: str, value: object, kind: type, allowed: str, is_in_range: Callable[[Any], bool]) -> None:

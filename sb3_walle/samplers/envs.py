@@ -9,10 +9,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.samplers.errors import ObservationError, UnsupportedSpaceError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.samplers.layers import OnInfo, copy_observations, store
 from sb3_walle.samplers.monitor import is_wrapped, monitor_files, monitored
+from sb3_walle.samplers.observation_check import MISFITS, as_stored, wrong_observation
 from sb3_walle.samplers.refusals import SharedEnvError
 from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.transport.chunk import Observations
@@ -27,11 +29,13 @@ class SamplerEnvs:
 
     :param factories: builds one environment each
     :param pulse: told whenever an environment begins a step or a reset; ``None`` if nobody wants to know
+    :param first_env: number of the first environment among those of all samplers
     :raises TypeError: if a factory returns something else than a Gymnasium environment, or a vectorised one
     :raises ValueError: if two factories return the same environment, or their spaces differ
+    :raises UnsupportedSpaceError: if observations are no arrays
     """
 
-    def __init__(self, factories: Sequence[EnvFactory], pulse: Pulse | None = None) -> None:
+    def __init__(self, factories: Sequence[EnvFactory], pulse: Pulse | None = None, first_env: int = 0) -> None:
         self.envs = [monitored(_built(factory)) for factory in factories]
         if len({id(env.unwrapped) for env in self.envs}) != len(self.envs):
             raise SharedEnvError
@@ -51,6 +55,7 @@ class SamplerEnvs:
         self.identities = [(os.getpid(), id(env.unwrapped)) for env in self.envs]
         #: names of the monitor files that each environment writes
         self.monitor_files = [monitor_files(env) for env in self.envs]
+        self._first_env = first_env
         self._step_functions = [_with_pulse(env.step, pulse) for env in self.envs]
         self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
@@ -64,11 +69,12 @@ class SamplerEnvs:
 
         :param seeds: one seed for each environment, ``None`` to let its random stream go on
         :param options: Gymnasium's reset options for each environment
+        :raises ObservationError: if an environment returns what does not fit its observation space
         """
         for index, reset in enumerate(self._reset_functions):
             keywords = {"options": options[index]} if options[index] else {}
             observation, self.reset_infos[index] = reset(seed=seeds[index], **keywords)
-            store(self.observations, index, observation)
+            self._store_first(self.observations, index, observation)
 
     def step(
         self,
@@ -88,19 +94,29 @@ class SamplerEnvs:
         :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
             the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
             keeps any of it must copy it: environments may use their observations and infos again
+        :raises ObservationError: if an environment returns what does not fit its observation space
         """
         for index, step in enumerate(self._step_functions):
             observation, rewards[index], terminated, truncated, info = step(actions[index])
-            done = terminated or truncated
-            dones[index] = done
-            info[TRUNCATED] = truncated and not terminated
-            if done:
-                info[TERMINAL_OBSERVATION] = observation
+            is_end = terminated or truncated
+            # Also the last observation of an episode, so that one that does not fit fails here and not in the learner.
+            try:
+                store(observations, index, observation)
+            except MISFITS as error:
+                which = "the last observation of an episode" if is_end else "an observation"
+                raise self._wrong(observation, which, index) from error
+            if is_end:
+                # Environments may say it with an integer, a NumPy boolean or an array of one.
+                dones[index] = True
+                info[TRUNCATED] = not terminated
+                info[TERMINAL_OBSERVATION] = as_stored(observation, observations, index)
                 on_info(index, info, True)
                 observation, self.reset_infos[index] = self._reset_functions[index]()
+                self._store_first(observations, index, observation)
             else:
+                dones[index] = False
+                info[TRUNCATED] = False
                 on_info(index, info, False)
-            store(observations, index, observation)
 
     def keep(self, observations: Observations) -> None:
         """
@@ -122,6 +138,14 @@ class SamplerEnvs:
         :return: its value in each of them
         """
         return [self.envs[index].get_wrapper_attr(name) for index in indices]
+
+    def has_attr(self, name: str, indices: Sequence[int]) -> list[bool]:
+        """
+        :param name: name of an attribute, of an environment or of any wrapper around it
+        :param indices: which environments
+        :return: whether each of them has it
+        """
+        return [_has_attr(self.envs[index], name) for index in indices]
 
     def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> None:
         """
@@ -152,6 +176,16 @@ class SamplerEnvs:
         """
         return [is_wrapped(self.envs[index], wrapper_class) for index in indices]
 
+    def _store_first(self, observations: Observations, index: int, observation: Any) -> None:
+        """Store what a reset has returned."""
+        try:
+            store(observations, index, observation)
+        except MISFITS as error:
+            raise self._wrong(observation, "the first observation of an episode", index) from error
+
+    def _wrong(self, observation: Any, which: str, index: int) -> ObservationError:
+        return wrong_observation(observation, which, self._first_env + index, self.observation_space)
+
     def _empty_observations(self) -> Observations:
         if isinstance(self.observation_space, spaces.Dict):
             return {key: self._empty(space) for key, space in self.observation_space.spaces.items()}
@@ -159,7 +193,7 @@ class SamplerEnvs:
 
     def _empty(self, space: spaces.Space) -> np.ndarray:
         if space.shape is None:
-            raise NotImplementedError(f"{space} observation space is not supported")
+            raise UnsupportedSpaceError(self.observation_space)
         return np.zeros((self.n_envs, *space.shape), dtype=space.dtype)
 
 
@@ -173,6 +207,15 @@ def _with_pulse(function: Callable[..., Any], pulse: Pulse | None) -> Callable[.
         return function(*args, **kwargs)
 
     return call
+
+
+def _has_attr(env: gym.Env, name: str) -> bool:
+    # As SB3 asks. Gymnasium's has_wrapper_attr() takes a property that raises AttributeError for one that is there.
+    try:
+        env.get_wrapper_attr(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def _built(factory: EnvFactory) -> gym.Env:

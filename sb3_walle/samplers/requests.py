@@ -56,6 +56,14 @@ class Request(ABC):
         :return: the value of the reply
         """
 
+    def why_not_sent(self, value: Any, error: Exception) -> Exception:
+        """
+        :param value: the value of the reply
+        :param error: why it could not be pickled
+        :return: the exception that tells the user
+        """
+        return error
+
 
 def answer(sampler: Sampler, request: Request) -> Reply:
     """
@@ -251,6 +259,21 @@ class GetAttr(Request):
     def run(self, sampler: Sampler) -> list[Any]:
         return sampler.envs.get_attr(self.name, self.indices)
 
+    def why_not_sent(self, value: list[Any], error: Exception) -> Exception:
+        return _not_picklable(f"The attribute {self.name!r}", value, error)
+
+
+@dataclass(frozen=True)
+class HasAttr(Request):
+    """Ask whether there is an attribute, see :meth:`SamplerEnvs.has_attr`."""
+
+    name: str
+    indices: Sequence[int]
+    summary: str = "looking for an attribute of its environments"
+
+    def run(self, sampler: Sampler) -> list[bool]:
+        return sampler.envs.has_attr(self.name, self.indices)
+
 
 @dataclass(frozen=True)
 class SetAttr(Request):
@@ -277,6 +300,9 @@ class EnvMethod(Request):
 
     def run(self, sampler: Sampler) -> list[Any]:
         return sampler.envs.env_method(self.name, self.args, self.kwargs, self.indices)
+
+    def why_not_sent(self, value: list[Any], error: Exception) -> Exception:
+        return _not_picklable(f"What the method {self.name!r} returned", value, error)
 
 
 @dataclass(frozen=True)
@@ -309,6 +335,14 @@ class CloseEnvs(Request):
 
     def run(self, sampler: Sampler) -> None:
         sampler.close()
+
+
+def _not_picklable(what: str, values: list[Any], error: Exception) -> TypeError:
+    return TypeError(
+        f"{what} is of {type(values[0])} and cannot be pickled, which it must be to leave the sampler's process: "
+        f"{error}. Let a method of the environment return the parts that you need and call it with env_method(); "
+        'has_attr() tells whether there is such an attribute; with backend="inline" nothing is pickled.'
+    )
 
 
 @contextlib.contextmanager

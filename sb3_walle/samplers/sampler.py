@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from sb3_walle.samplers.actors.protocol import Actor, ActorSpec
 from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
@@ -128,7 +129,7 @@ class Sampler:
         :param layers: what belongs around them, from the inside to the outside
         :return: what the learner has to know of them
         """
-        self._stack = EnvStack(SamplerEnvs(factories, self._pulse), layers)
+        self._stack = EnvStack(SamplerEnvs(factories, self._pulse, self.index * len(factories)), layers)
         return self._stack.describe()
 
     def configure(self, settings: CollectionSettings) -> None:
@@ -228,12 +229,16 @@ class _ChunkFiller:
                 actor.bootstrap(info[TERMINAL_OBSERVATION], step, env)
             note(step, env, info, done)
 
-        while step < ticket.n_steps and ticket.run == policy.run:
-            if is_due is not None and step > 0 and is_due():
-                break
-            actions = to_env_actions(actor.act(observations[step], step))
-            envs.step(actions, observations[step + 1], rewards[step], episode_starts[step + 1], on_info)
-            step += 1
+        try:
+            while step < ticket.n_steps and ticket.run == policy.run:
+                if is_due is not None and step > 0 and is_due():
+                    break
+                actions = to_env_actions(actor.act(observations[step], step))
+                envs.step(actions, observations[step + 1], rewards[step], episode_starts[step + 1], on_info)
+                step += 1
+        except ObservationError as error:
+            error.args = (f"{error}, in step {step} of the chunk",)
+            raise
         return step
 
 

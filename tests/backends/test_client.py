@@ -173,7 +173,7 @@ class FakeBackend:
         self.sent[sampler].append([])
         self._model.started(sampler)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         self.is_closed = True
 
     def _check_open(self) -> None:

@@ -49,7 +49,7 @@ class Mailboxes:
     def start(self, sampler: int) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         pass
 
 

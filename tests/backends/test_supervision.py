@@ -2,10 +2,12 @@
 
 import functools
 import math
+import pickle
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,13 @@ from sb3_walle.backends.supervision import (
     Supervision,
     supervision_of,
 )
-from sb3_walle.samplers.errors import Failure, SamplerError, SamplerWarning
+from sb3_walle.samplers.errors import MAX_TEXT, Failure, SamplerError, SamplerWarning, shortened
 
 # What the user can choose
 
 
 def test_by_default_samplers_are_replaced() -> None:
-    assert Supervision() == Supervision("restart", max_restarts=None, step_timeout=None)
+    assert Supervision() == Supervision("restart", max_restarts=None, step_timeout=None, close_timeout=None)
 
 
 @pytest.mark.parametrize("wrong", ["Restart", "", "ignore", None, True])
@@ -58,6 +60,15 @@ def test_longest_time_of_a_step_is_a_number_above_0(wrong: Any, error: type[Exce
     assert str(caught.value) == f"step_timeout must be a number of seconds above 0, or None, got {wrong!r}"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(-0.5, ValueError), (math.nan, ValueError), ("3", TypeError), (True, TypeError)]
+)
+def test_longest_time_of_closing_is_a_number_of_at_least_0(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        Supervision(close_timeout=wrong)
+    assert str(caught.value) == f"close_timeout must be a number of seconds of at least 0, or None, got {wrong!r}"
+
+
 @pytest.mark.parametrize("n_restarts", [None, 0, 1, 10**9, np.int64(3)])
 @pytest.mark.parametrize("timeout", [None, 1e-9, 3, math.inf, np.float32(0.5), np.int16(2)])
 def test_any_number_in_range_is_taken(n_restarts: Any, timeout: Any) -> None:
@@ -66,12 +77,13 @@ def test_any_number_in_range_is_taken(n_restarts: Any, timeout: Any) -> None:
 
 
 def test_choices_that_are_not_given_are_the_defaults() -> None:
-    assert supervision_of(None, None, None) is None
-    assert supervision_of(None, 3, None) == Supervision("restart", 3)
-    assert supervision_of(None, None, 2.5) == Supervision("restart", step_timeout=2.5)
-    assert supervision_of("raise", None, None) == Supervision("raise")
+    assert supervision_of(None, None, None, None) is None
+    assert supervision_of(None, 3, None, None) == Supervision("restart", 3)
+    assert supervision_of(None, None, 2.5, None) == Supervision("restart", step_timeout=2.5)
+    assert supervision_of(None, None, None, 0) == Supervision("restart", close_timeout=0)
+    assert supervision_of("raise", None, None, None) == Supervision("raise")
     with pytest.raises(ValueError, match="on_failure must be one of"):
-        supervision_of("", None, None)
+        supervision_of("", None, None, None)
 
 
 # Restarts
@@ -254,6 +266,91 @@ def test_cause_of_the_error_is_the_last_exception_or_none(clock: Clock) -> None:
     assert caught.value.__cause__ is None
 
 
+# Deaths before anything was finished
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize(
+    "deaths",
+    [
+        [failed("x is 1"), failed("x is 2", sampler=1)],
+        [failed("x is 1"), killed(1), failed("no", line=3, sampler=1), failed("x is 2\nmore", sampler=2)],
+        [crashed("physics.py"), crashed("physics.py", sampler=1)],
+    ],
+    ids=["the same exception", "others in between", "the same crash"],
+)
+def test_second_death_of_the_same_is_an_error_while_none_has_finished_anything(
+    deaths: list[Loss], unlimited: Restarts
+) -> None:
+    *first, last = deaths
+    for loss in first:
+        unlimited.after(loss)
+    with pytest.raises(SamplerError) as caught:
+        unlimited.after(last)
+    assert str(caught.value).startswith(last.with_traceback())
+    assert "another restart would not help" in str(caught.value)
+    assert unlimited.n_restarts == len(first)
+    # Once a sampler has finished something, the number of restarts decides, until something new begins.
+    unlimited.has_worked(2)
+    for _ in range(3):
+        unlimited.after(last)
+    unlimited.begin_anew()
+    unlimited.after(last)
+    with pytest.raises(SamplerError, match="another restart would not help"):
+        unlimited.after(last)
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize(
+    "deaths",
+    [
+        [killed(), killed()],
+        [failed("x"), failed("x", line=8)],
+        [failed("x"), failed("x", error=LookupError)],
+        [failed("x"), crashed("physics.py")],
+        [crashed("a.py"), crashed("b.py")],
+        [replace(crashed("a.py"), hung=True)] * 2,
+    ],
+    ids=["no place", "another line", "another class", "a crash", "another crash", "slow steps"],
+)
+def test_other_deaths_are_left_to_the_number_of_restarts(deaths: list[Loss], unlimited: Restarts) -> None:
+    for loss in deaths:
+        unlimited.after(loss)
+    assert unlimited.n_restarts == len(deaths)
+
+
+# Long texts
+
+
+def test_long_texts_are_cut_in_warnings_and_errors_and_whole_in_an_attribute(
+    clock: Clock, told: list[warnings.WarningMessage]
+) -> None:
+    text = "begin " + "x" * 1_000_000 + " end"
+    restarts = Restarts(Supervision(max_restarts=2), 3, clock)
+    restarts.after(failed(text, sampler=0))
+    restarts.has_worked(0)
+    restarts.after(failed(text, sampler=1))
+    with pytest.raises(SamplerError) as caught:
+        restarts.after(failed(text, line=9, sampler=2))
+    error = caught.value
+    for shown in (*(str(warning.message) for warning in told), str(error), str(error.__cause__)):
+        assert len(shown) < 3 * MAX_TEXT
+        assert "characters are left out" in shown
+        assert " end" in shown
+    assert isinstance(error.__cause__, ArithmeticError)
+    assert error.full_message.count(text) == 2
+    assert pickle.loads(pickle.dumps(error)).full_message == error.full_message
+    assert error.full_message.startswith("Samplers died more often than max_restarts=2")
+
+
+@given(st.text(max_size=3 * MAX_TEXT) | st.integers(0, 3 * MAX_TEXT).map(lambda length: "x" * length))
+def test_any_text_is_short_enough_and_begins_and_ends_as_it_did(text: str) -> None:
+    short = shortened(text)
+    assert len(short) < MAX_TEXT + 100
+    assert (short == text) == (len(text) <= MAX_TEXT)
+    assert text.startswith(short[: MAX_TEXT // 2]) and text.endswith(short[-MAX_TEXT // 2 :])
+
+
 # Warnings
 
 
@@ -261,6 +358,7 @@ def test_every_death_is_told_once_with_what_is_left_of_the_limit(
     clock: Clock, told: list[warnings.WarningMessage]
 ) -> None:
     restarts = Restarts(Supervision(max_restarts=4), 3, clock)
+    restarts.has_worked(0)
     losses = [failed("x is 1"), failed("x is 2", sampler=1), crashed("physics.py", sampler=2)]
     for loss in losses:
         restarts.after(loss)

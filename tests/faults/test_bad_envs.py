@@ -62,7 +62,7 @@ def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("deed", DEEDS, ids=name_of)
 def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path, n_times=2), kind)
+    n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path, n_times=2, at=70), kind)
     # In mode "free" the other sampler may be through with everything before the second time.
     assert n_restarts == len(told) == 2 or (not is_ordered(kind) and n_restarts == len(told) == 1)
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='collecting experience')}", told[0])
@@ -132,7 +132,12 @@ def test_close_that_raises_is_told(kind: str, tmp_path: Path) -> None:
     ids=name_of,
 )
 def test_close_that_dies_or_hangs_leaves_nothing(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
-    assert learned(functools.partial(BadTask, "close", deed, tmp_path), kind)[0] == 0
+    n_restarts, told = learned(functools.partial(BadTask, "close", deed, tmp_path), kind, close_timeout=1.0)
+    assert n_restarts == 0
+    if deed is hang:
+        assert told == ["Killed after 1 s without having closed the environments: sampler 0."]
+    else:
+        assert told == []
 
 
 @pytest.mark.parametrize("method", ["step", "reset"])

@@ -6,19 +6,18 @@ A pytest plugin that has SB3's own tests train the asynchronous algorithms.
 sampler where a test names one environment.
 """
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import stable_baselines3
-import sb3_walle
 from sb3_suite.differences import DIFFERENCES, LOOK_AT_ENV_OBJECTS
+from stable_baselines3.common.vec_env import VecEnv
+
+import sb3_walle
 from sb3_walle.backends import BACKENDS
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
-from stable_baselines3.common.vec_env import VecEnv
 
 NAMES = ("PPO", "A2C", "SAC", "TD3", "DDPG", "DQN")
 
