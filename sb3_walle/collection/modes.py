@@ -7,8 +7,11 @@ import numpy as np
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.free import FreeCollector
+from sb3_walle.collection.lanes import LanePlacement
 from sb3_walle.collection.ordered import OrderedCollector
+from sb3_walle.collection.placement import Placement
 from sb3_walle.collection.queues import Capacity
+from sb3_walle.collection.streams import StreamPlacement
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
@@ -63,8 +66,16 @@ def make_collector(
     :return: a collector that works in that mode
     """
     if mode == "free":
-        return FreeCollector(samplers, task, actors, weights, max_policy_lag)
+        placement = _placement(task, samplers.n_samplers, max_policy_lag)
+        return FreeCollector(samplers, task, actors, weights, placement)
     return OrderedCollector(samplers, task, actors, weights, POLICY_LAGS[mode])
+
+
+def _placement(task: CollectionTask, n_samplers: int, max_policy_lag: int | None) -> Placement:
+    shape = (n_samplers, task.envs_per_sampler, task.n_steps)
+    if task.streams is None:
+        return LanePlacement(*shape, max_policy_lag)
+    return StreamPlacement(*shape, task.streams, max_policy_lag)
 
 
 def queue_capacity(mode: str, max_policy_lag: int | None) -> Capacity:

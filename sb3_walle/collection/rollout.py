@@ -32,13 +32,14 @@ class Originals:
         """Whether there is a ``VecNormalize``."""
         return self._rewards is not None
 
-    def paste(self, arrays: Mapping[str, np.ndarray], rows: range, target: tuple[slice, slice]) -> None:
+    def paste(self, arrays: Mapping[str, np.ndarray], rows: range, envs: slice, target: tuple[slice, slice]) -> None:
         """
         :param arrays: a chunk's arrays by name
         :param rows: its rows to copy
+        :param envs: its environments to copy
         :param target: rows and columns of the rollout
         """
-        source, after = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
+        source, after = (slice(rows.start, rows.stop), envs), (slice(rows.start + 1, rows.stop + 1), envs)
         for part, name in self._names.items():
             self._observations[part][target] = arrays[name][source]
             self._next_observations[part][target] = arrays[name][after]
@@ -151,7 +152,14 @@ class Rollout:
         self.infos: list[list[tuple[int, dict[str, Any]]]] = [[] for _ in range(n_steps)]
 
     def paste(
-        self, chunk: Chunk, infos: Sequence[InfoRecord], rows: range, step: int, env: int, is_continuation: bool
+        self,
+        chunk: Chunk,
+        infos: Sequence[InfoRecord],
+        rows: range,
+        step: int,
+        env: int,
+        is_continuation: bool,
+        envs: slice | None = None,
     ) -> None:
         """
         Copy rows of a chunk into the rollout.
@@ -163,9 +171,11 @@ class Rollout:
         :param env: first column of the rollout to fill
         :param is_continuation: whether these steps directly follow those in the row above, or in the last row of the
             rollout before
+        :param envs: the chunk's environments to copy, ``None`` for all
         """
-        source, after = slice(rows.start, rows.stop), slice(rows.start + 1, rows.stop + 1)
-        target = (slice(step, step + len(rows)), slice(env, env + chunk.n_envs))
+        envs = slice(0, chunk.n_envs) if envs is None else envs
+        source, after = (slice(rows.start, rows.stop), envs), (slice(rows.start + 1, rows.stop + 1), envs)
+        target = (slice(step, step + len(rows)), slice(env, env + envs.stop - envs.start))
         _copy(chunk.observations, source, self.observations, target)
         _copy(chunk.observations, after, self.next_observations, target)
         self.actions[target] = chunk.actions[source]
@@ -174,18 +184,18 @@ class Rollout:
         self.dones[target] = chunk.dones[source]
         if self._log_probs is not None:
             self._log_probs[target] = chunk.arrays[LOG_PROBS][source]
-        self.originals.paste(chunk.arrays, rows, target)
+        self.originals.paste(chunk.arrays, rows, envs, target)
         if self.values is not None and self.bootstrap_values is not None:
             self.values[target] = chunk.arrays["values"][source]
             self.bootstrap_values[target] = chunk.arrays["bootstrap_values"][source]
         for info_step, info_env, info in infos:
-            if info_step in rows:
-                place = step + info_step - rows.start
-                self.originals.take_terminal(info, place, env + info_env)
-                self.infos[place].append((env + info_env, info))
+            if info_step in rows and envs.start <= info_env < envs.stop:
+                place, column = step + info_step - rows.start, env + info_env - envs.start
+                self.originals.take_terminal(info, place, column)
+                self.infos[place].append((column, info))
         if RANDOM_STATE in chunk.arrays:
             self.random_state = chunk.arrays[RANDOM_STATE].copy()
-        self._mark_stream_end(chunk, rows, step, target[1], is_continuation)
+        self._mark_stream_end(chunk, rows, envs, target, is_continuation)
 
     @property
     def log_probs(self) -> np.ndarray:
@@ -193,24 +203,26 @@ class Rollout:
         assert self._log_probs is not None
         return self._log_probs
 
-    def _mark_stream_end(self, chunk: Chunk, rows: range, step: int, envs: slice, is_continuation: bool) -> None:
-        last = step + len(rows) - 1
-        self.stream_ends[last, envs] = True
-        self.continues[step, envs] = is_continuation
-        if is_continuation and step > 0:
+    def _mark_stream_end(
+        self, chunk: Chunk, rows: range, envs: slice, target: tuple[slice, slice], is_continuation: bool
+    ) -> None:
+        first, last, columns = target[0].start, target[0].stop - 1, target[1]
+        self.stream_ends[last, columns] = True
+        self.continues[first, columns] = is_continuation
+        if is_continuation and first > 0:
             # Where another sampler has taken the place of one that died, its first episode does not go on with the
             # one before, which is cut off there as by a time limit.
-            self.stream_ends[step - 1, envs] = chunk.episode_starts[rows.start] & ~self.dones[step - 1, envs]
+            starts_anew = chunk.episode_starts[rows.start, envs]
+            self.stream_ends[first - 1, columns] = starts_anew & ~self.dones[first - 1, columns]
         if self.stream_end_values is not None:
             cut_short = rows.stop < chunk.n_steps
-            self.stream_end_values[last, envs] = (
-                chunk.arrays["values"][rows.stop] if cut_short else chunk.arrays["last_values"]
-            )
+            values = chunk.arrays["values"][rows.stop] if cut_short else chunk.arrays["last_values"]
+            self.stream_end_values[last, columns] = values[envs]
 
 
-def _copy(source: Observations, rows: slice, target: Observations, place: tuple[slice, slice]) -> None:
+def _copy(source: Observations, taken: tuple[slice, slice], target: Observations, place: tuple[slice, slice]) -> None:
     if isinstance(source, dict):
         for key, array in source.items():
-            target[key][place] = array[rows]
+            target[key][place] = array[taken]
     else:
-        target[place] = source[rows]  # type: ignore[index]
+        target[place] = source[taken]  # type: ignore[index]

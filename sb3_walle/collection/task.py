@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.normalization import Normalization
 from sb3_walle.samplers.infos import InfoSelection
 from sb3_walle.samplers.layers import LayerSpec
@@ -23,6 +24,8 @@ class CollectionTask:
     :param normalization: the ``VecNormalize`` among these, if there is one
     :param infos: which infos are passed on
     :param check_finite: whether samplers refuse numbers that are not finite
+    :param streams: what streams have to be if columns hold whole streams, also from one rollout to the next; ``None`` if
+        they may change wherever the next observation's value can stand in for what is missing
     """
 
     observation_space: spaces.Space
@@ -33,6 +36,7 @@ class CollectionTask:
     normalization: Normalization | None = None
     infos: InfoSelection = field(default_factory=InfoSelection)
     check_finite: bool = False
+    streams: StreamRules | None = None
 
     def published_statistics(self) -> dict[str, np.ndarray]:
         """:return: copies of what samplers normalise with, by name; nothing if they do not normalise"""

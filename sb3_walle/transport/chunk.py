@@ -107,6 +107,12 @@ class Chunk:
         """Whether each step ended an episode, ``[T, B]``."""
         return self.episode_starts[1:]
 
+    def copied(self) -> "Chunk":
+        """:return: the same in memory of its own"""
+        copied = Chunk({name: array.copy() for name, array in self.arrays.items()})
+        copied.n_steps = self.n_steps
+        return copied
+
 
 def row(observations: Observations, step: int) -> Observations:
     """

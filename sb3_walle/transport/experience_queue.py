@@ -115,6 +115,13 @@ class ExperienceQueue:
         """
         return self._free[sampler].pop() if self._free[sampler] else None
 
+    def n_reserved(self, sampler: int) -> int:
+        """
+        :param sampler: index of the sampler
+        :return: how many of its slots are set aside
+        """
+        return self.geometry.n_slots - len(self._free[sampler])
+
     def release(self, sampler: int, slot: int) -> None:
         """
         Give a slot back. Its chunk must not be used any more.

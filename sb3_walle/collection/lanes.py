@@ -1,0 +1,131 @@
+"""Placement for on-policy algorithms: whatever arrives first fills the columns, and streams end where it changes."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from sb3_walle.collection.placement import Arrival, Placement
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.collection.statistics import CollectionStatistics
+
+
+@dataclass
+class Lane:
+    """
+    The columns of rollouts that are as wide as one sampler's environments.
+
+    :param filled: rows of the present rollout that are filled
+    :param sampler: sampler that the last of them came from
+    :param ticket: ticket that they came with
+    :param next_row: row of that chunk that would come next; 0 of the next chunk if that one was used up
+    """
+
+    filled: int = 0
+    sampler: int = -1
+    ticket: int = -1
+    next_row: int = -1
+
+    def is_continued_by(self, sampler: int, ticket: int, row: int) -> bool:
+        """
+        :param sampler: a sampler
+        :param ticket: number of one of its tickets
+        :param row: a row of that chunk
+        :return: whether that row directly follows the last one in the lane
+        """
+        return (self.sampler, self.ticket, self.next_row) == (sampler, ticket, row)
+
+    def fill(self, sampler: int, ticket: int, rows: range, chunk_steps: int) -> None:
+        """
+        Note what was put below the last row.
+
+        :param sampler: a sampler
+        :param ticket: number of one of its tickets
+        :param rows: rows of that chunk
+        :param chunk_steps: number of all its rows
+        """
+        used_up = rows.stop == chunk_steps
+        self.filled += len(rows)
+        self.sampler = sampler
+        self.ticket, self.next_row = (ticket + 1, 0) if used_up else (ticket, rows.stop)
+
+
+class LanePlacement(Placement):
+    """
+    A sampler's steps fill columns of their own while there is room, and then those that slower samplers have left
+    empty, in pieces of any length: the value of the next observation stands in for the steps that are missing where a
+    stream ends. What is left of a chunk keeps its slot until the next rollout.
+
+    :param n_samplers: number of samplers
+    :param envs_per_sampler: environments of each sampler
+    :param n_steps: rows of a rollout
+    :param max_policy_lag: see :class:`~sb3_walle.collection.placement.Placement`
+    """
+
+    def __init__(self, n_samplers: int, envs_per_sampler: int, n_steps: int, max_policy_lag: int | None) -> None:
+        super().__init__(max_policy_lag)
+        self._n_samplers, self._envs_per_sampler, self._n_steps = n_samplers, envs_per_sampler, n_steps
+        self.start_run()
+
+    def start_run(self) -> None:
+        """Forget all steps, and begin with an empty rollout."""
+        self.rollout = None
+        #: chunks of which the last rollout needed a part, and the first row that is left
+        self._left_over: deque[tuple[Arrival, int]] = deque()
+        self._lanes = [Lane() for _ in range(self._n_samplers)]
+
+    def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
+        """
+        Begin another rollout with the steps that were kept.
+
+        :param version: the learner's policy version
+        :param statistics: what counts steps that are used and steps that are dropped
+        """
+        self._version, self._statistics, self.rollout = version, statistics, None
+        for lane in self._lanes:
+            lane.filled = 0
+        for _ in range(len(self._left_over)):
+            self._place(*self._left_over.popleft())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the rollout is full."""
+        return all(lane.filled == self._n_steps for lane in self._lanes)
+
+    def add(self, arrival: Arrival) -> bool:
+        """
+        Put a chunk into the rollout, and keep what there is no room for.
+
+        :param arrival: the chunk; it is released as soon as its slot is not needed any more
+        :return: whether anything of it is used; otherwise it was too old and has been dropped
+        """
+        return self._place(arrival, 0)
+
+    def _place(self, arrival: Arrival, row: int) -> bool:
+        """Put the rows of a chunk where there is room. If there is more of it than room, the rest waits its turn."""
+        chunk, sampler = arrival.chunk, arrival.sampler
+        if self._is_stale(self._version - arrival.version):
+            self._statistics.add_stale_steps((chunk.n_steps - row) * chunk.n_envs)
+            arrival.release()
+            return False
+        self.rollout = self.rollout or Rollout(self._n_steps, self._n_samplers * self._envs_per_sampler, like=chunk)
+        while row < chunk.n_steps:
+            index = self._lane_for(sampler)
+            if index is None:
+                self._left_over.append((arrival, row))
+                return True
+            lane = self._lanes[index]
+            rows = range(row, min(chunk.n_steps, row + self._n_steps - lane.filled))
+            follows = lane.is_continued_by(sampler, arrival.ticket, row)
+            env = index * self._envs_per_sampler
+            self.rollout.paste(chunk, arrival.infos, rows, lane.filled, env, is_continuation=follows)
+            lane.fill(sampler, arrival.ticket, rows, chunk.n_steps)
+            arrival.note_steps(len(rows) * chunk.n_envs, self._statistics)
+            row = rows.stop
+        arrival.release()
+        return True
+
+    def _lane_for(self, sampler: int) -> int | None:
+        """The sampler's own lane while it has room, then the emptiest one."""
+        if self._lanes[sampler].filled < self._n_steps:
+            return sampler
+        emptiest = min(range(len(self._lanes)), key=lambda index: self._lanes[index].filled)
+        return emptiest if self._lanes[emptiest].filled < self._n_steps else None

@@ -1,0 +1,335 @@
+"""
+Which steps fill which columns, where columns hold whole streams. This file knows steps only by their numbers.
+
+SB3's replay buffers take steps row by row, one of each column. So what a fast environment makes besides the steps of its
+own column has to go into the column of a slower one, and may not tear the streams of either into pieces.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sb3_walle.collection.stream import Stream
+
+#: a run that does not end with an episode is at least this long, and so is what lies between two cuts of a column
+RUN_STEPS = 128
+
+
+@dataclass(frozen=True)
+class StreamRules:
+    """
+    What the columns of rollouts have to be for what they are copied to.
+
+    :param can_cut: whether an episode may go on elsewhere than in the row below: a replay buffer that can mark its last
+        step as truncated
+    """
+
+    can_cut: bool
+
+    @property
+    def most_waiting(self) -> int:
+        """How many steps of an environment may wait until they are a run: for whole episodes, those of two."""
+        return RUN_STEPS if self.can_cut else 2 * RUN_STEPS
+
+
+class Move(NamedTuple):
+    """
+    Steps that fill columns side by side.
+
+    :param env: the first environment
+    :param n_envs: how many environments, one column each, all of one sampler
+    :param steps: numbers of the steps in the streams of these environments
+    :param row: first row
+    :param column: first column
+    :param follows: whether the first step follows the one in the row above in the same environment
+    """
+
+    env: int
+    n_envs: int
+    steps: range
+    row: int
+    column: int
+    follows: bool
+
+
+class _Column:
+    """
+    A column of rollouts. It begins as if the environment of the same number had just ended an episode there.
+
+    :param index: its number
+    """
+
+    def __init__(self, index: int) -> None:
+        self.filled = 0
+        #: the run of another environment that is being put here, as far as it is left
+        self.run, self.run_env, self.run_ends_episode = range(0), -1, False
+        #: environment and number of the last step
+        self.last = (index, -1)
+        self.at_end = True
+        #: rows since an episode was cut in the middle
+        self.since_cut = RUN_STEPS
+        #: whether the column's own environment comes first even if its steps are no run
+        self.own_is_next = False
+
+
+class StreamPlan:
+    """
+    Every environment has a column of its own, which takes its steps as they arrive. Where it has nothing to give, the
+    column takes a *run* of another environment out of what waits there for its turn. A run is a whole episode, the rest
+    of one, or, if episodes may be cut, ``RUN_STEPS`` steps. It is put into the column whole. The environment that it
+    comes from goes on in its own column after the run; the column's own environment waits until it has a run, too,
+    because otherwise a slow one would hold up all others in the middle of the next episode.
+
+    So a column changes the environment at the end of an episode, or where episodes may be cut, with at least
+    ``RUN_STEPS`` rows between two cuts. What waits is bounded, because a sampler with :meth:`n_waiting` steps beyond
+    what it may be ahead is asked for no more, and a column never waits for such a sampler.
+
+    :param n_samplers: number of samplers
+    :param envs_per_sampler: environments of each sampler
+    :param n_rows: rows of a rollout
+    :param rules: what is allowed
+    :param n_fresh_rows: into how many further rows a step of a sampler, given by its number, may be put before it is
+        too old; ``None`` if no step ever is. If there is one, an environment does not wait for a run of its own
+    """
+
+    def __init__(
+        self,
+        n_samplers: int,
+        envs_per_sampler: int,
+        n_rows: int,
+        rules: StreamRules,
+        n_fresh_rows: Callable[[int, int], int] | None = None,
+    ) -> None:
+        self._n_samplers, self._envs_per_sampler, self._n_rows = n_samplers, envs_per_sampler, n_rows
+        self._rules, self._n_fresh_rows = rules, n_fresh_rows
+        n_envs = n_samplers * envs_per_sampler
+        self._streams = [Stream() for _ in range(n_envs)]
+        self._columns = [_Column(index) for index in range(n_envs)]
+        self._n_unfilled = n_envs
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all rows of the rollout are filled."""
+        return self._n_unfilled == 0
+
+    def begin_rollout(self) -> None:
+        """Begin another rollout, of which no row is filled."""
+        self._n_unfilled = len(self._columns)
+        for column in self._columns:
+            column.filled = 0
+
+    def arrive(self, sampler: int, n_steps: int, ends: list[list[int]], is_successor: list[bool]) -> int:
+        """
+        Note that a chunk has arrived.
+
+        :param sampler: number of the sampler
+        :param n_steps: number of the chunk's steps
+        :param ends: for each of the sampler's environments, the steps with which an episode ended
+        :param is_successor: for each of these environments, whether the chunk begins with a new episode
+        :return: number of the chunk's first step in the streams of these environments
+        """
+        first = self._streams[sampler * self._envs_per_sampler].n_arrived
+        for env, ends_of_env, begins in zip(self._envs_of(sampler), ends, is_successor, strict=True):
+            stream, column = self._streams[env], self._columns[env]
+            if begins and not stream.is_end(first - 1):
+                # Another sampler has taken the place of one that died.
+                stream.break_off()
+                if column.last == (env, first - 1):
+                    column.at_end, column.since_cut = True, 0
+            stream.arrive(n_steps, ends_of_env)
+            column.own_is_next |= column.filled < self._n_rows and not column.run
+        return first
+
+    def moves(self) -> Iterator[Move]:
+        """:return: what can be put into columns now; each move is to be carried out before the next one is asked for"""
+        for sampler in range(self._n_samplers):
+            yield from self.moves_of(sampler)
+
+    def moves_after(self, sampler: int) -> Iterator[Move]:
+        """
+        :param sampler: number of the only sampler of which something has arrived since the last moves
+        :return: what can be put into columns now
+        """
+        yield from self.moves_of(sampler)
+        if any(self._streams[env].waiting for env in self._envs_of(sampler)):
+            for other in range(self._n_samplers):
+                if self._n_unfilled and other != sampler:
+                    yield from self.moves_of(other)
+
+    def moves_of(self, sampler: int) -> Iterator[Move]:
+        """
+        :param sampler: number of a sampler
+        :return: what can be put into the columns of its environments now
+        """
+        envs = self._envs_of(sampler)
+        if len(envs) > 1 and self._are_abreast(envs):
+            steps = [self._streams[env].take(self._room(env)) for env in envs][0]
+            column = self._columns[envs.start]
+            move = Move(envs.start, len(envs), steps, column.filled, envs.start, True)
+            for env in envs:
+                self._fill(env, env, steps)
+            yield move
+        for env in envs:
+            while self._columns[env].filled < self._n_rows:
+                found = self._next_steps(env)
+                if found is None:
+                    break
+                source, steps = found
+                column = self._columns[env]
+                follows = column.last == (source, steps.start - 1)
+                move = Move(source, 1, steps, column.filled, env, follows)
+                self._fill(env, source, steps)
+                yield move
+
+    def n_waiting(self, sampler: int) -> int:
+        """
+        :param sampler: number of a sampler
+        :return: how many steps wait of each of its environments at most; none if one of its columns waits for it
+        """
+        envs = self._envs_of(sampler)
+        if self._n_unfilled and any(self._columns[env].filled < self._n_rows for env in envs):
+            return 0
+        return self._most_waiting(sampler)
+
+    def is_displaced(self, sampler: int) -> bool:
+        """
+        :param sampler: number of a sampler
+        :return: whether a run of another environment is being put into one of its columns
+        """
+        return any(self._columns[env].run for env in self._envs_of(sampler))
+
+    def drop_before(self, sampler: int, step: int) -> list[tuple[int, range]]:
+        """
+        Drop steps that are too old. Where an episode must not be cut, only whole episodes are dropped, and one that has
+        begun in a column is completed.
+
+        :param sampler: number of a sampler
+        :param step: number of the first step that is not too old
+        :return: the environments and steps that are dropped
+        """
+        dropped = []
+        for env in self._envs_of(sampler):
+            stream = self._streams[env]
+            while (n_steps := self._n_to_drop(stream, step)) > 0:
+                dropped.append((env, stream.take(n_steps)))
+        if self._rules.can_cut:
+            for column in self._columns:
+                if column.run and column.run_env in self._envs_of(sampler) and column.run.start < step:
+                    kept = range(min(step, column.run.stop), column.run.stop)
+                    dropped.append((column.run_env, range(column.run.start, kept.start)))
+                    column.run = kept
+        return dropped
+
+    def _envs_of(self, sampler: int) -> range:
+        return range(sampler * self._envs_per_sampler, (sampler + 1) * self._envs_per_sampler)
+
+    def _room(self, index: int) -> int:
+        return self._n_rows - self._columns[index].filled
+
+    def _most_waiting(self, sampler: int) -> int:
+        return max(self._streams[env].n_waiting for env in self._envs_of(sampler))
+
+    def _are_abreast(self, envs: range) -> bool:
+        """Whether the columns of a sampler take the next steps of their own environments, all of them the same."""
+        first, waiting = self._columns[envs.start], self._streams[envs.start].waiting
+        if not waiting or first.filled == self._n_rows:
+            return False
+        for env in envs:
+            column, own = self._columns[env], self._streams[env].waiting
+            follows = not column.run and column.last == (env, waiting[0].start - 1)
+            if not follows or column.filled != first.filled or not own or own[0] != waiting[0]:
+                return False
+        return True
+
+    def _next_steps(self, index: int) -> tuple[int, range] | None:
+        """What a column takes next: the environment, and steps for which there is room."""
+        column, own, room = self._columns[index], self._streams[index], self._room(index)
+        if not column.run and not self._own_is_next(index) and self._may_change(index):
+            self._claim_run(column, index)
+        if column.run:
+            steps, column.run = column.run[:room], column.run[room:]
+            return column.run_env, steps
+        return (index, own.take(room)) if self._own_is_next(index) else None
+
+    def _own_is_next(self, index: int) -> bool:
+        column, own = self._columns[index], self._streams[index]
+        if not own.waiting:
+            return False
+        return column.own_is_next or column.last == (index, own.next_step - 1) or self._is_run(own)
+
+    def _is_run(self, stream: Stream) -> bool:
+        """Whether what waits can be put into the environment's own column without waiting for more."""
+        if self._n_fresh_rows is not None or stream.n_waiting >= self._rules.most_waiting:
+            return True
+        return stream.first_end(stream.next_step) is not None
+
+    def _may_change(self, index: int) -> bool:
+        """Whether a column may take the steps of another environment than its last one's."""
+        column = self._columns[index]
+        is_torn = column.last != (index, self._streams[index].next_step - 1)
+        return column.at_end or is_torn or (self._rules.can_cut and column.since_cut >= RUN_STEPS)
+
+    def _claim_run(self, column: _Column, index: int) -> None:
+        """Have a column take a run of the environment of which most waits."""
+        donors = [env for env, stream in enumerate(self._streams) if stream.n_waiting > 1 and env != index]
+        for env in sorted(donors, key=lambda env: -self._streams[env].n_waiting):
+            run = self._run_of(env)
+            if run is not None:
+                stream = self._streams[env]
+                column.run, column.run_env, column.run_ends_episode = run, env, stream.is_end(run.stop - 1)
+                stream.claim(run)
+                # It does not take a run of yet another one in turn.
+                self._columns[env].own_is_next |= not self._columns[env].run
+                return
+
+    def _run_of(self, env: int) -> range | None:
+        """A run that an environment can do without."""
+        stream, sampler = self._streams[env], env // self._envs_per_sampler
+        fullest = self._most_waiting(sampler)
+        if fullest > self._rules.most_waiting and stream.n_waiting < fullest:
+            # The sampler would be asked for more, and what waits of its other environments would grow without bound.
+            return None
+        for start, stop in self._possible_starts(env):
+            end = stream.first_end(start)
+            run = range(start, end + 1 if end is not None else start + RUN_STEPS)
+            is_allowed = end is not None or self._rules.can_cut
+            if is_allowed and run.stop <= stop and len(run) < stream.n_waiting and self._stays_fresh(sampler, run):
+                return run
+        return None
+
+    def _possible_starts(self, env: int) -> Iterator[tuple[int, int]]:
+        """Where runs may begin, each with where the steps that wait stop: episodes, and what comes next of all."""
+        stream, column = self._streams[env], self._columns[env]
+        yield from stream.starts()
+        cuts = column.last == (env, stream.next_step - 1) and not column.at_end
+        if self._rules.can_cut and (not cuts or column.since_cut >= RUN_STEPS):
+            yield stream.next_step, stream.waiting[0].stop
+
+    def _stays_fresh(self, sampler: int, run: range) -> bool:
+        return self._n_fresh_rows is None or len(run) <= self._n_fresh_rows(sampler, run.start)
+
+    def _fill(self, index: int, env: int, steps: range) -> None:
+        """Note that a column has been given steps."""
+        column = self._columns[index]
+        if not column.at_end and column.last != (env, steps.start - 1):
+            column.since_cut = 0
+        column.filled += len(steps)
+        column.since_cut += len(steps)
+        column.last = (env, steps.stop - 1)
+        if env == index:
+            column.own_is_next = False
+            column.at_end = self._streams[env].is_end(steps.stop - 1)
+        else:
+            column.at_end = column.run_ends_episode and not column.run
+        if column.filled == self._n_rows:
+            self._n_unfilled -= 1
+
+    def _n_to_drop(self, stream: Stream, step: int) -> int:
+        """How many steps of those that wait first are to be dropped because they are older than a step."""
+        if not stream.waiting or stream.next_step >= step:
+            return 0
+        if self._rules.can_cut:
+            return step - stream.next_step
+        end = stream.first_end(stream.next_step)
+        is_whole = stream.is_end(stream.next_step - 1) and end is not None and end < step
+        return end + 1 - stream.next_step if end is not None and is_whole else 0

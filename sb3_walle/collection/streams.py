@@ -1,0 +1,182 @@
+"""Placement for off-policy algorithms: the columns of rollouts hold whole streams, as a replay buffer's have to."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sb3_walle.collection.placement import Arrival, Placement
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.collection.statistics import CollectionStatistics
+from sb3_walle.collection.stream_plan import Move, StreamPlan, StreamRules
+
+
+@dataclass(eq=False)
+class _Portion:
+    """
+    A chunk of which something is left.
+
+    :param first: number of its first step in the streams of its environments
+    :param arrival: the chunk
+    :param n_left: how many of its steps lie in no column yet, summed over environments
+    """
+
+    first: int
+    arrival: Arrival
+    n_left: int
+
+    def rows(self, steps: range) -> range:
+        """
+        :param steps: numbers of steps
+        :return: the rows that hold those of them that are in this chunk
+        """
+        n_rows = self.arrival.chunk.n_steps
+        return range(max(0, steps.start - self.first), min(n_rows, steps.stop - self.first))
+
+    def keep(self) -> None:
+        """Copy the chunk out of its slot: a slot may be as short as a single step, and runs are not."""
+        kept = replace(self.arrival, chunk=self.arrival.chunk.copied())
+        self.arrival.release()
+        self.arrival = kept
+
+
+class StreamPlacement(Placement):
+    """
+    Carries out what a :class:`~sb3_walle.collection.stream_plan.StreamPlan` plans. What waits is copied out of the
+    experience queue.
+
+    :param n_samplers: number of samplers
+    :param envs_per_sampler: environments of each sampler
+    :param n_steps: rows of a rollout
+    :param rules: what streams may be
+    :param max_policy_lag: see :class:`~sb3_walle.collection.placement.Placement`. Where an episode must not be cut, one
+        that has begun in a column is completed with steps of any age
+    """
+
+    def __init__(
+        self, n_samplers: int, envs_per_sampler: int, n_steps: int, rules: StreamRules, max_policy_lag: int | None
+    ) -> None:
+        super().__init__(max_policy_lag)
+        self._n_samplers, self._envs_per_sampler, self._n_steps = n_samplers, envs_per_sampler, n_steps
+        self._rules = rules
+        self.start_run()
+
+    def start_run(self) -> None:
+        """Forget all steps, and begin with an empty rollout."""
+        self.rollout = None
+        is_bounded = self.max_policy_lag is not None
+        self._plan = StreamPlan(
+            self._n_samplers,
+            self._envs_per_sampler,
+            self._n_steps,
+            self._rules,
+            self._n_fresh_rows if is_bounded else None,
+        )
+        self._portions: list[list[_Portion]] = [[] for _ in range(self._n_samplers)]
+
+    def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
+        """
+        Begin another rollout with the steps that were kept.
+
+        :param version: the learner's policy version
+        :param statistics: what counts steps that are used and steps that are dropped
+        """
+        self._version, self._statistics, self.rollout = version, statistics, None
+        self._plan.begin_rollout()
+        for sampler in range(self._n_samplers):
+            self._drop_stale(sampler)
+        for move in self._plan.moves():
+            self._carry_out(move)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the rollout is full."""
+        return self._plan.is_complete
+
+    def add(self, arrival: Arrival) -> bool:
+        """
+        Put a chunk into the rollout, and copy what there is no room for.
+
+        :param arrival: the chunk, which is released
+        :return: whether anything of it is used; otherwise it was too old and has been dropped
+        """
+        chunk, sampler = arrival.chunk, arrival.sampler
+        n_steps = chunk.n_steps
+        dones = chunk.dones[:n_steps]
+        ends = [np.flatnonzero(dones[:, env]).tolist() for env in range(chunk.n_envs)]
+        first = self._plan.arrive(sampler, n_steps, ends, chunk.episode_starts[0].tolist())
+        portion = _Portion(first, arrival, n_steps * chunk.n_envs)
+        self._portions[sampler].append(portion)
+        self._drop_stale(sampler)
+        is_used = portion.n_left > 0
+        for move in self._plan.moves_after(sampler):
+            self._carry_out(move)
+        if portion.n_left > 0:
+            portion.keep()
+        else:
+            arrival.release()
+        return is_used
+
+    def n_kept(self, sampler: int) -> int:
+        """
+        :param sampler: number of a sampler
+        :return: how many of its steps wait, of each environment at most; none if a column waits for it
+        """
+        return self._plan.n_waiting(sampler)
+
+    def n_steps_further(self, sampler: int, learner_waits: bool) -> int:
+        """
+        :param sampler: number of a sampler
+        :param learner_waits: whether the rollout waits for steps and no chunk has arrived
+        :return: how many steps the sampler may be ahead beyond the capacity of the experience queue: those of a run if
+            somebody needs one. Otherwise what it collects would only get old
+        """
+        is_needed = learner_waits or self._plan.is_displaced(sampler)
+        return self._rules.most_waiting if is_needed and self.max_policy_lag is None else 0
+
+    def _carry_out(self, move: Move) -> None:
+        """Copy the steps of a move into the rollout, chunk by chunk."""
+        sampler, offset = divmod(move.env, self._envs_per_sampler)
+        envs, row, follows = slice(offset, offset + move.n_envs), move.row, move.follows
+        for portion in self._portions_with(sampler, move.steps):
+            arrival, rows = portion.arrival, portion.rows(move.steps)
+            if self.rollout is None:
+                n_envs = self._n_samplers * self._envs_per_sampler
+                self.rollout = Rollout(self._n_steps, n_envs, like=arrival.chunk)
+            self.rollout.paste(arrival.chunk, arrival.infos, rows, row, move.column, follows, envs)
+            arrival.note_steps(len(rows) * move.n_envs, self._statistics)
+            self._use_up(portion, len(rows) * move.n_envs)
+            row, follows = row + len(rows), True
+
+    def _portions_with(self, sampler: int, steps: range) -> Sequence[_Portion]:
+        """The chunks that hold steps, in their order."""
+        portions = self._portions[sampler]
+        if len(portions) == 1:
+            return tuple(portions)
+        firsts = [portion.first for portion in portions]
+        return portions[bisect_right(firsts, steps.start) - 1 : bisect_right(firsts, steps.stop - 1)]
+
+    def _use_up(self, portion: _Portion, n_env_steps: int) -> None:
+        portion.n_left -= n_env_steps
+        if portion.n_left == 0:
+            self._portions[portion.arrival.sampler].remove(portion)
+
+    def _drop_stale(self, sampler: int) -> None:
+        """Drop steps whose policy is too old, as far as streams allow."""
+        portions = self._portions[sampler]
+        stale = [portion for portion in portions if self._is_stale(self._version - portion.arrival.version)]
+        if not stale:
+            return
+        end = stale[-1].first + stale[-1].arrival.chunk.n_steps
+        for _, steps in self._plan.drop_before(sampler, end):
+            self._statistics.add_stale_steps(len(steps))
+            for portion in self._portions_with(sampler, steps):
+                self._use_up(portion, len(portion.rows(steps)))
+
+    def _n_fresh_rows(self, sampler: int, step: int) -> int:
+        """Into how many further rows a step may be put before its policy is too old."""
+        assert self.max_policy_lag is not None
+        (portion,) = self._portions_with(sampler, range(step, step + 1))
+        policy_lag = self._version - portion.arrival.version
+        return (self.max_policy_lag - policy_lag) * self._n_steps
