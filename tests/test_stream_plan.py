@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_walle.collection.stream_plan import RUN_STEPS, Move, StreamPlan, StreamRules
+from sb3_walle.collection.stream_plan import MOST_WAITING, RUN_STEPS, Move, StreamPlan, StreamRules
 
 N_SLOTS = 2
 
@@ -57,7 +57,7 @@ class Task:
         return self.plan.n_waiting(sampler)
 
     def _most_ahead(self) -> int:
-        return N_SLOTS * self.n_rows + self.rules.most_waiting
+        return N_SLOTS * self.n_rows + MOST_WAITING
 
     def _deliver(self, sampler: int) -> None:
         n_steps = self.random.randint(1, max(1, self.n_rows))  # type: ignore[attr-defined]
@@ -143,7 +143,7 @@ def test_streams_stay_whole_nothing_is_lost_or_doubled_and_what_waits_is_bounded
         cuts = task.cuts(index)
         assert task.can_cut or not cuts
         assert all(later - earlier >= RUN_STEPS for earlier, later in zip(cuts, cuts[1:], strict=False))
-    assert task.most_waiting <= 3 * task.rules.most_waiting + 2 * N_SLOTS * task.n_rows
+    assert task.most_waiting <= 3 * MOST_WAITING + 2 * N_SLOTS * task.n_rows
 
 
 @pytest.mark.parametrize("envs_per_sampler", [1, 2])

@@ -13,6 +13,11 @@ from sb3_walle.collection.stream import Stream
 
 #: a run that does not end with an episode is at least this long, and so is what lies between two cuts of a column
 RUN_STEPS = 128
+# An environment gives a run away only if it is as far ahead of its column. With less, columns change hands whenever a
+# fast environment is late for a moment; with more, steps get older without anything gained.
+SURPLUS_STEPS = 96
+# How many steps of an environment may wait: with as many, one that may be cut always has a run.
+MOST_WAITING = 192
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,6 @@ class StreamRules:
     """
 
     can_cut: bool
-
-    @property
-    def most_waiting(self) -> int:
-        """How many steps of an environment may wait until they are a run: for whole episodes, those of two."""
-        return RUN_STEPS if self.can_cut else 2 * RUN_STEPS
 
 
 class Move(NamedTuple):
@@ -68,21 +68,24 @@ class _Column:
         self.at_end = True
         #: rows since an episode was cut in the middle
         self.since_cut = RUN_STEPS
-        #: whether the column's own environment comes first even if its steps are no run
-        self.own_is_next = False
+        #: whether the column's own environment has not kept pace, so that it has to have a run to go on
+        self.is_behind = False
+        #: whether it gave a run away, and goes on after it
+        self.has_given = False
 
 
 class StreamPlan:
     """
     Every environment has a column of its own, which takes its steps as they arrive. Where it has nothing to give, the
-    column takes a *run* of another environment out of what waits there for its turn. A run is a whole episode, the rest
-    of one, or, if episodes may be cut, ``RUN_STEPS`` steps. It is put into the column whole. The environment that it
-    comes from goes on in its own column after the run; the column's own environment waits until it has a run, too,
-    because otherwise a slow one would hold up all others in the middle of the next episode.
+    column takes a *run* of an environment that is far ahead of its own column: a whole episode, the rest of one, or, if
+    episodes may be cut, at least ``RUN_STEPS`` steps, out of what waits for its turn. The column takes the whole run.
+    The environment that it comes from goes on in its own column after the run. The column's own environment waits until
+    it has a run, too: with single steps of a slow environment, the column would soon be in the middle of an episode
+    again, and could not leave it.
 
-    So a column changes the environment at the end of an episode, or where episodes may be cut, with at least
-    ``RUN_STEPS`` rows between two cuts. What waits is bounded, because a sampler with :meth:`n_waiting` steps beyond
-    what it may be ahead is asked for no more, and a column never waits for such a sampler.
+    So a column changes the environment at the end of an episode, or, where episodes may be cut, in the middle of one,
+    with at least ``RUN_STEPS`` rows between two cuts. What waits is bounded, because samplers with :meth:`n_waiting`
+    steps of ``MOST_WAITING`` are asked for no more, and a column never waits for such a sampler.
 
     :param n_samplers: number of samplers
     :param envs_per_sampler: environments of each sampler
@@ -137,7 +140,6 @@ class StreamPlan:
                 if column.last == (env, first - 1):
                     column.at_end, column.since_cut = True, 0
             stream.arrive(n_steps, ends_of_env)
-            column.own_is_next |= column.filled < self._n_rows and not column.run
         return first
 
     def moves(self) -> Iterator[Move]:
@@ -255,13 +257,16 @@ class StreamPlan:
         column, own = self._columns[index], self._streams[index]
         if not own.waiting:
             return False
-        return column.own_is_next or column.last == (index, own.next_step - 1) or self._is_run(own)
+        if column.has_given or self._is_run(own):
+            return True
+        can_leave = not column.is_behind or not column.at_end or (self._rules.can_cut and column.since_cut >= RUN_STEPS)
+        return column.last == (index, own.next_step - 1) and can_leave
 
     def _is_run(self, stream: Stream) -> bool:
         """Whether what waits can be put into the environment's own column without waiting for more."""
-        if self._n_fresh_rows is not None or stream.n_waiting >= self._rules.most_waiting:
-            return True
-        return stream.first_end(stream.next_step) is not None
+        enough = RUN_STEPS if self._rules.can_cut else MOST_WAITING
+        is_bounded = self._n_fresh_rows is not None
+        return is_bounded or stream.n_waiting >= enough or stream.first_end(stream.next_step) is not None
 
     def _may_change(self, index: int) -> bool:
         """Whether a column may take the steps of another environment than its last one's."""
@@ -271,22 +276,23 @@ class StreamPlan:
 
     def _claim_run(self, column: _Column, index: int) -> None:
         """Have a column take a run of the environment of which most waits."""
-        donors = [env for env, stream in enumerate(self._streams) if stream.n_waiting > 1 and env != index]
+        donors = [env for env, stream in enumerate(self._streams) if stream.n_waiting > SURPLUS_STEPS and env != index]
         for env in sorted(donors, key=lambda env: -self._streams[env].n_waiting):
             run = self._run_of(env)
             if run is not None:
                 stream = self._streams[env]
                 column.run, column.run_env, column.run_ends_episode = run, env, stream.is_end(run.stop - 1)
                 stream.claim(run)
+                column.is_behind = True
                 # It does not take a run of yet another one in turn.
-                self._columns[env].own_is_next |= not self._columns[env].run
+                self._columns[env].has_given |= not self._columns[env].run
                 return
 
     def _run_of(self, env: int) -> range | None:
         """A run that an environment can do without."""
         stream, sampler = self._streams[env], env // self._envs_per_sampler
         fullest = self._most_waiting(sampler)
-        if fullest > self._rules.most_waiting and stream.n_waiting < fullest:
+        if fullest > MOST_WAITING and stream.n_waiting < fullest:
             # The sampler would be asked for more, and what waits of its other environments would grow without bound.
             return None
         for start, stop in self._possible_starts(env):
@@ -298,12 +304,13 @@ class StreamPlan:
         return None
 
     def _possible_starts(self, env: int) -> Iterator[tuple[int, int]]:
-        """Where runs may begin, each with where the steps that wait stop: episodes, and what comes next of all."""
+        """Where runs may begin, each with where the steps that wait stop: episodes, and where one may be cut."""
         stream, column = self._streams[env], self._columns[env]
         yield from stream.starts()
-        cuts = column.last == (env, stream.next_step - 1) and not column.at_end
-        if self._rules.can_cut and (not cuts or column.since_cut >= RUN_STEPS):
-            yield stream.next_step, stream.waiting[0].stop
+        if self._rules.can_cut:
+            is_torn = column.at_end or column.last != (env, stream.next_step - 1)
+            n_rows_to_cut = 0 if is_torn else max(0, RUN_STEPS - column.since_cut)
+            yield stream.next_step + n_rows_to_cut, stream.waiting[0].stop
 
     def _stays_fresh(self, sampler: int, run: range) -> bool:
         return self._n_fresh_rows is None or len(run) <= self._n_fresh_rows(sampler, run.start)
@@ -317,7 +324,7 @@ class StreamPlan:
         column.since_cut += len(steps)
         column.last = (env, steps.stop - 1)
         if env == index:
-            column.own_is_next = False
+            column.has_given = False
             column.at_end = self._streams[env].is_end(steps.stop - 1)
         else:
             column.at_end = column.run_ends_episode and not column.run

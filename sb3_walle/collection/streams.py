@@ -9,7 +9,7 @@ import numpy as np
 from sb3_walle.collection.placement import Arrival, Placement
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
-from sb3_walle.collection.stream_plan import Move, StreamPlan, StreamRules
+from sb3_walle.collection.stream_plan import MOST_WAITING, Move, StreamPlan, StreamRules
 
 
 @dataclass(eq=False)
@@ -133,7 +133,7 @@ class StreamPlacement(Placement):
             somebody needs one. Otherwise what it collects would only get old
         """
         is_needed = learner_waits or self._plan.is_displaced(sampler)
-        return self._rules.most_waiting if is_needed and self.max_policy_lag is None else 0
+        return MOST_WAITING if is_needed and self.max_policy_lag is None else 0
 
     def _carry_out(self, move: Move) -> None:
         """Copy the steps of a move into the rollout, chunk by chunk."""

@@ -18,6 +18,7 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.learner import check_learner
 from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration import LADDERS
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.setup import check_memory, published_weights, set_up_collector
@@ -152,7 +153,7 @@ class AsyncOffPolicyMixin(Updates):
         return collector
 
     def _collector_settings(self) -> tuple:
-        return (self.action_noise, self.noise_ladder)
+        return (self.action_noise, self.noise_ladder, can_mark_cuts(self._buffer))
 
     def learn(
         self: SelfAsyncOffPolicy,
@@ -179,7 +180,7 @@ class AsyncOffPolicyMixin(Updates):
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         initialised = super()._init_callback(callback, progress_bar)
-        if wants_all_infos(self.replay_buffer):
+        if wants_all_infos(self._buffer):
             self._infos = select_infos(self.info_keys, callbacks_may_look=True)
         return initialised
 

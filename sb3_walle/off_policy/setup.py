@@ -11,9 +11,11 @@ from sb3_walle.algorithm.weights import policy_weights
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import make_collector, queue_capacity
 from sb3_walle.collection.queues import plan_queues
+from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.normalization import Normalization
 from sb3_walle.off_policy.actors import choose_actor, exploring_actors, spec_for_size
+from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration import planned_exploration
 from sb3_walle.samplers.actors.protocol import RANDOM_STATE, ActorSpec
 from sb3_walle.samplers.actors.random_streams import global_state
@@ -107,6 +109,7 @@ def _task(algorithm: "AsyncOffPolicyMixin", env: WrappedSamplers, n_steps: int, 
         None if env.vec_normalize is None else Normalization(env.vec_normalize),
         infos,
         algorithm.check_nan,
+        StreamRules(can_cut=can_mark_cuts(algorithm._buffer)),
     )
 
 

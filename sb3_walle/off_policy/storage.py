@@ -59,8 +59,7 @@ def check_n_envs(buffer: ReplayBuffer, n_envs: int) -> None:
 class Continuity:
     """
     Knows where a step does not follow the one that was stored before it, because a sampler was replaced, another one
-    has gone on in its columns, or training was interrupted. An episode that is broken off there is to count as
-    truncated.
+    has gone on in its columns, or training was interrupted.
     """
 
     def __init__(self) -> None:
@@ -68,7 +67,7 @@ class Continuity:
         self._next_observations: Observations | None = None
 
     def forget(self) -> None:
-        """Begin anew, with a replay buffer that was filled by somebody else."""
+        """Begin anew, with a replay buffer that was filled elsewhere."""
         self._dones = self._next_observations = None
 
     def broken(self, step: RecordedStep) -> np.ndarray:
@@ -89,25 +88,6 @@ class Continuity:
         :param step: the step that was stored
         """
         self._dones, self._next_observations = step.dones, step.original_next_observations
-
-
-def cut_off(buffer: ReplayBuffer, envs: np.ndarray) -> None:
-    """
-    Have the step that was added last count as the last one of a truncated episode.
-
-    :param buffer: a replay buffer; one of a class that keeps no ``dones`` is left as it is
-    :param envs: in which environments, ``[n_envs]``
-    """
-    dones = getattr(buffer, "dones", None)
-    if not isinstance(dones, np.ndarray) or (buffer.pos == 0 and not buffer.full):
-        return
-    last = (buffer.pos - 1) % len(dones)
-    dones[last, envs] = True
-    if buffer.handle_timeout_termination:
-        buffer.timeouts[last, envs] = True
-    if isinstance(buffer, HerReplayBuffer):
-        for env in np.flatnonzero(envs):
-            buffer._compute_episode_length(int(env))
 
 
 def _equal(some: Observations, others: Observations) -> np.ndarray:

@@ -11,9 +11,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.algorithm.mixin import AsyncMixin
+from sb3_walle.off_policy.cuts import cut_off, make_room
 from sb3_walle.off_policy.hindsight import LearnersRewards, with_learners_rewards
 from sb3_walle.off_policy.recorded_steps import RecordedSteps
-from sb3_walle.off_policy.storage import Continuity, check_n_envs, cut_off, new_replay_buffer
+from sb3_walle.off_policy.storage import Continuity, check_n_envs, new_replay_buffer
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
@@ -29,8 +30,13 @@ class StoredSteps(AsyncMixin, _Base):
     _is_replaying: bool
     _continuity: Continuity
 
+    @property
+    def _buffer(self) -> ReplayBuffer | None:
+        """The replay buffer; ``None`` also after ``del model.replay_buffer``, which frees memory for another one."""
+        return getattr(self, "replay_buffer", None)
+
     def _check_n_envs(self, n_envs: int) -> None:
-        buffer = self.replay_buffer
+        buffer = self._buffer
         if buffer is not None and (buffer.full or buffer.pos > 0):
             check_n_envs(buffer, n_envs)
 
@@ -51,7 +57,7 @@ class StoredSteps(AsyncMixin, _Base):
         :param truncate_last_traj: as in SB3, of a ``HerReplayBuffer``
         :raises ValueError: if it holds the experience of another number of environments
         """
-        before = self.replay_buffer
+        before = self._buffer
         super().load_replay_buffer(path, truncate_last_traj)
         assert self.replay_buffer is not None
         try:
@@ -65,11 +71,12 @@ class StoredSteps(AsyncMixin, _Base):
     def _move_rewards(self) -> None:
         """Have rewards of goals that are chosen in hindsight computed in this process."""
         self._close_rewards()
-        if isinstance(self.replay_buffer, HerReplayBuffer) and self.env is not None:
-            self.replay_buffer.env = with_learners_rewards(self.env)
+        buffer = self._buffer
+        if isinstance(buffer, HerReplayBuffer) and self.env is not None:
+            buffer.env = with_learners_rewards(self.env)
 
     def _close_rewards(self) -> None:
-        rewards = getattr(self.replay_buffer, "env", None)
+        rewards = getattr(self._buffer, "env", None)
         if isinstance(rewards, LearnersRewards):
             rewards.close_own()
 
@@ -94,6 +101,7 @@ class StoredSteps(AsyncMixin, _Base):
         broken = self._continuity.broken(step)
         if broken.any():
             cut_off(replay_buffer, broken)
+        make_room(replay_buffer)
         originals = step.original_next_observations
         with self._without_vec_normalize():
             self._last_obs = step.original_observations
