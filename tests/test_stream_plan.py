@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -105,7 +106,7 @@ class Task:
         column = self.columns[index]
         return [
             row
-            for row, ((env, step), after) in enumerate(zip(column, column[1:], strict=False))
+            for row, ((env, step), after) in enumerate(pairwise(column))
             if after != (env, step + 1) and step not in self.ends[env]
         ]
 
@@ -135,14 +136,14 @@ def test_streams_stay_whole_nothing_is_lost_or_doubled_and_what_waits_is_bounded
     assert set(placed.values()) == {1}
     for env, stream in enumerate(task.plan._streams):
         # What was not placed waits, or belongs to a run that is being put into a column.
-        left = [steps for steps in stream.waiting]
+        left = list(stream.waiting)
         left += [column.run for column in task.plan._columns if column.run_env == env]
         numbers = sorted([step for owner, step in placed if owner == env] + [step for steps in left for step in steps])
         assert numbers == list(range(task.n_arrived[env // task.envs_per_sampler]))
     for index in range(len(task.columns)):
         cuts = task.cuts(index)
         assert task.can_cut or not cuts
-        assert all(later - earlier >= RUN_STEPS for earlier, later in zip(cuts, cuts[1:], strict=False))
+        assert all(later - earlier >= RUN_STEPS for earlier, later in pairwise(cuts))
     assert task.most_waiting <= 3 * MOST_WAITING + 2 * N_SLOTS * task.n_rows
 
 

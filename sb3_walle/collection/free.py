@@ -27,8 +27,8 @@ class FreeCollector(Collector):
 
     A chunk is learned from only while the learner is at most ``max_policy_lag`` versions ahead of it. Three things see
     to that: samplers are ahead by no more than that many rollouts; they end a chunk early when its policy gets too old;
-    and what is too old all the same is dropped and counted. So that a slow sampler has little to lose, its chunks are as
-    short as it takes to deliver several of them in every iteration.
+    and what is too old all the same is dropped and counted. So that a slow sampler has little to lose, its chunks are
+    as short as it takes to deliver several of them in every iteration.
 
     :param placement: which steps fill which columns. It knows how many versions the policy may be behind, at least 1;
         if any number, only the experience queue and what waits for its turn bound how far samplers run ahead
@@ -118,10 +118,15 @@ class FreeCollector(Collector):
 
     def _take(self, ready: ReadyChunk) -> None:
         """Have a chunk placed, and learn from what the sampler measured if anything of it is used."""
-        chunk, seal = self._arrays(ready), ready.seal
-        seconds_per_step = ready.report.seconds / chunk.n_steps
+        chunk = self._arrays(ready)
         arrival = Arrival(
-            ready.sampler, seal.ticket, seal.version, chunk, ready.infos, seconds_per_step, lambda: self._done_with(ready)
+            ready.sampler,
+            ready.seal.ticket,
+            ready.seal.version,
+            chunk,
+            ready.infos,
+            ready.report.seconds / chunk.n_steps,
+            release=lambda: self._done_with(ready),
         )
         if self._placement.add(arrival):
             self._learn_statistics(ready)

@@ -1,8 +1,8 @@
 """
 Which steps fill which columns, where columns hold whole streams. This file knows steps only by their numbers.
 
-SB3's replay buffers take steps row by row, one of each column. So what a fast environment makes besides the steps of its
-own column has to go into the column of a slower one, and may not tear the streams of either into pieces.
+SB3's replay buffers take steps row by row, one of each column. So what a fast environment makes besides the steps of
+its own column has to go into the column of a slower one, and must not tear the streams of either into pieces.
 """
 
 from collections.abc import Callable, Iterator
@@ -165,12 +165,11 @@ class StreamPlan:
         """
         envs = self._envs_of(sampler)
         if len(envs) > 1 and self._are_abreast(envs):
-            steps = [self._streams[env].take(self._room(env)) for env in envs][0]
-            column = self._columns[envs.start]
-            move = Move(envs.start, len(envs), steps, column.filled, envs.start, True)
+            row = self._columns[envs.start].filled
             for env in envs:
+                steps = self._streams[env].take(self._room(env))
                 self._fill(env, env, steps)
-            yield move
+            yield Move(envs.start, len(envs), steps, row, envs.start, True)
         for env in envs:
             while self._columns[env].filled < self._n_rows:
                 found = self._next_steps(env)

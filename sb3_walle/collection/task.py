@@ -24,8 +24,8 @@ class CollectionTask:
     :param normalization: the ``VecNormalize`` among these, if there is one
     :param infos: which infos are passed on
     :param check_finite: whether samplers refuse numbers that are not finite
-    :param streams: what streams have to be if columns hold whole streams, also from one rollout to the next; ``None`` if
-        they may change wherever the next observation's value can stand in for what is missing
+    :param streams: the rules of streams if columns hold whole ones, also from one rollout to the next; ``None`` if
+        they may end anywhere, because the next observation's value can stand in for the steps that are missing
     """
 
     observation_space: spaces.Space

@@ -1,0 +1,272 @@
+"""The columns of a replay buffer hold whole streams, in every mode, in every buffer of SB3, whoever is slow."""
+
+import time
+from itertools import pairwise
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from off_policy_pairs import tiny
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_walle import AsyncDQN, SamplerVecEnv
+from sb3_walle.collection.modes import MODES
+from sb3_walle.collection.stream_plan import RUN_STEPS
+from sb3_walle.off_policy.cuts import cut_off, replace_unfinished_episode
+
+SLOW_SECONDS = 0.004
+
+
+class Stamped(gym.Env):
+    """
+    Shows which environment it is, the number of the episode, and the step in it. Its reward is always 1.
+
+    :param identity: which environment it is
+    :param length: steps of an episode
+    :param delay: how long a step takes, in seconds
+    """
+
+    observation_space: spaces.Space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, identity: int, length: int, delay: float) -> None:
+        self.identity, self.length, self.delay, self.episode = identity, length, delay, -1
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.episode, self.steps = self.episode + 1, 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(self.delay)
+        self.steps += 1
+        return self._observe(), 1.0, self.steps == self.length, False, {}
+
+    def _observe(self) -> Any:
+        return np.array([self.identity, self.episode, self.steps], np.float32)
+
+
+class StampedGoal(Stamped):
+    """The same with a goal: a number of steps."""
+
+    observation_space = spaces.Dict(
+        {
+            "observation": Stamped.observation_space,
+            "achieved_goal": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+            "desired_goal": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        }
+    )
+
+    def compute_reward(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> np.ndarray:
+        return (achieved_goal == desired_goal).all(axis=-1).astype(np.float32)
+
+    def _observe(self) -> Any:
+        steps, goal = (np.array([number], np.float32) for number in (self.steps, self.length))
+        return {"observation": super()._observe(), "achieved_goal": steps, "desired_goal": goal}
+
+
+BUFFERS: dict[str, dict[str, Any]] = {
+    "ReplayBuffer": {},
+    "without timeouts": {"replay_buffer_kwargs": {"handle_timeout_termination": False}},
+    "less memory": {
+        "optimize_memory_usage": True,
+        "replay_buffer_kwargs": {"handle_timeout_termination": False},
+    },
+    "DictReplayBuffer": {"policy": "MultiInputPolicy"},
+    "NStepReplayBuffer": {"n_steps": 3},
+    "n steps without timeouts": {"n_steps": 3, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
+    "HerReplayBuffer": {"policy": "MultiInputPolicy", "replay_buffer_class": HerReplayBuffer},
+}
+LENGTHS = (200, 30, 90, 150)
+
+
+def trained(
+    mode: str, n_steps: int, envs_per_sampler: int = 1, lengths: tuple[int, ...] = LENGTHS, **arguments: Any
+) -> AsyncDQN:
+    """A model whose environments are of different speed."""
+    policy = arguments.pop("policy", "MlpPolicy")
+    kind = StampedGoal if policy == "MultiInputPolicy" else Stamped
+    delays = (SLOW_SECONDS, 0.0, 0.0005, 0.0)
+
+    def factory(env: int) -> Any:
+        return lambda: kind(env, lengths[env], delays[env])
+
+    env = SamplerVecEnv([factory(env) for env in range(4)], envs_per_sampler=envs_per_sampler)
+    settings = {**tiny(), "buffer_size": 40_000, "learning_starts": 400, "learner": "eager", **arguments}
+    with AsyncDQN(policy, env, mode=mode, **settings) as model:
+        model.learn(n_steps)
+    assert model.num_timesteps == model.replay_buffer.pos * 4
+    assert n_steps <= model.num_timesteps < n_steps + 4 * model.train_freq.frequency
+    return model
+
+
+def check_streams(buffer: ReplayBuffer, lengths: tuple[int, ...] = LENGTHS) -> int:
+    """
+    That every transition is what its environment did, none comes twice, and what follows in a column continues it or
+    comes after an end, or after a mark, of which there are few. Returns the number of marks.
+    """
+    stored = buffer.observations
+    stamps = stored["observation"] if isinstance(stored, dict) else stored
+    stamps, n_rows, n_cuts = stamps[: buffer.pos], buffer.pos, 0
+    assert len(np.unique(stamps.reshape(-1, 3), axis=0)) == stamps.shape[0] * stamps.shape[1]
+    if not buffer.optimize_memory_usage:
+        reached = buffer.next_observations
+        reached = reached["observation"] if isinstance(reached, dict) else reached
+        assert np.array_equal(reached[:n_rows], stamps + np.array([0, 0, 1], np.float32))
+    for env in range(buffer.n_envs):
+        cuts = []
+        for row in range(n_rows):
+            identity, episode, step = stamps[row, env]
+            is_end = step + 1 == lengths[int(identity)]
+            done, timeout = bool(buffer.dones[row, env]), bool(buffer.timeouts[row, env])
+            is_cut = done and not is_end
+            # Terminal where the episode has ended, truncated where it was cut.
+            assert done == (is_end or is_cut) and timeout == is_cut
+            cuts += [row] * is_cut
+            if not done and row + 1 < n_rows:
+                assert stamps[row + 1, env].tolist() == [identity, episode, step + 1]
+        assert all(later - earlier >= RUN_STEPS for earlier, later in pairwise(cuts))
+        assert not cuts or not buffer.optimize_memory_usage
+        n_cuts += len(cuts)
+    return n_cuts
+
+
+@pytest.mark.parametrize("envs_per_sampler", [1, 2])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", BUFFERS)
+def test_streams_stay_whole(name: str, mode: str, envs_per_sampler: int) -> None:
+    model = trained(mode, 3_000, envs_per_sampler, **BUFFERS[name])
+    assert model.replay_buffer.pos * 4 == model.num_timesteps
+    n_cuts = check_streams(model.replay_buffer)
+    owners = column_owners(model.replay_buffer)
+    if mode != "free":
+        assert n_cuts == 0 and (owners == np.arange(4)).all()
+    elif envs_per_sampler == 1 and not model.optimize_memory_usage:
+        # The slow environment's column is shared: otherwise nothing was tested.
+        assert len(np.unique(owners[:, 0])) > 1
+
+
+def column_owners(buffer: ReplayBuffer) -> np.ndarray:
+    stored = buffer.observations
+    return (stored["observation"] if isinstance(stored, dict) else stored)[: buffer.pos, :, 0]
+
+
+@pytest.mark.parametrize("train_freq", [1, 4, 32])
+def test_whole_episodes_move_where_none_can_be_cut(train_freq: int) -> None:
+    lengths = (20, 30, 25, 15)
+    model = trained("free", 4_000, lengths=lengths, train_freq=train_freq, **BUFFERS["less memory"])
+    assert check_streams(model.replay_buffer, lengths) == 0
+    assert len(np.unique(column_owners(model.replay_buffer)[:, 0])) > 1
+
+
+def test_n_step_returns_are_of_n_steps() -> None:
+    buffer = trained("free", 3_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
+    assert isinstance(buffer, NStepReplayBuffer)
+    rewards = buffer.sample(4_000).rewards
+    assert (rewards > 2.9).float().mean() > 0.95
+
+
+def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
+    """Goals are as many steps ahead as in SB3: on average a quarter of the length of an episode, less what was cut."""
+    distances = {}
+    for mode in ("sync", "free"):
+        lengths = (40, 40, 40, 40)
+        buffer = trained(mode, 4_000, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
+        sample = buffer.sample(4_000)
+        n_virtual = int(buffer.her_ratio * 4_000)
+        ahead = sample.observations["desired_goal"] - sample.next_observations["achieved_goal"]
+        distances[mode] = float(ahead[:n_virtual].mean())
+    assert distances["free"] > 0.8 * distances["sync"]
+
+
+@pytest.mark.parametrize("max_policy_lag", [1, 5, 150])
+@pytest.mark.parametrize("name", ["ReplayBuffer", "less memory"])
+def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: int) -> None:
+    model = trained("free", 1_200, max_policy_lag=max_policy_lag, **BUFFERS[name])
+    buffer, lengths = model.replay_buffer, LENGTHS
+    for env in range(4):
+        column = buffer.observations[: buffer.pos, env]
+        for row, (before, after) in enumerate(pairwise(column)):
+            is_end = before[2] + 1 == lengths[int(before[0])]
+            is_cut = not is_end and after.tolist() != [before[0], before[1], before[2] + 1]
+            assert bool(buffer.dones[row, env]) == (is_end or is_cut)
+            assert bool(buffer.timeouts[row, env]) == is_cut
+            assert not is_cut or not model.optimize_memory_usage
+    if not model.optimize_memory_usage:
+        assert model._collector.statistics.policy_lag_max <= max_policy_lag
+
+
+class Endless(Stamped):
+    """Shows nothing, so that there is one value: with a discount factor of 0.8 and no end, 5."""
+
+    def _observe(self) -> np.ndarray:
+        return np.ones(3, np.float32)
+
+
+@pytest.mark.parametrize("name", ["ReplayBuffer", "less memory"])
+def test_values_are_those_of_the_task(name: str) -> None:
+    """A critic that took cuts for the ends of episodes would learn values of little more than 1."""
+    env = SamplerVecEnv([lambda delay=delay: Endless(0, 200, delay) for delay in (0.002, 0.0, 0.001, 0.0)])
+    settings: dict[str, Any] = {"gamma": 0.8, "learning_rate": 0.02, "target_update_interval": 40, "train_freq": 1}
+    arguments = {**tiny(), **settings, **BUFFERS[name], "learner": "eager"}
+    with AsyncDQN("MlpPolicy", env, mode="free", **arguments) as model:
+        model.learn(4_000)
+        with th.no_grad():
+            value = float(model.q_net(th.ones(1, 3)).max())
+    assert value == pytest.approx(5.0, abs=0.7)
+
+
+def filled(n_rows: int, n_envs: int, buffer_size: int, ends: list[list[int]]) -> ReplayBuffer:
+    """A buffer whose observations are their own row and column, as if each row led to the next."""
+    box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    buffer = ReplayBuffer(
+        buffer_size * n_envs, box, spaces.Discrete(2), "cpu", n_envs, True, handle_timeout_termination=False
+    )
+    for row in range(n_rows):
+        observations = [np.array([[r, env] for env in range(n_envs)], np.float32) for r in (row, row + 1)]
+        dones = np.array([row in ends[env] for env in range(n_envs)])
+        buffer.add(*observations, np.zeros(n_envs), np.arange(n_envs) + 10.0 * row, dones, [{}] * n_envs)
+    return buffer
+
+
+@settings(deadline=None)
+@given(data=st.data(), n_rows=st.integers(1, 40), n_envs=st.integers(1, 3), buffer_size=st.integers(3, 30))
+def test_an_unfinished_episode_is_replaced_by_true_transitions(
+    data: st.DataObject, n_rows: int, n_envs: int, buffer_size: int
+) -> None:
+    ends = [data.draw(st.lists(st.integers(0, n_rows - 1), max_size=4)) for _ in range(n_envs)]
+    buffer = filled(n_rows, n_envs, buffer_size, ends)
+    env, others = data.draw(st.integers(0, n_envs - 1)), buffer.observations.copy()
+    replace_unfinished_episode(buffer, env)
+    # What can be sampled, in its order: all but the row that is overwritten next.
+    rows = np.arange(n_rows - min(n_rows, buffer_size - (n_rows >= buffer_size)), n_rows) % buffer_size
+    if not any(end >= n_rows - len(rows) for column in ends for end in column):
+        assert np.array_equal(buffer.observations, others)
+        return
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        observation, done = buffer.observations[row, env], bool(buffer.dones[row, env])
+        step, column = (int(word) for word in observation)
+        # The transition is one that was made, and leads where it led.
+        assert done == (step in ends[column]) and buffer.rewards[row, env] == column + 10 * step
+        assert done or (after is not None and buffer.observations[after, env].tolist() == [step + 1, column])
+
+
+def test_a_mark_does_not_outlive_its_step() -> None:
+    """Buffers that do not handle time limits never clear their marks themselves."""
+    model = trained("free", 6_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
+    buffer = model.replay_buffer
+    for row, env in np.argwhere(buffer.timeouts):
+        identity, _, step = buffer.observations[row, env]
+        assert buffer.dones[row, env] and step + 1 < LENGTHS[int(identity)]
+
+
+def test_cutting_an_empty_buffer_changes_nothing() -> None:
+    buffer = filled(0, 2, 5, [[], []])
+    cut_off(buffer, np.array([True, True]))
+    assert not buffer.dones.any()
