@@ -41,8 +41,8 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, several
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which begins
         eagerly and goes on with the compiled update as soon as there is one, if there is enough left to do for that to
-        pay. The two agree within rounding. So that the same seed always gives the same numbers, ``"auto"`` does not
-        change in the middle where there is a seed: it waits where it pays.
+        pay. The two agree within rounding. So that the same seed always gives the same numbers, where there is a seed
+        the arguments alone determine the number of the first compiled update, which waits for the compiler if need be.
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
         divergence of an update, which is to be ``target_kl`` (0.003 by default). Its update is always eager, and
         ``clip_range`` is of no effect; see :func:`~sb3_walle.learners.kl_penalty.train_with_kl_penalty`.
@@ -147,6 +147,10 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
             penalty = train_with_kl_penalty(self, KLPenalty(self.kl_coef, self.learning_rate_factor))
         self.kl_coef, self.learning_rate_factor = penalty.coef, penalty.learning_rate_factor
         self.logger.record("async/compiled_update", 0)
+
+    def _abandon_updates(self) -> None:
+        if self._updates is not None:
+            self._updates.abandon()
 
     def __exit__(self, *exception: object) -> None:
         if self._updates is not None:

@@ -221,6 +221,11 @@ class AsyncMixin(Persistence):
             self._is_learning = False
             if self._collector is not None:
                 self._collector.interrupt()
+            if self.num_timesteps < self._total_timesteps:
+                self._abandon_updates()
+
+    def _abandon_updates(self) -> None:
+        """Called when ``learn()`` ends before it is through."""
 
     def _record_collection(self) -> None:
         """Have the next log tell how the samplers are doing."""

@@ -1,5 +1,6 @@
 """Which update an algorithm makes: SB3's own, or a compiled one as soon as there is one and it pays."""
 
+import math
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -19,6 +20,9 @@ LEARNERS = ("auto", "compiled", "eager")
 # whether there is a program already; and compiling, for which a core works for some ten seconds.
 WORTH_TRACING = 5.0
 WORTH_COMPILING = 30.0
+# What the compiler takes for a program beside samplers at work, in seconds. Where there is a seed, so many seconds of
+# updates are eager.
+NOMINAL_COMPILE_SECONDS = 15.0
 # After so many compiled minibatches, the first of the next update is done eagerly, too, to be compared. Most updates
 # have more than these, and those that have few, of many samples, do not lose what they gain.
 MINIBATCHES_PER_COMPARISON = 20
@@ -42,8 +46,9 @@ class Learner(ABC):
         self._reason: Unsupported | None = None
         self._key: Hashable = None
         self._compilation: Compiling | None = None
-        self._must_wait = choice == "compiled"
         self._planned_updates = 0
+        #: where there is a seed, updates that are still eager since compiling began; ``None`` before that
+        self._n_eager_ahead: int | None = None
         self._eager_seconds = 0.0
         self._n_eager_updates = self._n_eager_minibatches = 0
         self._is_announced = False
@@ -80,6 +85,10 @@ class Learner(ABC):
     def _minibatches_per_update(self) -> int:
         """:return: number of minibatches of an update"""
 
+    def _n_programs(self) -> int:
+        """:return: number of programs that an update takes"""
+        return 1
+
     @abstractmethod
     def _n_minibatches_made(self) -> int:
         """:return: number of minibatches of all updates so far, as the algorithm counts them"""
@@ -101,14 +110,6 @@ class Learner(ABC):
         :param n_updates: number of updates to come
         """
         self._planned_updates = n_updates
-        if self._choice == "auto" and self._algorithm.seed is not None:
-            # From the same seed the same numbers come, whatever the timing: no update may be eager or compiled by
-            # chance. Only the number of updates decides, and the first one waits for the compiler.
-            self._must_wait = (
-                self._seconds_to_come(self.eager_seconds * self._minibatches_per_update()) >= WORTH_COMPILING
-            )
-            if not self._must_wait:
-                self.close()
         self._consider()
 
     def train(self, number: int, eagerly: Callable[[], None]) -> None:
@@ -119,7 +120,7 @@ class Learner(ABC):
         :param eagerly: makes it as SB3 does
         :raises NonFiniteError: if the algorithm checks for NaN and a loss or gradient is not finite
         """
-        compiled = self._compiled()
+        compiled = self._compiled(number)
         self.is_compiled = compiled is not None
         if compiled is not None:
             try:
@@ -130,6 +131,13 @@ class Learner(ABC):
         if not self.is_compiled:
             self._train_eagerly(eagerly)
         self._planned_updates -= 1
+        if self._n_eager_ahead:
+            self._n_eager_ahead -= 1
+
+    def abandon(self) -> None:
+        """``learn()`` has ended before it was through: stop compiling what has not been used yet."""
+        if not self.is_compiled:
+            self.close()
 
     def close(self) -> None:
         """Stop compiling."""
@@ -160,33 +168,50 @@ class Learner(ABC):
         """After how many compiled minibatches the first of the next update is done eagerly, too, to be compared."""
         return MINIBATCHES_PER_COMPARISON
 
-    def _compiled(self) -> Any:
+    def _compiled(self, number: int) -> Any:
         """What an update takes, if it is there, fits the algorithm as it is now, and may be used; ``None`` if not."""
         self._consider()
         if self._compilation is None or not self._compilation.is_begun:
             return None
-        if self._must_wait and not self._is_announced:
-            self._say_waiting()
         try:
-            return self._compilation.compiled(wait=self._must_wait)
+            compiled = self._compilation.compiled(wait=False)
+            if self._is_seeded_auto() and self._n_eager_ahead != 0:
+                # Found on disk, perhaps. From the same seed the same numbers come, whatever the timing.
+                return None
+            if compiled is None and (self._is_seeded_auto() or self._choice == "compiled"):
+                self._say_waiting(number)
+                compiled = self._compilation.compiled(wait=True)
+            return compiled
         except Unsupported as reason:
             self._refuse(reason)
             return None
 
     def _consider(self) -> None:
         """Trace and compile, each as soon as it pays."""
-        if self._choice == "eager" or (self._is_seeded_auto() and not self._must_wait):
+        if self._choice == "eager":
             return
         seconds = self._seconds_worth_saving()
-        pays = self._must_wait or seconds >= WORTH_COMPILING
-        may_be_found = seconds >= WORTH_TRACING and may_be_at_hand(self._algorithm.policy.device)
-        if self._compilation is not None or pays or may_be_found:
+        pays = self._choice == "compiled" or seconds >= WORTH_COMPILING
+        if self._compilation is not None or pays or self._may_be_found(seconds):
             self._prepare()
         if self._compilation is not None and pays:
             try:
                 self._compilation.begin()
             except Unsupported as reason:
                 self._refuse(reason)
+            if self._n_eager_ahead is None and self._is_seeded_auto():
+                self._n_eager_ahead = self._n_updates_to_compile()
+
+    def _may_be_found(self, seconds: float) -> bool:
+        """Whether to look for a program on disk. What is there must not decide where there is a seed."""
+        return not self._is_seeded_auto() and seconds >= WORTH_TRACING and may_be_at_hand(self._algorithm.policy.device)
+
+    def _n_updates_to_compile(self) -> int:
+        """Number of updates that SB3 makes while the compiler is at work: a function of the arguments, not of time."""
+        if self._algorithm.policy.device.type != "cpu":
+            # Recorded at once rather than compiled.
+            return 0
+        return math.ceil(self._n_programs() * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
 
     def _is_seeded_auto(self) -> bool:
         return self._choice == "auto" and self._algorithm.seed is not None
@@ -204,7 +229,7 @@ class Learner(ABC):
             return
         self.close()
         self._key, self._reason, self._is_announced = key, None, False
-        self._n_minibatches_unchecked = None
+        self._n_minibatches_unchecked = self._n_eager_ahead = None
         try:
             self._compilation = self._compile()
         except Unsupported as reason:
@@ -220,17 +245,25 @@ class Learner(ABC):
 
     def _seconds_worth_saving(self) -> float:
         """What eager updates have taken, or are going to take."""
-        known = self._eager_seconds / self._n_eager_updates if self._n_eager_updates else None
-        each = self.eager_seconds * self._minibatches_per_update() if known is None else known
-        return max(self._eager_seconds, self._seconds_to_come(each))
+        if self._is_seeded_auto():
+            # By their number: no update may be eager or compiled by chance.
+            are_enough = self._planned_updates > self._n_updates_to_compile()
+            n_updates = max(self._n_eager_updates, self._planned_updates if are_enough else 0)
+            return n_updates * self._nominal_seconds()
+        known = self._eager_seconds / self._n_eager_updates if self._n_eager_updates else self._nominal_seconds()
+        return max(self._eager_seconds, self._planned_updates * known)
 
-    def _seconds_to_come(self, seconds_of_each: float) -> float:
-        return self._planned_updates * seconds_of_each
+    def _nominal_seconds(self) -> float:
+        """What an eager update takes, before any is measured."""
+        return self.eager_seconds * self._minibatches_per_update()
 
-    def _say_waiting(self) -> None:
-        assert self._compilation is not None
-        if self._algorithm.verbose >= 1 and self._compilation.seconds is not None:
-            print("Waiting for the update to be compiled, which takes some seconds, the first time only")
+    def _say_waiting(self, number: int) -> None:
+        if self._algorithm.verbose < 1:
+            return
+        why = ", the first time only"
+        if self._is_seeded_auto():
+            why = f": with a seed, updates are compiled from number {number} on in every run"
+        print(f"Waiting for the update to be compiled, which takes some seconds{why}")
 
     def _announce(self, number: int, seconds: float) -> None:
         if self._algorithm.verbose < 1:

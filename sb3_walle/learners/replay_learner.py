@@ -49,6 +49,16 @@ class ReplayLearner(Learner):
         """
         self._gradient_steps = gradient_steps
 
+    def plan(self, n_updates: int) -> None:
+        """
+        Prepare a compiled update where it pays.
+
+        :param n_updates: number of updates to come
+        """
+        super().plan(n_updates)
+        # The first update looks again: callbacks may change the policy when training starts.
+        self._seen = ()
+
     @abstractmethod
     def _make_groups(self) -> list[Group]:
         """:return: the algorithm's parameters; raises ``Unsupported`` if an optimizer is not known"""
@@ -96,6 +106,9 @@ class ReplayLearner(Learner):
 
     def _minibatches_per_update(self) -> int:
         return self._gradient_steps
+
+    def _n_programs(self) -> int:
+        return len(self._kinds())
 
     def _n_minibatches_made(self) -> int:
         return int(self._algorithm._n_updates)

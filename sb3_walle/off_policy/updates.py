@@ -75,6 +75,10 @@ class Updates(StoredSteps):
             self.logger.record("async/replay_ratio", self._n_gradient_steps / self._n_steps_trained)
         super().dump_logs()
 
+    def _abandon_updates(self) -> None:
+        if self._updates is not None:
+            self._updates.abandon()
+
     def __exit__(self, *exception: object) -> None:
         if self._updates is not None:
             self._updates.close()

@@ -134,6 +134,26 @@ class AtRollout(BaseCallback):
         self.are_compiled.append(is_compiled(self.model))
 
 
+class StopAfter(BaseCallback):
+    """
+    Ends the training after some updates.
+
+    :param n_updates: number of updates
+    :param action: what to do before that
+    """
+
+    def __init__(self, n_updates: int, action: Callable[[], Any]) -> None:
+        super().__init__()
+        self._n_updates, self._action = n_updates, action
+
+    def _on_step(self) -> bool:
+        assert isinstance(self.model, AsyncPPO)
+        if self.model.policy_version < self._n_updates:
+            return True
+        self._action()
+        return False
+
+
 # Eagerly
 
 
@@ -317,39 +337,97 @@ def test_auto_takes_into_account_what_updates_have_taken_already(
     assert len(compiler.begun) == 1
 
 
-def test_seeded_auto_gives_the_same_numbers_however_long_the_compiler_takes(
-    pays: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.fixture
+def third_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a seed, two updates are eager while the compiler is at work, and three are worth its work."""
+    of_each = PPOLearner.eager_seconds * MINIBATCHES
+    set_worth(monkeypatch, NEVER, 2.5 * of_each)
+    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 1.5 * of_each)
+
+
+THIRD = [False, False, True, True]
+
+
+def seeded(n_updates: int = len(THIRD), learning: AsyncPPO | None = None, **more: Any) -> tuple[list[bool], Any]:
+    """Which updates of a seeded training are compiled, and what it leads to."""
+    noted, learning = AtRollout(), model(seed=3) if learning is None else learning
+    learning.learn(n_updates * ROLLOUT, callback=noted, **more)
+    return noted.are_compiled, weights_of(learning)
+
+
+def test_seeded_auto_switches_at_the_same_update_however_long_the_compiler_takes(
+    third_is_compiled: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = []
     for number, are_done in enumerate((False, True)):
         monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / str(number)))
         monkeypatch.setattr(compiler, "are_done", are_done)
-        noted = AtRollout()
-        found.append(weights_of(model(seed=3).learn(3 * ROLLOUT, callback=noted)))
-        assert noted.are_compiled == [True] * 3
-    assert len(compiler.begun) == 2 and all(build.was_waited_for for build in compiler.begun)
+        are_compiled, weights = seeded()
+        assert are_compiled == THIRD
+        found.append(weights)
+    assert [build.was_waited_for for build in compiler.begun] == [True, False]
     assert same(*found)
 
 
 def test_seeded_auto_does_not_depend_on_what_is_on_disk(
-    traces: list[type[PPO]], monkeypatch: pytest.MonkeyPatch
+    third_is_compiled: None, compiler: type[FakeBuild], traces: list[type[PPO]]
 ) -> None:
-    set_worth(monkeypatch, 0.0, NEVER)
-    before = weights_of(model(seed=3).learn(2 * ROLLOUT))
-    model("compiled").learn(ROLLOUT)
-    learning = model(seed=3).learn(2 * ROLLOUT)
-    assert not is_compiled(learning) and same(before, weights_of(learning)) and len(traces) == 1
+    (first, before), (second, after) = seeded(), seeded()
+    assert first == second == THIRD and same(before, after) and len(compiler.begun) == 1
+    # Too few for a compiler: what is there already must not matter.
+    assert seeded(2)[0] == [False, False] and len(traces) == 2
 
 
-def test_seeded_auto_decides_anew_for_each_learn(compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeded_auto_says_what_it_waits_for(third_is_compiled: None, capsys: pytest.CaptureFixture[str]) -> None:
+    seeded()
+    assert lines(capsys, "Waiting") == [
+        "Waiting for the update to be compiled, which takes some seconds: with a seed, updates are compiled from "
+        "number 3 on in every run"
+    ]
+    # The program is on disk.
+    seeded()
+    assert lines(capsys, "Waiting") == []
+
+
+def test_seeded_auto_compiles_nothing_where_no_update_would_use_it(
+    monkeypatch: pytest.MonkeyPatch, traces: list[type[PPO]]
+) -> None:
+    of_each = PPOLearner.eager_seconds * MINIBATCHES
+    set_worth(monkeypatch, NEVER, 0.5 * of_each)
+    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", of_each)
+    assert seeded(1)[0] == [False] and traces == []
+
+
+def test_seeded_auto_stays_compiled_in_later_calls_of_learn(
+    third_is_compiled: None, compiler: type[FakeBuild]
+) -> None:
     learning = model(seed=3)
-    of_each = PPOLearner.eager_seconds * 4
-    set_worth(monkeypatch, NEVER, 2.5 * of_each)
-    for n_updates, expected in ((2, False), (3, True), (2, False), (3, True)):
-        noted = AtRollout()
-        learning.learn(n_updates * ROLLOUT, callback=noted)
-        assert noted.are_compiled == [expected] * n_updates
+    assert seeded(3, learning)[0] == [False, False, True]
+    assert seeded(1, learning)[0] == [True]
+    assert seeded(2, learning, reset_num_timesteps=False)[0] == [True] * 2
     assert len(compiler.begun) == 1
+
+
+@pytest.mark.parametrize("are_done", [False, True])
+def test_seeded_auto_counts_the_updates_of_all_calls_of_learn(
+    are_done: bool, third_is_compiled: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three are worth compiling, during another two the compiler is at work."""
+    monkeypatch.setattr(compiler, "are_done", are_done)
+    learning = model(seed=3)
+    are_compiled = [seeded(1, learning, reset_num_timesteps=False)[0] for _ in range(7)]
+    assert are_compiled == [[False]] * 5 + [[True]] * 2
+
+
+def test_seeded_auto_counts_anew_when_another_program_is_needed(
+    third_is_compiled: None, compiler: type[FakeBuild]
+) -> None:
+    learning = model(seed=3)
+    assert seeded(3, learning)[0] == [False, False, True]
+    learning.batch_size = 8
+    # Updates of twice as many minibatches, of which one takes as long as the compiler.
+    assert seeded(3, learning)[0] == [False, True, True]
+    assert len(compiler.begun) == 2
 
 
 # What cannot be compiled
@@ -497,6 +575,7 @@ def test_frozen_parameter_stays_as_it_is(
     monkeypatch.setattr(compiler, "are_done", True)
     # Only the first call of learn() is so long that it pays.
     set_worth(monkeypatch, 0.01, 0.01)
+    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 0.001)
     learning = model(**settings).learn(3 * ROLLOUT)
     assert is_compiled(learning)
     freeze(learning)
@@ -628,6 +707,17 @@ def test_deleted_model_ends_a_build(building: Callable[[], AsyncPPO]) -> None:
     learning = building()
     del learning
     gc.collect()
+    assert compile_processes() == set()
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_learn_that_ends_early_ends_a_build(seed: int | None, building: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has not waited for it, seeded or not."""
+    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 2 * PPOLearner.eager_seconds * MINIBATCHES)
+    found: list[set[int]] = []
+    stop = StopAfter(2, lambda: found.append(compile_processes()))
+    learning = model(seed=seed).learn(9 * ROLLOUT, callback=stop)
+    assert learning.policy_version == 2 and len(found[0]) == 1
     assert compile_processes() == set()
 
 

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from native_helpers import FakeBuild, FakeProgram
 from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
@@ -19,6 +20,7 @@ from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncDQN, AsyncSAC, AsyncTD3
 from sb3_walle.learners import compilation, replay_update
+from sb3_walle.learners import learner as learner_module
 from sb3_walle.learners.compilation import Compilation, Compiled
 from sb3_walle.learners.dqn_learner import DQNLearner
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
@@ -331,6 +333,37 @@ def test_training_with_compiled_updates_is_that_with_eager_ones(
             weights.append(model.policy.state_dict())
     for name, expected in weights[0].items():
         th.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_seeded_training_goes_on_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the program is on disk or not."""
+    monkeypatch.setattr(learner_module, "WORTH_COMPILING", 100 * SACLearner.eager_seconds)
+    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 10 * SACLearner.eager_seconds)
+    found = []
+    for _ in range(2):
+        model = AsyncSAC("MlpPolicy", RandomWalk, n_samplers=2, backend="inline", seed=2, device="cpu", batch_size=16)
+        noted = NoteCompiled()
+        model.learn(400, callback=noted)
+        model.env.close()
+        found.append((noted.are_compiled, model.policy.state_dict()))
+    (first, weights), (second, others) = found
+    assert first == second == [False] * 10 + [True] * (len(first) - 10) and len(first) > 100
+    assert all(th.equal(value, others[name]) for name, value in weights.items())
+
+
+class NoteCompiled(BaseCallback):
+    """Notes which updates are compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_compiled: list[bool] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.model._n_updates > 0:
+            self.are_compiled.append(self.model._updates.is_compiled)
 
 
 def test_an_algorithm_with_an_update_of_its_own_is_not_compiled() -> None:
