@@ -3,7 +3,8 @@
 PYTHON ?= python3
 ENV_ID ?= HalfCheetah-v4
 N_SAMPLERS ?= 10
-TIMESTEPS ?= 1000000
+# As many as suit the environment, unless there is a number here.
+TIMESTEPS ?=
 TRAIN_OPTIONS ?=
 BENCH_OPTIONS ?=
 SOAK_MINUTES ?= 5
@@ -43,7 +44,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 .PHONY: train
 train: $(INSTALLED) ## Train AsyncPPO on ENV_ID with N_SAMPLERS samplers for TIMESTEPS timesteps
-	$(BIN)/sb3-walle train $(ENV_ID) --n-samplers $(N_SAMPLERS) --timesteps $(TIMESTEPS) $(TRAIN_OPTIONS)
+	$(BIN)/sb3-walle train $(ENV_ID) --n-samplers $(N_SAMPLERS) $(if $(TIMESTEPS),--timesteps $(TIMESTEPS)) $(TRAIN_OPTIONS)
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure AsyncPPO against SB3's PPO on this machine

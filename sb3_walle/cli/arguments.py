@@ -88,7 +88,7 @@ def duration(text: str) -> float:
     return value * units.get(unit, 1.0)
 
 
-def add_option(group: Any, flag: str, default: Any, text: str, **kwargs: Any) -> None:
+def add_option(group: Any, flag: str, default: Any, text: str, only_given: bool = False, **kwargs: Any) -> None:
     """
     Describe an option.
 
@@ -96,23 +96,29 @@ def add_option(group: Any, flag: str, default: Any, text: str, **kwargs: Any) ->
     :param flag: its name, with the dashes
     :param default: its default, which the help shows unless it is None
     :param text: what it is
+    :param only_given: whether it is among the parsed arguments only if the user gives it
     :param kwargs: further arguments of ``add_argument()``
     """
     kwargs.setdefault("metavar", "N" if isinstance(default, int) else "X")
-    shown = f"{text} (default: %(default)s)" if default is not None else text
-    group.add_argument(flag, default=default, help=shown, **kwargs)
+    shown = f"{text} (default: {default})" if default is not None else text
+    group.add_argument(flag, default=argparse.SUPPRESS if only_given else default, help=shown, **kwargs)
 
 
-def add_ppo_options(group: Any) -> None:
+def add_ppo_options(group: Any, only_given: bool = False) -> None:
     """
     Describe the arguments of PPO, with SB3's defaults, but for ``--n-steps``.
 
     :param group: the group of arguments to add them to
+    :param only_given: whether they are among the parsed arguments only if the user gives them
     """
-    add_option(group, "--batch-size", 64, "samples of a minibatch", type=integer(2))
-    add_option(group, "--n-epochs", 10, "passes over the samples of an iteration", type=integer(1))
-    add_option(group, "--learning-rate", 3e-4, "learning rate of the optimiser", type=number(0, above=True))
-    add_option(group, "--gamma", 0.99, "discount factor", type=number(0, 1))
-    add_option(group, "--gae-lambda", 0.95, "bias against variance of the advantage estimates", type=number(0, 1))
-    add_option(group, "--ent-coef", 0.0, "weight of the entropy in the loss", type=number(0))
-    add_option(group, "--clip-range", 0.2, "clipping of the probability ratio", type=number(0, above=True))
+
+    def option(flag: str, default: Any, text: str, convert: Callable[[str], Any]) -> None:
+        add_option(group, flag, default, text, only_given, type=convert)
+
+    option("--batch-size", 64, "samples of a minibatch", integer(2))
+    option("--n-epochs", 10, "passes over the samples of an iteration", integer(1))
+    option("--learning-rate", 3e-4, "learning rate of the optimiser", number(0, above=True))
+    option("--gamma", 0.99, "discount factor", number(0, 1))
+    option("--gae-lambda", 0.95, "bias against variance of the advantage estimates", number(0, 1))
+    option("--ent-coef", 0.0, "weight of the entropy in the loss", number(0))
+    option("--clip-range", 0.2, "clipping of the probability ratio", number(0, above=True))

@@ -6,9 +6,15 @@ from typing import Any
 
 from sb3_walle.cli.arguments import INTERRUPTED, LEARNERS, MODES, add_option, add_ppo_options, integer
 
+# What is neither an argument of AsyncPPO nor of the training's length.
+OF_THE_COMMAND = ("command", "run", "env", "policy", "run_dir", "plain")
+# Arguments of AsyncPPO that are the same whatever suits the environment. All others are hyperparameters.
+OF_THE_MACHINERY = ("seed", "device", "n_samplers", "envs_per_sampler", "mode", "max_policy_lag", "actor", "learner")
+
 EXAMPLE = """\
 example:
-  sb3-walle train HalfCheetah-v4 --n-samplers 10 --timesteps 1e6
+  sb3-walle train HalfCheetah-v4 --n-samplers 10
+  sb3-walle train CartPole-v1 --plain --timesteps 1e5
 """
 
 
@@ -21,9 +27,10 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train AsyncPPO and leave a run directory",
-        description="Train AsyncPPO on an environment. Leaves a directory with model.zip (which SB3's\n"
-        "PPO.load reads), progress.csv, TensorBoard events, settings.json and\n"
-        "learning_curve.png. Ctrl-C ends the training early and saves what there is.",
+        description="Train AsyncPPO on an environment, with hyperparameters that are known to learn it where\n"
+        "there are some. Leaves a directory with model.zip (which SB3's PPO.load reads),\n"
+        "progress.csv, TensorBoard events, settings.json and learning_curve.png, and prints how to\n"
+        "load and evaluate the model. Ctrl-C ends the training early and saves what there is.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -32,7 +39,7 @@ def add_command(commands: Any) -> None:
 
     run = parser.add_argument_group("run")
     text = "environment steps to train for, all environments together"
-    add_option(run, "--timesteps", 1_000_000, text, type=integer(1))
+    add_option(run, "--timesteps", 1_000_000, text, only_given=True, type=integer(1))
     text = "seed of the pseudo-random generators (default: none)"
     add_option(run, "--seed", None, text, type=integer(0), metavar="N")
     add_option(run, "--device", "auto", "PyTorch device of the learner", metavar="NAME")
@@ -56,13 +63,18 @@ def add_command(commands: Any) -> None:
     )
     add_option(learner, "--learner", "auto", text, choices=LEARNERS, metavar="{" + ",".join(LEARNERS) + "}")
 
-    ppo = parser.add_argument_group("PPO", "The defaults are those of SB3's PPO.")
+    text = "An option that is given wins over what is known to suit the environment. The defaults shown\n"
+    text += "are those of SB3's PPO, for all other environments."
+    ppo = parser.add_argument_group("PPO", text)
+    text = "SB3's defaults, whatever is known to suit the environment"
+    ppo.add_argument("--plain", action="store_true", help=text)
     policies = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
     add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies, metavar="{" + ",".join(policies) + "}")
-    add_option(ppo, "--n-steps", 2048, "steps of each environment in an iteration", type=integer(1))
-    add_ppo_options(ppo)
-    text = "normalise observations and rewards (VecNormalize), and save the statistics beside the model"
-    ppo.add_argument("--normalize", action="store_true", help=text)
+    text = "steps of each environment in an iteration"
+    add_option(ppo, "--n-steps", 2048, text, only_given=True, type=integer(1))
+    add_ppo_options(ppo, only_given=True)
+    text = "normalise observations and rewards (VecNormalize), and save the statistics beside the model (default: no)"
+    ppo.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -72,18 +84,23 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
+    from sb3_walle.cli.hyperparameters import choose_hyperparameters
+    from sb3_walle.env_sources import available_cpus
+    from sb3_walle.experiments.closing_words import closing_words
     from sb3_walle.experiments.training import TrainingSettings, train
 
-    algorithm = dict(vars(arguments))
+    n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
+    machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}
+    given = {name: value for name, value in vars(arguments).items() if name not in (*OF_THE_COMMAND, *machinery)}
+    chosen = choose_hyperparameters(arguments.env, n_envs, given, arguments.plain)
     settings = TrainingSettings(
-        env_id=algorithm.pop("env"),
-        total_timesteps=algorithm.pop("timesteps"),
-        policy=algorithm.pop("policy"),
-        runs=algorithm.pop("run_dir"),
-        algorithm={name: value for name, value in algorithm.items() if name not in ("command", "run")},
+        env_id=arguments.env,
+        total_timesteps=chosen.total_timesteps,
+        policy=arguments.policy,
+        runs=arguments.run_dir,
+        algorithm={**machinery, **chosen.arguments},
+        reason=chosen.reason,
     )
     outcome = train(settings)
-    ended = "Interrupted" if outcome.interrupted else "Finished"
-    print(f"{ended} after {outcome.timesteps:,} timesteps. The model, the log and the learning curve are in")
-    print(f"  {outcome.directory}")
+    print(closing_words(settings, outcome))
     return INTERRUPTED if outcome.interrupted else 0

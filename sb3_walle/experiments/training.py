@@ -1,18 +1,22 @@
 """A training run from the command line: what it prints and the directory that it leaves behind."""
 
+import inspect
 import json
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import ProgressBarCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.utils import get_device, safe_mean
+from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
 from sb3_walle.experiments.environments import UsageError, check_environment
@@ -24,6 +28,19 @@ PROGRESS = "progress.csv"
 LEARNING_CURVE = "learning_curve.png"
 SETTINGS = "settings.json"
 STATISTICS = "vecnormalize.pkl"
+# What settings.json has of SB3's defaults, too.
+HYPERPARAMETERS = (
+    "learning_rate",
+    "n_steps",
+    "batch_size",
+    "n_epochs",
+    "gamma",
+    "gae_lambda",
+    "clip_range",
+    "ent_coef",
+)
+# More tables than these tell a reader no more.
+N_LOGS = 100
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class TrainingSettings:
     :param policy: SB3's name of the policy
     :param runs: the directory in which the run's own directory is made
     :param algorithm: further arguments of :class:`~sb3_walle.AsyncPPO` by name
+    :param reason: which hyperparameters these are, and why, in one line
     """
 
     env_id: str
@@ -43,6 +61,7 @@ class TrainingSettings:
     policy: str = "MlpPolicy"
     runs: Path = Path("runs")
     algorithm: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = "SB3's defaults"
 
 
 @dataclass(frozen=True)
@@ -53,11 +72,15 @@ class TrainingOutcome:
     :param directory: the run's directory
     :param timesteps: environment steps that the model was trained for
     :param interrupted: whether Ctrl-C ended it
+    :param minutes: minutes of training
+    :param mean_reward: mean reward of the last 100 episodes; not a number if none has ended
     """
 
     directory: Path
     timesteps: int
     interrupted: bool
+    minutes: float
+    mean_reward: float
 
 
 def create_run_directory(runs: Path, env_id: str) -> Path:
@@ -149,11 +172,13 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
     interrupted = False
     try:
         directory = create_run_directory(settings.runs, settings.env_id)
-        (directory / SETTINGS).write_text(json.dumps(describe(settings, model), indent=2) + "\n")
+        (directory / SETTINGS).write_text(json.dumps(describe(settings, model), indent=2, default=name_of) + "\n")
         print(summary(settings, model))
         model.set_logger(configure(str(directory), ["stdout", "csv", "tensorboard"]))
+        n_iterations = math.ceil(settings.total_timesteps / (model.n_steps * model.n_envs))
+        log_interval = math.ceil(n_iterations / N_LOGS)
         try:
-            model.learn(settings.total_timesteps, callback=progress_bar)
+            model.learn(settings.total_timesteps, callback=progress_bar, log_interval=log_interval)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -165,7 +190,9 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
             model.logger.close()
     finally:
         env.close()
-    return TrainingOutcome(directory, model.num_timesteps, interrupted)
+    minutes = (time_ns() - model.start_time) / 60e9
+    rewards = [episode["r"] for episode in model.ep_info_buffer or ()]
+    return TrainingOutcome(directory, model.num_timesteps, interrupted, minutes, float(safe_mean(rewards)))
 
 
 def describe(settings: TrainingSettings, model: AsyncPPO) -> dict[str, Any]:
@@ -176,13 +203,23 @@ def describe(settings: TrainingSettings, model: AsyncPPO) -> dict[str, Any]:
     :param model: the model that was made of them
     :return: JSON-serialisable values by name
     """
+    of_sb3 = inspect.signature(PPO.__init__).parameters
     return {
         "env_id": settings.env_id,
         "total_timesteps": settings.total_timesteps,
         "policy": settings.policy,
+        **{name: of_sb3[name].default for name in HYPERPARAMETERS},
         **settings.algorithm,
         "n_envs": model.n_envs,
     }
+
+
+def name_of(value: Any) -> str:
+    """
+    :param value: what JSON cannot express, a class or a schedule
+    :return: what stands for it there
+    """
+    return getattr(value, "__name__", repr(value))
 
 
 def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
@@ -199,6 +236,7 @@ def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
         f"Training {type(model).__name__} on {settings.env_id} for {settings.total_timesteps:,} timesteps",
         f"{plural(model.n_envs // envs_per_sampler, 'sampler')} of {plural(envs_per_sampler, 'environment')}; "
         f"{rollout:,} timesteps an iteration",
+        f"Hyperparameters: {settings.reason}",
     ]
     if settings.total_timesteps < rollout:
         lines.append("One iteration is more than that: training ends after it (a lower --n-steps makes it shorter)")

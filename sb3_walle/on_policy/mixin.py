@@ -1,5 +1,6 @@
 """The mixin: SB3's on-policy algorithm, fed from the experience queue."""
 
+import inspect
 import math
 from contextlib import nullcontext
 from time import perf_counter
@@ -65,6 +66,11 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         #: largest policy lag in the rollout buffer
         self._rollout_policy_lag = 0
         super().__init__(*args, **kwargs)
+        # What stands before AsyncMixin's own arguments are SB3's, in SB3's order.
+        positional = inspect.signature(super(AsyncMixin, self).__init__).bind_partial(*args).arguments
+        is_given = "n_steps" in kwargs or "n_steps" in positional
+        #: ``n_steps`` of an algorithm that was made without; a loaded one may have another
+        self._default_n_steps = None if is_given else self.n_steps
 
     def _check_memory(self) -> None:
         check_memory(self, choose_actor(self.sampler_actor, self.policy))

@@ -13,6 +13,7 @@ from sb3_walle.collection.modes import make_collector, queue_capacity
 from sb3_walle.collection.queues import plan_queues
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.normalization import Normalization
+from sb3_walle.on_policy.rollout_size import large_rollout_advice
 from sb3_walle.samplers.actors.choice import actor_specs, choose_actor
 from sb3_walle.samplers.actors.numpy_export import export_numpy_actor
 from sb3_walle.samplers.actors.protocol import RANDOM_STATE, ActorSpec
@@ -55,6 +56,9 @@ def set_up_collector(
             f"Collecting with {samplers.n_samplers} samplers, environments of each: {samplers.envs_per_sampler}, "
             f"mode: {algorithm.mode}, actor: {actor}"
         )
+        advice = large_rollout_advice(algorithm)
+        if advice is not None:
+            print(advice)
     sde_sample_freq = algorithm.sde_sample_freq if algorithm.use_sde else None
     shares_random_state = _shares_random_state(algorithm, env)
     spec_for = actor_specs(actor, policy, seed, sde_sample_freq, n_steps, algorithm._n_collectors, shares_random_state)

@@ -1,0 +1,40 @@
+"""How many samples an update learns from: ``n_steps`` is per environment, and there may be many of them."""
+
+from math import gcd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
+
+# From here on an algorithm whose n_steps was chosen for one environment updates its policy rarely.
+LARGE_ROLLOUT = 10_000
+
+
+def steps_per_env(n_samples: int, n_envs: int, batch_size: int) -> int:
+    """
+    Divide a rollout among environments.
+
+    :param n_samples: samples of the rollout, all environments together
+    :param n_envs: number of environments
+    :param batch_size: samples of a minibatch
+    :return: ``n_steps`` with which a rollout has about as many samples: those of whole minibatches, if it has as many
+    """
+    steps_of_whole_minibatches = batch_size // gcd(n_envs, batch_size)
+    steps = round(n_samples / n_envs / steps_of_whole_minibatches) * steps_of_whole_minibatches
+    return steps or max(1, n_samples // n_envs)
+
+
+def large_rollout_advice(algorithm: "AsyncOnPolicyMixin") -> str | None:
+    """
+    :param algorithm: the algorithm
+    :return: one line for a user who may not know how large the rollouts are; ``None`` if they are not, or were asked for
+    """
+    n_steps, n_envs = algorithm.n_steps, algorithm.n_envs
+    if n_steps != algorithm._default_n_steps or n_steps * n_envs < LARGE_ROLLOUT:
+        return None
+    divided = steps_per_env(n_steps, n_envs, getattr(algorithm, "batch_size", 1))
+    return (
+        f"n_steps is per environment, and {n_steps} by default: each update learns from {n_steps} x {n_envs} = "
+        f"{n_steps * n_envs:,} samples. Divide it by the number of environments (n_steps={divided}) to update as often "
+        "as SB3 with one"
+    )
