@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import get_device, safe_mean
 from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
-from sb3_walle.experiments.environments import UsageError, check_environment
+from sb3_walle.experiments.environments import UsageError, check_environment, quiet_factory
 from sb3_walle.experiments.plots import plot_learning_curve
 from sb3_walle.saving import written_whole
 
@@ -135,7 +135,7 @@ def create_model(settings: TrainingSettings) -> AsyncPPO:
         raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
     check_device(settings.algorithm.get("device", "auto"))
     try:
-        return AsyncPPO(settings.policy, settings.env_id, verbose=1, **settings.algorithm)
+        return AsyncPPO(settings.policy, quiet_factory(settings.env_id), verbose=1, **settings.algorithm)
     except (ValueError, AssertionError, NotImplementedError) as error:
         if not str(error):
             raise

@@ -27,7 +27,7 @@ def steps_per_env(n_samples: int, n_envs: int, batch_size: int) -> int:
 def large_rollout_advice(algorithm: "AsyncOnPolicyMixin") -> str | None:
     """
     :param algorithm: the algorithm
-    :return: one line for a user who may not know how large the rollouts are; ``None`` if they are not, or were asked for
+    :return: one line for a user who may not know how large rollouts are; ``None`` if they are not, or were asked for
     """
     n_steps, n_envs = algorithm.n_steps, algorithm.n_envs
     if n_steps != algorithm._default_n_steps or n_steps * n_envs < LARGE_ROLLOUT:
