@@ -21,7 +21,7 @@ from sb3_walle.experiments import training
 from sb3_walle.experiments.figures.settings import FiguresSettings
 from sb3_walle.experiments.training import TrainingSettings
 
-OF_THE_ZOO = [name for name, row in TABLE.items() if row.source == ZOO]
+OF_THE_ZOO = [*(name for name, row in TABLE.items() if row.source == ZOO), "Ant"]
 
 
 def zoo(name: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch as th
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_walle.experiments.figures.settings import PPO as FIGURES_PPO
@@ -36,8 +35,8 @@ class Hyperparameters:
 FIGURES = "the agent of 'sb3-walle figures'"
 # https://github.com/DLR-RM/rl-baselines3-zoo, version 2.9.2. It trains with one to eight environments.
 ZOO = "the RL Zoo's hyperparams/ppo.yml"
-# Those of the PPO paper (Schulman et al., 2017, table 3), normalised: the Zoo's tuned ones for Hopper-v4 and Walker2d-v4
-# take larger networks, smaller minibatches and more minutes.
+# Those of the PPO paper (Schulman et al., 2017, table 3), normalised. The Zoo's tuned ones for Hopper-v4 and Walker2d-v4
+# have larger networks or smaller minibatches, and take more minutes.
 MUJOCO = Hyperparameters("the RL Zoo's mujoco-defaults", 1_000_000, 2048, {"normalize": True})
 
 #: by the name of the environment without its version
@@ -97,7 +96,7 @@ def choose_hyperparameters(env_id: str, n_envs: int, given: Mapping[str, Any], p
     if plain or known is None:
         why = "as --plain says" if plain else f"for 'sb3-walle train' knows no better ones for {env_id}"
         but = f", but for {in_words(arguments)}" if arguments else ""
-        return Choice(total_timesteps or TOTAL_TIMESTEPS, arguments, f"SB3's defaults, {why}{but}")
+        return Choice(total_timesteps or TOTAL_TIMESTEPS, arguments, f"SB3's defaults{but}, {why}")
     own = in_words(arguments)
     arguments = {**known.arguments, **arguments}
     if "n_steps" not in given:
@@ -107,7 +106,7 @@ def choose_hyperparameters(env_id: str, n_envs: int, given: Mapping[str, Any], p
         if "batch_size" not in given and n_samples < batch_size:
             arguments["batch_size"] = n_samples
     but = f", but for {own}" if own else ""
-    reason = f"those that learn {env_id} in minutes, from {known.source}{but} (--plain: SB3's): {in_words(arguments)}"
+    reason = f"for {env_id} from {known.source}{but} (--plain takes SB3's defaults): {in_words(arguments)}"
     return Choice(total_timesteps or known.total_timesteps, arguments, reason)
 
 

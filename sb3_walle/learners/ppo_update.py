@@ -17,6 +17,9 @@ from sb3_walle.learners.ppo_objective import COEFFICIENTS, STATISTICS
 from sb3_walle.learners.ppo_step import KL_TOO_LARGE, LIMITS, NOT_FINITE, PPOStep, StepState
 from sb3_walle.learners.unsupported import Unsupported
 
+# Rounding moves a ratio by less.
+MIN_CLIP_RANGE_TO_COMPARE = 1e-4
+
 
 class PPOUpdate:
     """
@@ -71,7 +74,7 @@ class PPOUpdate:
             self._coefficients(),
             self._adam_coefficients(n_steps_before, algorithm.n_epochs * minibatches.per_epoch),
             may_stop=self._check_nan or algorithm.target_kl is not None,
-            is_compared=self._is_compared,
+            is_compared=self._is_compared and self._is_comparable(),
         )
         random_state = np.random.get_state()
         try:
@@ -101,6 +104,13 @@ class PPOUpdate:
             th.zeros_like(parameters),
             tuple(buffers[name] for name in self._step.tensors.buffers),
         )
+
+    def _is_comparable(self) -> bool:
+        """
+        Whether a minibatch has the same gradient in both ways. The ratio to the policy before the update is 1 but for
+        rounding, which decides what is clipped at the end of a schedule that leads to 0.
+        """
+        return all(limit is None or limit > MIN_CLIP_RANGE_TO_COMPARE for limit in clip_ranges(self._algorithm))
 
     def _coefficients(self) -> list[th.Tensor]:
         """What stays the same for a whole update: coefficients of the objective, and limits."""
