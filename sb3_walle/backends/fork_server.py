@@ -6,6 +6,7 @@ policy and no thread, which is what makes forking from it safe, whatever the lea
 samplers when the learner dies, and tells the learner when and how a sampler died.
 """
 
+import atexit
 import contextlib
 import faulthandler
 import gc
@@ -256,3 +257,9 @@ def main(fd: int) -> None:
     :param fd: file descriptor of this process's end of its channel to the learner
     """
     ForkServer(Channel(socket.socket(fileno=fd))).serve()
+    # What modules have registered runs; then the process ends without taking apart what it has imported. With torch, that
+    # takes longer than everything else in closing, and the learner waits for it.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

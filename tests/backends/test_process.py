@@ -1,6 +1,7 @@
 """Samplers in processes: what Ctrl-C at the worst moment leaves behind does no harm."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +65,18 @@ def test_last_request_is_answered_before_the_end(backend: ProcessBackend) -> Non
     assert isinstance(event, Delivery) and event.number == 3
     event = backend.receive(TIMEOUT)
     assert isinstance(event, Death) and event.how == "exited with code 0"
+
+
+def test_what_modules_have_registered_runs_when_the_fork_server_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = tmp_path / "ending"
+    module = f"import atexit, os\n\natexit.register(lambda: open({str(ending)!r}, 'a').write(f'{{os.getpid()}} '))\n"
+    (tmp_path / "simulator_with_an_ending.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    backend = ProcessBackend(2, ["simulator_with_an_ending"])
+    asked(backend, 1)
+    assert not ending.exists()
+    backend.close()
+    # Once, and not in samplers.
+    assert len(ending.read_text().split()) == 1
