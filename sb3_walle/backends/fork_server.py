@@ -257,8 +257,8 @@ def main(fd: int) -> None:
     :param fd: file descriptor of this process's end of its channel to the learner
     """
     ForkServer(Channel(socket.socket(fileno=fd))).serve()
-    # What modules have registered runs; then the process ends without taking apart what it has imported. With torch, that
-    # takes longer than everything else in closing, and the learner waits for it.
+    # What modules have registered runs; then the process ends without taking apart what it has imported. With torch,
+    # that takes longer than everything else in closing, and the learner waits for it.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
