@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch as th
-from sb3_contrib import TRPO, MaskablePPO, RecurrentPPO
+from sb3_contrib import ARS, TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -15,7 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 import sb3_walle
-from sb3_walle import AsyncA2C, AsyncOnPolicyMixin, AsyncPPO
+from sb3_walle import AsyncA2C, AsyncOffPolicyMixin, AsyncOnPolicyMixin, AsyncPPO
 
 SETTINGS: dict[str, Any] = {"seed": 3, "device": "cpu"}
 AS_IN_SB3: dict[str, Any] = {"n_samplers": 1, "actor": "torch", "backend": "inline"}
@@ -194,13 +194,53 @@ class Heir(Peculiar):
         (MaskablePPO, "MaskablePPO"),
         (Peculiar, "Peculiar"),
         (Heir, "Peculiar"),
-        (SAC, "OffPolicyAlgorithm"),
     ],
 )
 def test_an_algorithm_that_collects_in_a_way_of_its_own_is_refused(algorithm: type, owner: str) -> None:
     message = rf"^Mine cannot collect with samplers: {owner} has .*LSTM states or action masks.* not supported yet"
     with pytest.raises(TypeError, match=message):
         type("Mine", (AsyncOnPolicyMixin, algorithm), {})
+
+
+class SacInJax(SAC):
+    """As SBX's algorithms: with SB3's loop and a policy that is not PyTorch's, of which there is nothing to save."""
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return [], []
+
+
+KIND = "Mine cannot collect with samplers: {} stands before algorithms that are subclasses of SB3's .*and {} is none"
+
+
+@pytest.mark.parametrize(
+    ("bases", "message"),
+    [
+        ((AsyncOnPolicyMixin, ARS), KIND.format("AsyncOnPolicyMixin", "ARS")),
+        ((ARS, AsyncOffPolicyMixin), KIND.format("AsyncOffPolicyMixin", "ARS")),
+        ((AsyncOnPolicyMixin, SAC), KIND.format("AsyncOnPolicyMixin", "SAC")),
+        ((AsyncOffPolicyMixin, PPO), KIND.format("AsyncOffPolicyMixin", "PPO")),
+        ((AsyncOffPolicyMixin, SacInJax), "Mine cannot collect with samplers: SacInJax has no policy in PyTorch"),
+    ],
+)
+def test_what_the_mixin_is_not_for_is_refused(bases: tuple[type, ...], message: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{message}.* vec_env_cls=SamplerVecEnv"):
+        type("Mine", bases, {})
+
+
+class Foreign:
+    """Something of another library."""
+
+    def __init__(self, policy: str, env: str) -> None:
+        pytest.fail("it is asked for nothing")
+
+
+@pytest.mark.parametrize("mixin", [AsyncOnPolicyMixin, AsyncOffPolicyMixin])
+def test_what_is_no_algorithm_is_refused(mixin: Any) -> None:
+    # Mixins of a user's own are no algorithms yet.
+    own_mixin = type("OwnMixin", (mixin,), {})
+    for bases in ((mixin,), (mixin, Foreign), (own_mixin, Foreign)):
+        with pytest.raises(TypeError, match=r"^Mine is no algorithm of SB3: none is among its bases"):
+            type("Mine", bases, {})("MlpPolicy", "CartPole-v1")
 
 
 def test_it_is_refused_behind_an_asynchronous_one_too() -> None:

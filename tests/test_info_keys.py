@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 from oracle import Recorder, assert_same
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from toy_envs import RandomWalk
 
-from sb3_walle import AsyncPPO, SamplerVecEnv
+from sb3_walle import AsyncPPO, AsyncSAC, SamplerVecEnv
 
 SETTINGS: dict[str, Any] = {"n_steps": 60, "batch_size": 30, "n_epochs": 1, "seed": 3, "device": "cpu"}
 N_ENVS = 2
@@ -84,6 +84,73 @@ def test_with_callbacks_of_sb3_only_the_ends_of_episodes_travel() -> None:
     model.learn(240, callback=EvalCallback(make_vec_env(Informative, 1), eval_freq=1000))
     assert not model._collector.infos.every_step
     assert len(model.ep_info_buffer) > 5 and len(model.ep_success_buffer) == len(model.ep_info_buffer)
+
+
+def noting(algorithm: Any, method: str) -> Any:
+    """A subclass of an algorithm that notes what one of its methods is given."""
+
+    def override(self: Any, *args: Any, **kwargs: Any) -> Any:
+        infos = kwargs.get("infos", next((arg for arg in args if isinstance(arg, list)), None))
+        self.__dict__.setdefault("noted", []).append([dict(info) for info in infos])
+        return getattr(super(subclass, self), method)(*args, **kwargs)
+
+    subclass: Any = type("Noting", (algorithm,), {method: override})
+    return subclass
+
+
+OFF_POLICY: dict[str, Any] = {"seed": 3, "device": "cpu", "learning_starts": 1000, "buffer_size": 500}
+
+
+@pytest.mark.parametrize(
+    ("oracle", "algorithm", "method", "settings"),
+    [
+        (PPO, AsyncPPO, "_update_info_buffer", SETTINGS),
+        (SAC, AsyncSAC, "_update_info_buffer", OFF_POLICY),
+        (SAC, AsyncSAC, "_store_transition", OFF_POLICY),
+    ],
+)
+def test_overridden_methods_that_are_given_infos_find_those_of_sb3(
+    oracle: Any, algorithm: Any, method: str, settings: dict[str, Any]
+) -> None:
+    """At every step."""
+    env = make_vec_env(Informative, N_ENVS)
+    expected = noting(oracle, method)("MlpPolicy", env, **settings).learn(120).noted
+    alike = {"n_samplers": 1, "envs_per_sampler": N_ENVS, "mode": "sync", "actor": "torch", "backend": "inline"}
+    found = noting(algorithm, method)("MlpPolicy", Informative, **alike, **settings).learn(120).noted
+    assert_same(expected, found, "infos")
+    assert len(found) == 120 // N_ENVS and all("x_velocity" in info for infos in found for info in infos)
+
+
+class Silent(RandomWalk):
+    """Tells nothing."""
+
+
+def test_an_overridden_method_is_called_at_steps_without_infos() -> None:
+    model = noting(AsyncPPO, "_update_info_buffer")("MlpPolicy", Silent, n_samplers=2, backend="inline", **SETTINGS)
+    assert len(model.learn(120).noted) == 60
+    # The user's choice counts.
+    chosen = noting(AsyncPPO, "_update_info_buffer")(
+        "MlpPolicy", Informative, n_samplers=2, backend="inline", info_keys=(), **SETTINGS
+    ).learn(120)
+    assert len(chosen.noted) == 60 and not any("x_velocity" in info for infos in chosen.noted for info in infos)
+
+
+def test_a_method_that_is_replaced_on_the_object_counts_as_well() -> None:
+    model = AsyncPPO("MlpPolicy", Informative, n_samplers=2, backend="inline", **SETTINGS)
+    noted: list[Any] = []
+    model._update_info_buffer = lambda infos, dones=None: noted.append(infos)  # type: ignore[method-assign]
+    model.learn(120)
+    assert len(noted) == 60 and all("x_velocity" in info for infos in noted for info in infos)
+
+
+def test_methods_that_are_given_no_infos_do_not_count() -> None:
+    class Own(AsyncPPO):
+        def train(self) -> None:
+            super().train()
+
+    for algorithm in (AsyncPPO, Own):
+        model = algorithm("MlpPolicy", Informative, n_samplers=2, backend="inline", **SETTINGS).learn(120)
+        assert not model._collector.infos.every_step
 
 
 def test_another_kind_of_callback_does_not_make_random_streams_begin_again() -> None:

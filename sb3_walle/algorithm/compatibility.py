@@ -2,6 +2,11 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+_ADVICE_FOR_OTHERS = (
+    "Use an algorithm of SB3 or sb3-contrib that is, with AsyncOnPolicyMixin or AsyncOffPolicyMixin; or leave out the "
+    "mixin, and train in environments of make_vec_env(..., vec_env_cls=SamplerVecEnv)."
+)
+
 
 def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], example: str) -> None:
     """
@@ -9,8 +14,8 @@ def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], exa
     :param mixin: the mixin
     :param base: SB3's class that the mixin stands before, with the ``collect_rollouts()`` that samplers take part in
     :param example: how to use the mixin, for messages
-    :raises TypeError: if the mixin does not stand before the algorithm, or replaces anything but SB3's own
-        ``collect_rollouts()``
+    :raises TypeError: if the mixin does not stand before the algorithm, the algorithm is of another kind, its policy
+        has no PyTorch weights, or the mixin replaces anything but SB3's own ``collect_rollouts()``
     """
     bases = algorithm.__mro__
     place = bases.index(mixin)
@@ -18,6 +23,19 @@ def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], exa
         raise TypeError(
             f"In the bases of {algorithm.__name__}, {mixin.__name__} must stand before the algorithm, "
             f"as in class {example}."
+        )
+    other = next((other for other in bases if issubclass(other, BaseAlgorithm) and not issubclass(other, mixin)), None)
+    if other is not None and base not in bases:
+        raise TypeError(
+            f"{algorithm.__name__} cannot collect with samplers: {mixin.__name__} stands before algorithms that are "
+            f"subclasses of SB3's {base.__name__}, as in class {example}, and {other.__name__} is none. "
+            f"{_ADVICE_FOR_OTHERS}"
+        )
+    if other is not None and not _has_torch_weights(algorithm):
+        raise TypeError(
+            f"{algorithm.__name__} cannot collect with samplers: {other.__name__} has no policy in PyTorch, whose "
+            "weights samplers could be sent. Algorithms in JAX, such as those of SBX, are not supported. "
+            f"{_ADVICE_FOR_OTHERS}"
         )
     owner = next((owner for owner in bases[place + 1 :] if "collect_rollouts" in vars(owner)), base)
     if owner is not base:
@@ -27,3 +45,22 @@ def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], exa
             "masks, for example. Such algorithms are not supported yet. What only adds something to "
             f"collect_rollouts() can be put before {mixin.__name__}."
         )
+
+
+def check_model(model: object) -> None:
+    """
+    :param model: an object of a subclass of a mixin
+    :raises TypeError: if it is no algorithm of SB3
+    """
+    if not isinstance(model, BaseAlgorithm):
+        raise TypeError(f"{type(model).__name__} is no algorithm of SB3: none is among its bases. {_ADVICE_FOR_OTHERS}")
+
+
+def _has_torch_weights(algorithm: type) -> bool:
+    """Whether it saves any."""
+    try:
+        state_dicts, tensors = algorithm._get_torch_save_params(object.__new__(algorithm))  # type: ignore[attr-defined]
+    except Exception:
+        # It looks at attributes that a model has.
+        return True
+    return bool(state_dicts or tensors)

@@ -8,7 +8,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_walle.algorithm.infos import wants_all_infos
+from sb3_walle.algorithm.compatibility import check_model
+from sb3_walle.algorithm.infos import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.memory import memory_advice
 from sb3_walle.algorithm.persistence import Persistence
 from sb3_walle.backends.supervision import supervision_of
@@ -63,7 +64,8 @@ class AsyncMixin(Persistence):
         algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
         ``model.get_vec_normalize_env().save(path)``
     :param info_keys: what callbacks find in ``locals["infos"]`` besides what ends an episode: ``"all"``; the keys that
-        they need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, else none
+        they need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
+        subclass overrides a method that is given infos, else none
     :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
         ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``
     :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death ends
@@ -107,6 +109,7 @@ class AsyncMixin(Persistence):
         check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_model(self)
         self.mode = self.supported_modes[0] if mode is None else mode
         # Algorithms of SB3 have networks that are called actor.
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
@@ -183,7 +186,8 @@ class AsyncMixin(Persistence):
             same = "Training and eval env are not of the same type.*SamplerVecEnv.* != .*(DummyVecEnv|SubprocVecEnv)"
             warnings.filterwarnings("ignore", message=same)
             initialised = super()._init_callback(callback, progress_bar)
-        self._infos = select_infos(self.info_keys, callbacks_may_look=wants_all_infos(initialised))
+        may_look = wants_all_infos(initialised) or may_look_at_infos(self)
+        self._infos = select_infos(self.info_keys, callbacks_may_look=may_look)
         return initialised
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
