@@ -37,6 +37,7 @@ from sb3_walle.samplers.requests import (
     WriteOwnFiles,
 )
 from sb3_walle.samplers.stack import EnvDescription
+from sb3_walle.samplers.succession import Setters
 from sb3_walle.samplers.vec_wrappers import UserWrapper
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.user_warning import warn_user
@@ -110,6 +111,9 @@ class SamplerVecEnv(VecEnv):
         self.n_samplers = len(env_fns) // envs_per_sampler
         #: who collects from these samplers at present
         self.collector: Collector | None = None
+        #: seed that the first environment began with, and what was set in it since
+        self.first_seed: int | None = None
+        self.first_setters = Setters()
         self._closed = False
         self._stepping: np.ndarray | None = None
         #: what surrounds the environments in each sampler
@@ -156,6 +160,8 @@ class SamplerVecEnv(VecEnv):
         :return: first observations of new episodes, ``[n_envs, ...]``
         """
         results: list[ResetResult] = self._ask(lambda envs: Reset(self._seeds[envs], self._options[envs]))
+        if self._seeds[0] is not None:
+            self.first_seed = self._seeds[0]
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [info for result in results for info in result.reset_infos]
@@ -331,6 +337,8 @@ class SamplerVecEnv(VecEnv):
                 # What DummyVecEnv raises, and what has_attr() and SB3's own code look for.
                 raise AttributeError(str(error.__cause__)) from error
             raise
+        if 0 in chosen:
+            self.first_setters.note(request_for([0]))
         values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}
         return [next(values[index // self.envs_per_sampler]) for index in chosen]
 

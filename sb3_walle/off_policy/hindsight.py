@@ -1,12 +1,17 @@
 """Rewards of goals that were chosen in hindsight, for HER: computed in the learner's process."""
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import gymnasium as gym
+import torch as th
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_walle.learners.trace import random_states_kept
 from sb3_walle.off_policy.facade import Facade
+from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.succession import other_seed
 from sb3_walle.vec_env import SamplerVecEnv
 
 COMPUTE_REWARD = "compute_reward"
@@ -15,14 +20,16 @@ COMPUTE_REWARD = "compute_reward"
 class LearnersRewards(Facade):
     """
     Environments whose ``compute_reward()`` is called in this process, on one environment that is built for that. Those
-    in samplers would answer only when they are done with what they are collecting.
+    in samplers would answer only when they are done with what they are collecting. That environment is like the first
+    one in samplers: it begins with a reset, and what is set in the first one is set in it.
 
     :param venv: environments in samplers, whatever is around them
     """
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
-        self._env: gym.Env | None = None
+        self._own: SamplerEnvs | None = None
+        self._n_set = 0
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         """
@@ -34,22 +41,42 @@ class LearnersRewards(Facade):
         """
         if method_name != COMPUTE_REWARD:
             return self.venv.env_method(method_name, *method_args, indices=indices, **method_kwargs)
-        compute_reward = self._own_env().get_wrapper_attr(COMPUTE_REWARD)
         n_envs = len(list(indices)) if isinstance(indices, Iterable) else 1
-        return [compute_reward(*method_args, **method_kwargs) for _ in range(n_envs)]
+        return self._own_env().env_method(COMPUTE_REWARD, method_args, method_kwargs, [0] * n_envs)
 
     def close_own(self) -> None:
         """Close this process's own environment."""
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
-    def _own_env(self) -> gym.Env:
-        if self._env is None:
-            samplers = self.venv.unwrapped
-            assert isinstance(samplers, SamplerVecEnv)
-            self._env = samplers.build_env()
-        return self._env
+    def _own_env(self) -> SamplerEnvs:
+        samplers = self.venv.unwrapped
+        assert isinstance(samplers, SamplerVecEnv)
+        is_new = self._own is None
+        if self._own is None:
+            with _random_states_kept():
+                self._own, self._n_set = SamplerEnvs([samplers.build_env]), 0
+        if samplers.first_setters.n_noted > self._n_set:
+            for request in samplers.first_setters.since(self._n_set):
+                request.apply(self._own)
+            self._n_set = samplers.first_setters.n_noted
+        if is_new:
+            seed = samplers.first_seed
+            with _random_states_kept():
+                self._own.reset([None if seed is None else other_seed(seed, 0)], [{}])
+        return self._own
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """An environment may draw from the process's random streams, of which training needs the next numbers."""
+    state = random.getstate()
+    try:
+        with random_states_kept(th.device("cpu")):
+            yield
+    finally:
+        random.setstate(state)
 
 
 def with_learners_rewards(env: VecEnv) -> VecEnv:

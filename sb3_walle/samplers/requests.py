@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.factories import EnvFactory, Registrations
 from sb3_walle.samplers.layers import LayerSpec
@@ -285,7 +286,13 @@ class SetAttr(Request):
     summary: str = "setting an attribute of its environments"
 
     def run(self, sampler: Sampler) -> None:
-        sampler.envs.set_attr(self.name, self.value, self.indices)
+        self.apply(sampler.envs)
+
+    def apply(self, envs: SamplerEnvs) -> None:
+        """
+        :param envs: the environments
+        """
+        envs.set_attr(self.name, self.value, self.indices)
 
 
 @dataclass(frozen=True)
@@ -299,7 +306,14 @@ class EnvMethod(Request):
     summary: str = "calling a method of its environments"
 
     def run(self, sampler: Sampler) -> list[Any]:
-        return sampler.envs.env_method(self.name, self.args, self.kwargs, self.indices)
+        return self.apply(sampler.envs)
+
+    def apply(self, envs: SamplerEnvs) -> list[Any]:
+        """
+        :param envs: the environments
+        :return: what the method returns in each of them
+        """
+        return envs.env_method(self.name, self.args, self.kwargs, self.indices)
 
     def why_not_sent(self, value: list[Any], error: Exception) -> Exception:
         return _not_picklable(f"What the method {self.name!r} returned", value, error)

@@ -21,6 +21,37 @@ from sb3_walle.samplers.requests import (
 SETTER_PREFIX = "set_"
 
 
+class Setters:
+    """What was set in environments and lasts. Of what was set more than once, the last counts."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, str, int], tuple[int, SetAttr | EnvMethod]] = {}
+        #: how often something was set
+        self.n_noted = 0
+
+    def note(self, request: Request) -> None:
+        """
+        :param request: a request that was carried out; one that sets nothing is left out
+        """
+        is_method = isinstance(request, EnvMethod) and request.name.startswith(SETTER_PREFIX)
+        if not isinstance(request, SetAttr) and not is_method:
+            return
+        assert isinstance(request, SetAttr | EnvMethod)
+        for env in request.indices:
+            key = (type(request).__name__, request.name, env)
+            # To the end: in the order in which the last of each were carried out.
+            self._requests.pop(key, None)
+            self.n_noted += 1
+            self._requests[key] = (self.n_noted, replace(request, indices=[env]))
+
+    def since(self, n_noted: int = 0) -> list[SetAttr | EnvMethod]:
+        """
+        :param n_noted: what :attr:`n_noted` was before
+        :return: what was set since then, each for one environment, in this order
+        """
+        return [request for number, request in self._requests.values() if number > n_noted]
+
+
 class Briefing:
     """
     Remembers what a sampler was asked to do that lasts: how its environments are built, what was set in them, with
@@ -30,7 +61,7 @@ class Briefing:
     def __init__(self) -> None:
         self._build: BuildEnvs | None = None
         self._files: WriteOwnFiles | None = None
-        self._setters: dict[tuple[str, str, int], SetAttr | EnvMethod] = {}
+        self._setters = Setters()
         self._reset: Reset | None = None
         self._configure: Configure | None = None
 
@@ -48,10 +79,8 @@ class Briefing:
             self._configure = request
         elif isinstance(request, Reset) and request.seeds[0] is not None:
             self._reset = request
-        elif isinstance(request, SetAttr) or (
-            isinstance(request, EnvMethod) and request.name.startswith(SETTER_PREFIX)
-        ):
-            self._note_setter(request)
+        else:
+            self._setters.note(request)
 
     def for_successor(self, incarnation: int) -> Iterator[Request]:
         """
@@ -68,7 +97,7 @@ class Briefing:
             )
         if self._files is not None:
             yield self._files
-        yield from self._setters.values()
+        yield from self._setters.since()
         if self._reset is not None:
             yield replace(
                 self._reset, seeds=_other_seeds(self._reset, incarnation), options=[{}] * len(self._reset.seeds)
@@ -76,13 +105,6 @@ class Briefing:
         if self._configure is not None:
             settings = self._configure.settings
             yield replace(self._configure, settings=replace(settings, actor=settings.actor.for_successor(incarnation)))
-
-    def _note_setter(self, request: SetAttr | EnvMethod) -> None:
-        for env in request.indices:
-            key = (type(request).__name__, request.name, env)
-            # To the end: in the order in which the last of each were carried out.
-            self._setters.pop(key, None)
-            self._setters[key] = replace(request, indices=[env])
 
 
 def _other_streams(factory: EnvFactory, incarnation: int) -> EnvFactory:
@@ -92,8 +114,14 @@ def _other_streams(factory: EnvFactory, incarnation: int) -> EnvFactory:
 
 def _other_seeds(reset: Reset, incarnation: int) -> list[int | None]:
     """One seed for each environment, a function of the seed before and of the incarnation."""
-    return [None if seed is None else _other_seed(seed, incarnation) for seed in reset.seeds]
+    return [None if seed is None else other_seed(seed, incarnation) for seed in reset.seeds]
 
 
-def _other_seed(seed: int, incarnation: int) -> int:
+def other_seed(seed: int, incarnation: int) -> int:
+    """
+    :param seed: the seed of an environment
+    :param incarnation: how many samplers have died before in the same place; none, for an environment that is beside
+        those in samplers
+    :return: a seed that is a function of both
+    """
     return int(np.random.SeedSequence((seed, incarnation)).generate_state(1)[0])

@@ -9,6 +9,7 @@ import pytest
 import stable_baselines3
 from off_policy_pairs import Reach, assert_same_buffers, assert_same_weights, tiny
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
@@ -50,7 +51,14 @@ def train_both(
         assert len(model.ep_info_buffer) == len(oracle.ep_info_buffer) > 0
         assert_same_weights(oracle, model)
         assert_same_buffers(oracle, model)
+        # Environments draw the beginnings of episodes from streams that go on from training.
+        assert evaluated(oracle) == evaluated(model)
     return oracle, model
+
+
+def evaluated(model: Any) -> Any:
+    """Returns and lengths of some episodes in the training environments."""
+    return evaluate_policy(model, model.get_env(), n_eval_episodes=3, return_episode_rewards=True)
 
 
 CASES: dict[str, dict[str, Any]] = {
