@@ -11,6 +11,7 @@ TORCH_ACTORS = (
     "numpy_export",
     "numpy_exploring_export",
     "numpy_parts",
+    "policy_hooks",
     "random_streams",
     "torch_actor",
     "torch_policy",

@@ -136,11 +136,13 @@ REFUSED = {
     "two extractors of one": (changed(replace_pi_features_extractor), "its features extractor is said to be shared"),
     "action_net with an activation": (changed(sandwich_action_net), "its action_net is a Sequential, not a Linear"),
     "hook on the policy": (
-        changed(lambda policy: policy.register_forward_hook(lambda *_: None)),
+        changed(lambda policy: policy.register_forward_hook(lambda module, inputs, output: output)),
         "a forward hook is registered on the policy",
     ),
     "hook on a layer": (
-        changed(lambda policy: policy.mlp_extractor.policy_net[0].register_forward_hook(lambda *_: None)),
+        changed(
+            lambda policy: policy.mlp_extractor.policy_net[0].register_forward_hook(lambda module, _, output: output)
+        ),
         "a forward hook is registered on mlp_extractor.policy_net.0",
     ),
     "hook before a layer": (
@@ -189,9 +191,21 @@ def test_refused_policies(case: str) -> None:
         build_of(ActorCriticPolicy, share_features_extractor=False),
         build_of(ActorCriticCnnPolicy, features_extractor_class=FlattenExtractor),
         changed(lambda policy: policy.mlp_extractor.value_net[0].register_forward_hook(lambda *_: None)),
+        changed(lambda policy: policy.mlp_extractor.policy_net[0].register_forward_hook(lambda *_: None)),
+        changed(lambda policy: policy.action_net.register_full_backward_hook(lambda *_: None)),
         changed(lambda policy: policy(th.zeros(1, 4, dtype=th.float64))),
     ],
-    ids=["default", "subclass", "dictionary", "not shared", "CNN class", "hook on the critic", "used"],
+    ids=[
+        "default",
+        "subclass",
+        "dictionary",
+        "not shared",
+        "CNN class",
+        "hook on the critic",
+        "hook that watches",
+        "backward hook",
+        "used",
+    ],
 )
 def test_accepted_policies(build: Callable[[], ActorCriticPolicy]) -> None:
     assert why_not_numpy(build()) is None

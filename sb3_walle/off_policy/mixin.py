@@ -24,10 +24,16 @@ from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.setup import check_memory, published_weights, set_up_collector
 from sb3_walle.off_policy.storage import Continuity, wants_all_infos
 from sb3_walle.off_policy.updates import Updates
+from sb3_walle.samplers.actors.policy_hooks import HookIds
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.random_streams import set_global_state
+from sb3_walle.samplers.actors.torch_policy import travelling_hooks
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.wrappers import WrappedSamplers, wrapped_samplers
+
+# Rollouts may be single steps, and to look for hooks takes a tenth of one.
+ROLLOUTS_PER_LOOK = 100
+_LOOKS = ("_travelling_hooks", "_n_rollouts_until_look")
 
 SelfAsyncOffPolicy = TypeVar("SelfAsyncOffPolicy", bound="AsyncOffPolicyMixin")
 
@@ -87,6 +93,8 @@ class AsyncOffPolicyMixin(Updates):
         #: gradient steps of this ``learn()``, and steps of the environments that they were made for
         self._n_gradient_steps = self._n_steps_trained = 0
         self._n_steps_before = self._n_trainings = 0
+        self._travelling_hooks = HookIds()
+        self._n_rollouts_until_look = 0
         super().__init__(*args, **kwargs)
 
     def _check_choices(self) -> None:
@@ -153,7 +161,11 @@ class AsyncOffPolicyMixin(Updates):
         return collector
 
     def _collector_settings(self) -> tuple:
-        return (self.action_noise, self.noise_ladder, can_mark_cuts(self._buffer))
+        if self._n_rollouts_until_look == 0:
+            self._travelling_hooks = travelling_hooks(self.policy)
+            self._n_rollouts_until_look = ROLLOUTS_PER_LOOK
+        self._n_rollouts_until_look -= 1
+        return (self.action_noise, self.noise_ladder, can_mark_cuts(self._buffer), self._travelling_hooks)
 
     def learn(
         self: SelfAsyncOffPolicy,
@@ -187,7 +199,11 @@ class AsyncOffPolicyMixin(Updates):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._n_gradient_steps = self._n_steps_trained = 0
         self._n_trainings += 1
-        return super()._setup_learn(*args, **kwargs)
+        self._n_rollouts_until_look = 0
+        result = super()._setup_learn(*args, **kwargs)
+        # Once more: callbacks may change the policy when training starts.
+        self._n_rollouts_until_look = 0
+        return result
 
     def collect_rollouts(
         self,
@@ -265,4 +281,11 @@ class AsyncOffPolicyMixin(Updates):
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_actor_spec", "_recorded", "_is_replaying", "_random_state", "_continuity", "_n_steps_before"]
-        return [*super()._excluded_save_params(), *own, "_n_gradient_steps", "_n_steps_trained", "_n_trainings"]
+        return [
+            *super()._excluded_save_params(),
+            *own,
+            "_n_gradient_steps",
+            "_n_steps_trained",
+            "_n_trainings",
+            *_LOOKS,
+        ]

@@ -31,6 +31,7 @@ from sb3_walle.on_policy.values import (
     rollout_values,
 )
 from sb3_walle.samplers.actors.choice import choose_actor
+from sb3_walle.samplers.actors.torch_policy import travelling_hooks
 from sb3_walle.wrappers import WrappedSamplers, wrapped_samplers
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
@@ -83,6 +84,9 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     def _set_up_collector(self, env: WrappedSamplers, n_steps: int) -> Collector:
         return set_up_collector(self, env, n_steps, self._samplers_seed)
+
+    def _collector_settings(self) -> tuple:
+        return (travelling_hooks(self.policy),)
 
     def _prepare_updates(self) -> None:
         self._plan_updates(self._n_rollouts_left())

@@ -12,8 +12,11 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_walle.algorithm.infos import may_look_at_infos
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
+from sb3_walle.samplers.actors.torch_policy import staying_hooks
 from sb3_walle.samplers.infos import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.transport.chunk import between, row
@@ -54,6 +57,9 @@ class StepReplay:
         wrapper_state: WrapperState,
     ) -> None:
         self.algorithm, self.callback, self.wrapper_state = algorithm, callback, wrapper_state
+        self._looks_at_infos = may_look_at_infos(algorithm, "_update_info_buffer")
+        # Hooks on the policy as a whole, which it calls at every step of SB3's collect_rollouts().
+        self._watchers = hooks_on_policy(algorithm.policy, staying_hooks(algorithm.policy))
         self._clip = env_actions(algorithm.action_space, algorithm.policy.squash_output, env.num_envs)
         self._constants = {
             "self": algorithm,
@@ -94,6 +100,9 @@ class StepReplay:
             new_obs = row(rollout.next_observations, step)
             algorithm.num_timesteps += rollout.n_envs
             self.wrapper_state.follow(rollout, step, infos)
+            for watch in self._watchers:
+                outputs = (th.from_numpy(rollout.actions[step]), value_tensors[index], log_prob_tensors[index])
+                watch((obs_tensors[index],), outputs)
             callback.update_locals(
                 {
                     **self._constants,
@@ -112,8 +121,8 @@ class StepReplay:
             if not callback.on_step():
                 return False
             _give_way()
-            # It looks for episodes, of which nothing else can tell.
-            if rollout.infos[step]:
+            # SB3's own looks for episodes, of which nothing else can tell.
+            if rollout.infos[step] or self._looks_at_infos:
                 algorithm._update_info_buffer(infos, dones)
         algorithm._last_obs, algorithm._last_episode_starts = new_obs, dones
         return True

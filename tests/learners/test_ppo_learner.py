@@ -398,9 +398,7 @@ def test_seeded_auto_compiles_nothing_where_no_update_would_use_it(
     assert seeded(1)[0] == [False] and traces == []
 
 
-def test_seeded_auto_stays_compiled_in_later_calls_of_learn(
-    third_is_compiled: None, compiler: type[FakeBuild]
-) -> None:
+def test_seeded_auto_stays_compiled_in_later_calls_of_learn(third_is_compiled: None, compiler: type[FakeBuild]) -> None:
     learning = model(seed=3)
     assert seeded(3, learning)[0] == [False, False, True]
     assert seeded(1, learning)[0] == [True]

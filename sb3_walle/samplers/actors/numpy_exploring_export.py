@@ -37,6 +37,7 @@ from sb3_walle.samplers.actors.numpy_parts import (
     layers_of,
     linear,
 )
+from sb3_walle.samplers.actors.torch_policy import staying_hooks
 
 # Policies, what chooses their actions, and under which name.
 KNOWN: tuple[tuple[type[BasePolicy], type[BasePolicy], str], ...] = (
@@ -151,8 +152,9 @@ def _obstacles(policy: BasePolicy, noise: ActionNoise | None) -> Iterator[str]:
         yield f"its action noise is a {type(noise).__name__}"
     yield from features_obstacles(acting.features_extractor, policy.observation_space)
     yield from _network_obstacles(acting, name)
-    yield from interference([("the policy", policy)], POLICY_METHODS)
-    yield from interference(acting.named_modules(prefix=name), ACTING_METHODS)
+    watching = staying_hooks(policy)
+    yield from interference([("the policy", policy)], POLICY_METHODS, watching)
+    yield from interference(acting.named_modules(prefix=name), ACTING_METHODS, watching)
     yield from (
         f"its '{entry}' is of {value.dtype}"
         for entry, value in acting.state_dict(prefix=f"{name}.").items()

@@ -29,6 +29,7 @@ from sb3_walle.samplers.actors.numpy_parts import (
     layers_of,
     linear,
 )
+from sb3_walle.samplers.actors.torch_policy import staying_hooks
 
 DISTRIBUTIONS = (BernoulliDistribution, CategoricalDistribution, DiagGaussianDistribution, MultiCategoricalDistribution)
 
@@ -158,8 +159,9 @@ def _network_obstacles(policy: ActorCriticPolicy) -> Iterator[str]:
 
 def _interference(policy: ActorCriticPolicy) -> Iterator[str]:
     """What was attached to the policy or to one of its modules and can change their results."""
-    yield from interference([("the policy", policy)], POLICY_METHODS)
-    yield from interference(_actor_modules(policy), EXTRACTOR_METHODS)
+    watching = staying_hooks(policy)
+    yield from interference([("the policy", policy)], POLICY_METHODS, watching)
+    yield from interference(_actor_modules(policy), EXTRACTOR_METHODS, watching)
 
 
 def _actor_modules(policy: ActorCriticPolicy) -> Iterator[tuple[str, nn.Module]]:

@@ -3,7 +3,7 @@ What the policies of SB3 are made of, as the NumPy actor needs to know it. This 
 PyTorch and Stable-Baselines3.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 from gymnasium import spaces
@@ -152,14 +152,17 @@ def layer_obstacles(named: Iterable[tuple[str, nn.Module]], activation_fn: type[
             yield f"its {kind} '{type(module).__name__}' ({name}) has no NumPy version"
 
 
-def interference(named: Iterable[tuple[str, nn.Module]], methods: Iterable[str]) -> Iterator[str]:
+def interference(
+    named: Iterable[tuple[str, nn.Module]], methods: Iterable[str], watching: Container[int]
+) -> Iterator[str]:
     """
     :param named: modules that take part in choosing actions, with their names
     :param methods: what decides their results
+    :param watching: hooks that have no part in it
     :return: what was attached to one of them and can change these
     """
     for name, module in named:
-        if module._forward_hooks or module._forward_pre_hooks:
+        if any(number not in watching for number in (*module._forward_hooks, *module._forward_pre_hooks)):
             yield f"a forward hook is registered on {name}"
         if nn.utils.parametrize.is_parametrized(module):
             yield f"{name} is parametrized"

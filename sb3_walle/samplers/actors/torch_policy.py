@@ -4,15 +4,28 @@ import io
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import cloudpickle
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
+from sb3_walle.samplers.actors.policy_hooks import (
+    HookIds,
+    forward_hook_ids,
+    hooks_that_do_not_pickle,
+    only_hooks,
+    watching_hooks,
+)
+from sb3_walle.user_warning import warn_user
+
+# What was found out of a policy with these hooks on its forward pass: which of them stay.
+_staying: WeakKeyDictionary[BasePolicy, tuple[HookIds, HookIds]] = WeakKeyDictionary()
+
 
 def dump_policy(policy: BasePolicy) -> bytes:
     """
-    Pickle a policy, without its optimizer.
+    Pickle a policy, without its optimizer and without hooks that stay at the learner.
 
     The object itself travels rather than its constructor's arguments: it may have been changed since it was built.
     Only where the object cannot be pickled, as with parametrizations and TorchScript, the arguments do.
@@ -21,10 +34,58 @@ def dump_policy(policy: BasePolicy) -> bytes:
     :return: what :func:`load_policy` takes
     :raises TypeError: if it can be moved in neither way
     """
+    travelling = travelling_hooks(policy)
+    for hook in hooks_that_do_not_pickle(policy).values():
+        warn_user(
+            f"A forward hook cannot be moved to samplers, and stays with the learner: {hook}. If it changes what its "
+            "module returns, actions are chosen without it."
+        )
+    with only_hooks(policy, travelling):
+        return _dump_object_or_recipe(policy)
+
+
+def staying_hooks(policy: BasePolicy) -> HookIds:
+    """
+    :param policy: the learner's policy
+    :return: the hooks of its forward pass that stay with the learner: those that only watch, and those that cannot be
+        moved
+    """
+    present = forward_hook_ids(policy)
+    if not present:
+        return present
+    known, staying = _staying.get(policy, (None, HookIds()))
+    if known != present:
+        unmovable = HookIds(hooks_that_do_not_pickle(policy))
+        try:
+            with only_hooks(policy, present - unmovable):
+                copied = load_policy(_dump(_without_optimizer(policy)))
+        except Exception:
+            # dump_policy() says why, or builds the policy anew, and has to leave hooks behind.
+            staying = present
+        else:
+            staying = unmovable | watching_hooks(copied)
+        _staying[policy] = (present, staying)
+    return staying
+
+
+def travelling_hooks(policy: BasePolicy) -> HookIds:
+    """
+    :param policy: the learner's policy
+    :return: the hooks of its forward pass that samplers need to choose its actions
+    """
+    present = forward_hook_ids(policy)
+    return present - staying_hooks(policy) if present else present
+
+
+def _without_optimizer(policy: BasePolicy) -> BasePolicy:
     without_optimizer = copy(policy)
     without_optimizer.__dict__ = {name: value for name, value in vars(policy).items() if name != "optimizer"}
+    return without_optimizer
+
+
+def _dump_object_or_recipe(policy: BasePolicy) -> bytes:
     try:
-        return _dump(without_optimizer)
+        return _dump(_without_optimizer(policy))
     except Exception as error:
         try:
             recipe = _recipe(policy)
