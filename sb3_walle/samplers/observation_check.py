@@ -8,8 +8,8 @@ from gymnasium import spaces
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.transport.chunk import Observations
 
-#: what NumPy raises when a value does not fit into an array, and a dictionary without one of the keys
-MISFITS = (KeyError, TypeError, ValueError)
+#: what NumPy raises when a value does not fit into an array, and what has no such key
+MISFITS = (LookupError, TypeError, ValueError)
 
 
 def wrong_observation(observation: Any, which: str, env: int, space: spaces.Space) -> ObservationError:

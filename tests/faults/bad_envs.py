@@ -20,6 +20,22 @@ def segfault() -> None:
     ctypes.string_at(0)
 
 
+def overflow_native_stack() -> None:
+    # Each call goes through native code, unlike those of one Python function by another.
+    sys.setrecursionlimit(10**9)
+    function = ctypes.CFUNCTYPE(None)(lambda: function())
+    function()
+
+
+def recurse_deeply() -> None:
+    sys.setrecursionlimit(10**6)
+
+    def call(depth: int) -> int:
+        return call(depth + 1) + 1
+
+    call(0)
+
+
 def exit_at_once() -> None:
     os._exit(3)
 

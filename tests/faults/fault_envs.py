@@ -118,3 +118,21 @@ class StuckEnv(ParentEnv):
         if where == self._where:
             (self._folder / str(os.getpid())).touch()
             time.sleep(VERY_LONG)
+
+
+class SavingEnv(QuickEnv):
+    """
+    Saves something when it is closed, which takes some time.
+
+    :param folder: where it saves it
+    :param save_seconds: how long that takes
+    :param step_seconds: how long a step takes
+    """
+
+    def __init__(self, folder: str, save_seconds: float, step_seconds: float = 0.0) -> None:
+        super().__init__(step_seconds)
+        self.folder, self.save_seconds = Path(folder), save_seconds
+
+    def close(self) -> None:
+        time.sleep(self.save_seconds)
+        (self.folder / str(os.getpid())).write_text(str(self.steps))

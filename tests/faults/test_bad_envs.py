@@ -16,12 +16,15 @@ from bad_envs import (
     exit_politely,
     hang,
     hang_in_native_code,
+    overflow_native_stack,
     print_megabytes,
     raise_error,
+    recurse_deeply,
     segfault,
 )
 from fault_models import KINDS, PIPELINED, is_ordered, learned_observations, make_model
 from follow_samples import FollowSamples
+from process_helpers import DEADLINE
 from stable_baselines3.common.callbacks import BaseCallback
 from stamped_task import StampedTask
 
@@ -67,6 +70,41 @@ def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, tmp_path: Pat
     assert n_restarts == len(told) == 2 or (not is_ordered(kind) and n_restarts == len(told) == 1)
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='collecting experience')}", told[0])
     assert all(f"Restart {number} of at most 10 within 10 minutes" in text for number, text in enumerate(told, start=1))
+
+
+@pytest.mark.parametrize("kind", PIPELINED)
+@pytest.mark.parametrize(
+    ("deed", "told_of"),
+    [
+        (overflow_native_stack, r"was killed by signal 11 \(SIGSEGV\).*bad_envs\.py.* in <lambda>"),
+        (recurse_deeply, r"failed while.*bad_envs\.py.* in call.*RecursionError"),
+    ],
+    ids=name_of,
+)
+def test_endless_recursion_is_a_death_and_not_a_wait(
+    deed: Callable[[], None], told_of: str, kind: str, tmp_path: Path
+) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path), kind, step_timeout=DEADLINE)
+    assert n_restarts == len(told) == 1
+    assert re.match(f"(?s)Sampler 0 {told_of}", told[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_fails_in_every_new_sampler_ends_training_at_the_second_time(kind: str, tmp_path: Path) -> None:
+    env = SamplerVecEnv([functools.partial(BadTask, "step", raise_error, tmp_path, n_times=10, at=1)] * 2)
+    with make_model(kind, env, **SETTINGS) as model, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(SamplerError, match="another restart would not help") as error:
+            model.learn(TIMESTEPS)
+    assert isinstance(error.value.__cause__, ArithmeticError)
+    assert [warning.category for warning in caught].count(SamplerWarning) == env.samplers.n_restarts == 1
+
+
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_what_fails_again_after_a_chunk_is_restarted_again(kind: str, tmp_path: Path) -> None:
+    """A simulator that refuses connections for some time looks the same, whatever happened before learn() began."""
+    n_restarts, _ = learned(functools.partial(BadTask, "step", raise_error, tmp_path, n_times=4, at=70), kind)
+    assert n_restarts == 4
 
 
 @pytest.mark.parametrize("at", [1, 5])

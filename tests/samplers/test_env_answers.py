@@ -157,7 +157,8 @@ def test_observation_that_does_not_fit_is_an_error_that_says_whose_and_when(
     space, other, told = MISFITS[misfit]
     good, bad = functools.partial(Shows, space, None, -1), functools.partial(Shows, space, other, at)
     env = SamplerVecEnv([good, good, good, bad], envs_per_sampler=2, backend="inline", on_failure="raise")
-    model = algorithm("MultiInputPolicy" if space is PAIR else "MlpPolicy", env, device="cpu")
+    settings: dict[str, Any] = {"n_steps": 64} if algorithm is AsyncPPO else {"buffer_size": 100}
+    model = algorithm("MultiInputPolicy" if space is PAIR else "MlpPolicy", env, device="cpu", **settings)
     with pytest.raises(SamplerError, match="Sampler 1 failed while") as caught:
         model.learn(200)
     cause = caught.value.__cause__
