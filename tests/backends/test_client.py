@@ -416,7 +416,7 @@ def note(place: ModelPlace, request: Request) -> None:
 def briefing(place: ModelPlace) -> Iterable[Request | Reseeded]:
     """What a new sampler has to be told."""
     if place.build is not None:
-        yield replace(place.build, show_warnings=False)
+        yield replace(place.build, show_warnings=False, again=True)
     yield from place.setters.values()
     if place.reset is not None:
         yield Reseeded(place.reset)
@@ -766,7 +766,7 @@ def test_new_sampler_is_told_what_those_before_it_were_told_and_does_what_was_le
     told = world.backend.sent[0][1]
     preparations = [BuildEnvs, EnvMethod, EnvMethod, SetAttr, SetAttr, Reset, Configure]
     assert kinds(told) == [*preparations, Collect, GetAttr]
-    assert told[0] == replace(build(), show_warnings=False)
+    assert told[0] == replace(build(), show_warnings=False, again=True)
     assert told[3:5] == [SetAttr("x", 2, [0]), SetAttr("x", 2, [1])]
     assert told[6] == configure(incarnation=1)
     assert told[-1] is last
