@@ -1,87 +1,94 @@
-"""Copies of one environment do not all draw the same numbers."""
+"""Where random streams are, as bytes."""
 
-import random
+import pickle
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium import spaces
-from gymnasium.utils import EzPickle
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sb3_walle.samplers.factories import PickledEnv, factory_from_env
-from sb3_walle.samplers.factories.random_streams import tell_apart
+from sb3_walle.samplers.actors.random_streams import RandomStreams, global_state, set_global_state
+from sb3_walle.transport.errors import TransportError
 
-
-def generators(seed: int) -> dict[str, Any]:
-    return {
-        "PCG64": np.random.default_rng(seed),
-        "MT19937": np.random.Generator(np.random.MT19937(seed)),
-        "Philox": np.random.Generator(np.random.Philox(seed)),
-        "SFC64": np.random.Generator(np.random.SFC64(seed)),
-        "RandomState": np.random.RandomState(seed),
-        "random": random.Random(seed),
-    }
+SPACES = [spaces.Box(-1.0, 1.0, (3,), np.float64), spaces.Discrete(5), spaces.MultiBinary(4)]
 
 
-def drawn(stream: Any) -> list[float]:
-    return [float(stream.random()) for _ in range(5)]
+def draw(space: spaces.Space) -> list[Any]:
+    """From all streams, and in such a way that a part of a number is kept for the next draw."""
+    drawn = (th.rand(3).tolist(), np.random.normal(size=3).tolist(), np.random.bytes(3), space.sample().tolist())
+    return [*drawn, space.np_random.integers(2**8, dtype=np.uint8)]
 
 
-@given(
-    st.integers(0, 2**32 - 1),
-    st.sampled_from(sorted(generators(0))),
-    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 3), st.integers(0, 3)), unique=True, min_size=2, max_size=4),
-)
-def test_every_key_has_a_stream_of_its_own_that_depends_on_nothing_else(
-    seed: int, kind: str, keys: list[tuple[int, int, int]]
-) -> None:
-    streams = []
-    for key in keys * 2:
-        stream = generators(seed)[kind]
-        tell_apart(stream, key)
-        streams.append(tuple(drawn(stream)))
-    assert streams[: len(keys)] == streams[len(keys) :]
-    assert len({*streams, tuple(drawn(generators(seed)[kind]))}) == len(keys) + 1
+@pytest.mark.parametrize("space", SPACES, ids=str)
+@pytest.mark.parametrize("n_draws", [0, 1, 300])
+def test_streams_go_on_from_where_they_were(space: spaces.Space, n_draws: int) -> None:
+    for _ in range(n_draws):
+        draw(space)
+    state = global_state(space)
+    expected = draw(space)
+    draw(space)
+    set_global_state(state, space)
+    assert draw(space) == expected
 
 
-class Dice(gym.Env):
-    """Draws from generators of its own, wherever they are."""
-
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    action_space = spaces.Discrete(2)
-
-    def __init__(self, kind: str = "PCG64") -> None:
-        self.own = generators(3)[kind]
-        self.others = {"inside": [generators(4)[kind]]}
-        self.same = self.own
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
-        super().reset(seed=seed)
-        return np.array([self.own.random(), self.others["inside"][0].random()]), {}
+def test_the_state_of_an_actors_own_streams_is_that_of_the_global_ones() -> None:
+    space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    streams = RandomStreams((3,), space)
+    state = streams.state
+    with streams:
+        expected = draw(streams.action_space)
+    set_global_state(state, space)
+    assert draw(space) == expected
+    streams.state = state
+    with streams:
+        assert draw(streams.action_space) == expected
 
 
-class EzDice(Dice, EzPickle):
-    """Its copies are built by the constructor, which seeds them all alike."""
+@pytest.mark.parametrize("generator", [np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_spaces_may_draw_from_any_generator(generator: type[np.random.BitGenerator]) -> None:
+    space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+    space._np_random = np.random.Generator(generator(1))
+    draw(space)
+    state = global_state(space)
+    expected = draw(space)
+    set_global_state(state, space)
+    assert draw(space) == expected
 
-    def __init__(self, kind: str = "PCG64") -> None:
-        EzPickle.__init__(self, kind)
-        super().__init__(kind)
+
+class _Opened:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("what a sampler wrote was unpickled",)
 
 
-@pytest.mark.parametrize("kind", sorted(generators(0)))
-@pytest.mark.parametrize("cls", [Dice, EzDice])
-def test_copies_draw_other_numbers_than_the_original_but_for_the_first(cls: type[Dice], kind: str) -> None:
-    factory = factory_from_env(cls(kind))
-    assert isinstance(factory, PickledEnv)
-    copies = [copy() for copy in factory.copies(4)]
-    seen = [tuple(copy.reset()[0]) for copy in copies]
-    assert seen[0] == tuple(cls(kind).reset()[0])
-    assert len({first for first, _ in seen}) == 4
-    if cls is Dice:
-        assert len({second for _, second in seen}) == 4
-    assert all(copy.same is copy.own for copy in copies)
-    again = [tuple(copy().reset()[0]) for copy in factory.copies(4)]
-    assert again == seen
+def test_what_a_sampler_wrote_is_never_unpickled() -> None:
+    space = spaces.Discrete(3)
+    length = len(global_state(space))
+    for payload in (
+        pickle.dumps(_Opened()),
+        len(pickle.dumps(_Opened())).to_bytes(8, "little") + pickle.dumps(_Opened()),
+    ):
+        packed = np.frombuffer(payload.ljust(length, b"\0"), np.uint8)
+        # torch looks whether the bytes make sense.
+        with pytest.raises((RuntimeError, TransportError)):
+            set_global_state(packed, space)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_state_of_another_length_is_refused(change: int) -> None:
+    space = spaces.Discrete(3)
+    state = global_state(space)
+    with pytest.raises(TransportError, match=f"states of {len(state)} bytes, not of {len(state) + change}"):
+        set_global_state(np.resize(state, len(state) + change), space)
+
+
+def test_a_position_outside_of_the_generators_table_is_refused() -> None:
+    space, before = spaces.Discrete(3), np.random.get_state(legacy=False)
+    state = global_state(space)
+    key, position = before["state"]["key"].tobytes(), before["state"]["pos"].to_bytes(16, "little")
+    start = state.tobytes().index(key + position) + len(key)
+    damaged = state.copy()
+    damaged[start : start + 2] = np.frombuffer((625).to_bytes(2, "little"), np.uint8)
+    with pytest.raises(TransportError, match="number 625 of 624"):
+        set_global_state(damaged, space)
+    assert global_state(space).tobytes() == state.tobytes()

@@ -1,15 +1,18 @@
 """The random streams that SB3 draws from when it chooses actions: torch's, NumPy's and the action space's."""
 
-import pickle
+import io
+from collections.abc import Iterator
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 
-# Room for the states of all three.
-NBYTES = 16_384
-_LENGTH_NBYTES = 8
+from sb3_walle.transport.errors import TransportError
+
+# The longest integer in the state of a bit generator of NumPy has 128 bits.
+_INT_NBYTES = 16
 
 
 class RandomStreams:
@@ -30,58 +33,103 @@ class RandomStreams:
         self.action_space = deepcopy(action_space)
         self.action_space.seed(space_seed)
         self._torch = th.Generator().manual_seed(torch_seed).get_state()
-        self._numpy = np.random.RandomState(numpy_seed).get_state()
+        self._numpy = np.random.RandomState(numpy_seed).get_state(legacy=False)
 
     def __enter__(self) -> None:
-        self._others = th.get_rng_state(), np.random.get_state()
+        self._others = th.get_rng_state(), np.random.get_state(legacy=False)
         th.set_rng_state(self._torch)
         np.random.set_state(self._numpy)
 
     def __exit__(self, *exception: object) -> None:
-        self._torch, self._numpy = th.get_rng_state(), np.random.get_state()
+        self._torch, self._numpy = th.get_rng_state(), np.random.get_state(legacy=False)
         th.set_rng_state(self._others[0])
         np.random.set_state(self._others[1])
 
     @property
     def state(self) -> np.ndarray:
-        """Where the streams are, ``[NBYTES]``."""
-        return _packed(self._torch, self._numpy, self.action_space)
+        """Where the streams are, as :func:`global_state` gives it."""
+        return _packed([self._torch.numpy(), self._numpy, _state_of(self.action_space)])
 
     @state.setter
     def state(self, packed: np.ndarray) -> None:
-        self._torch, self._numpy = _unpacked(packed, self.action_space)
+        like = [self._torch.numpy(), self._numpy, _state_of(self.action_space)]
+        torch_state, self._numpy, self.action_space.np_random.bit_generator.state = _unpacked(packed, like)
+        self._torch = th.from_numpy(torch_state)
 
 
 def global_state(action_space: spaces.Space) -> np.ndarray:
     """
     :param action_space: an action space
-    :return: where the global streams and that of the action space are, ``[NBYTES]``
+    :return: where the global streams and that of the action space are, as bytes: as many as at any other time, and
+        nothing in them but numbers
     """
-    return _packed(th.get_rng_state(), np.random.get_state(), action_space)
+    return _packed(_global_states(action_space))
 
 
 def set_global_state(packed: np.ndarray, action_space: spaces.Space) -> None:
     """
     :param packed: where the streams are to be, as :func:`global_state` gives it
     :param action_space: the action space whose stream is set, too
+    :raises TransportError: if these are not the states of such streams
     """
-    torch_state, numpy_state = _unpacked(packed, action_space)
-    th.set_rng_state(torch_state)
+    torch_state, numpy_state, space_state = _unpacked(packed, _global_states(action_space))
+    th.set_rng_state(th.from_numpy(torch_state))
     np.random.set_state(numpy_state)
-
-
-def _packed(torch_state: th.Tensor, numpy_state: object, action_space: spaces.Space) -> np.ndarray:
-    payload = pickle.dumps((torch_state.numpy(), numpy_state, action_space.np_random.bit_generator.state))
-    assert len(payload) <= NBYTES - _LENGTH_NBYTES
-    packed = np.zeros(NBYTES, dtype=np.uint8)
-    packed[:_LENGTH_NBYTES].view(np.int64)[0] = len(payload)
-    packed[_LENGTH_NBYTES : _LENGTH_NBYTES + len(payload)] = np.frombuffer(payload, dtype=np.uint8)
-    return packed
-
-
-def _unpacked(packed: np.ndarray, action_space: spaces.Space) -> tuple[th.Tensor, dict]:
-    length = int(packed[:_LENGTH_NBYTES].copy().view(np.int64)[0])
-    payload = packed[_LENGTH_NBYTES : _LENGTH_NBYTES + length].tobytes()
-    torch_state, numpy_state, space_state = pickle.loads(payload)
     action_space.np_random.bit_generator.state = space_state
-    return th.from_numpy(torch_state), numpy_state
+
+
+def _global_states(action_space: spaces.Space) -> list[Any]:
+    return [th.get_rng_state().numpy(), np.random.get_state(legacy=False), _state_of(action_space)]
+
+
+def _state_of(action_space: spaces.Space) -> Any:
+    return action_space.np_random.bit_generator.state
+
+
+def _packed(states: Any) -> np.ndarray:
+    """The numbers of some states, one after the other."""
+    return np.frombuffer(b"".join(_to_bytes(number) for number in _numbers(states)), dtype=np.uint8)
+
+
+def _unpacked(packed: np.ndarray, like: Any) -> Any:
+    """The states whose numbers these are. Their structure is that of other states of the same streams."""
+    nbytes = len(_packed(like))
+    if packed.nbytes != nbytes:
+        raise TransportError(f"Random streams like these have states of {nbytes} bytes, not of {packed.nbytes}")
+    states = _read(io.BytesIO(packed.tobytes()), like)
+    for state in states:
+        _check_position(state)
+    return states
+
+
+def _check_position(state: Any) -> None:
+    """NumPy does not look where in its table a Mersenne Twister is, and would read beyond the end."""
+    table = state["state"] if isinstance(state, dict) else {}
+    if "pos" in table and table["pos"] > len(table["key"]):
+        raise TransportError(f"A random stream cannot be at number {table['pos']} of {len(table['key'])}")
+
+
+def _numbers(states: Any) -> Iterator[Any]:
+    """The integers, floats and arrays of states. Their strings only say which generators they belong to."""
+    if isinstance(states, dict | list):
+        for part in states.values() if isinstance(states, dict) else states:
+            yield from _numbers(part)
+    elif not isinstance(states, str):
+        yield states
+
+
+def _to_bytes(number: Any) -> bytes:
+    return number.to_bytes(_INT_NBYTES, "little") if isinstance(number, int) else np.asarray(number).tobytes()
+
+
+def _read(file: io.BytesIO, like: Any) -> Any:
+    if isinstance(like, dict):
+        return {name: _read(file, part) for name, part in like.items()}
+    if isinstance(like, list):
+        return [_read(file, part) for part in like]
+    if isinstance(like, str):
+        return like
+    if isinstance(like, int):
+        return int.from_bytes(file.read(_INT_NBYTES), "little")
+    array = np.asarray(like)
+    return np.frombuffer(file.read(array.nbytes), array.dtype).reshape(array.shape).copy()

@@ -16,7 +16,7 @@ import cloudpickle
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from sb3_walle.samplers.factories.random_streams import is_stream
+from sb3_walle.samplers.factories.streams_of_copies import is_stream
 from sb3_walle.samplers.quiet import quiet
 from sb3_walle.samplers.refusals import EditedEnvError
 
