@@ -7,7 +7,13 @@ import torch as th
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
-from sb3_walle.off_policy.exploration import is_epsilon_greedy, ladder_noise, ladder_rate, noise_of_one_env
+from sb3_walle.off_policy.exploration import (
+    is_epsilon_greedy,
+    ladder_noise,
+    ladder_rate,
+    noise_of_one_env,
+    scaled_actions_dtype,
+)
 from sb3_walle.samplers.actors.choice import streams_of
 from sb3_walle.samplers.actors.exploring_actor import ExploringActorSpec
 from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
@@ -88,12 +94,14 @@ def _torch_spec(
     seed: tuple[int, ...],
     shares_random_state: bool,
 ) -> ExploringActorSpec:
+    noise = _noise(algorithm, sampler, n_samplers)
     return ExploringActorSpec(
         pickled,
         acting_names(algorithm.policy),
         algorithm.action_space,
         seed,
-        _noise(algorithm, sampler, n_samplers),
+        scaled_actions_dtype(algorithm.action_space, noise),
+        noise,
         is_epsilon_greedy(algorithm),
         _fixed_rate(algorithm, sampler, n_samplers),
         algorithm.sde_sample_freq if algorithm.use_sde else None,

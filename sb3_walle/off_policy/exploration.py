@@ -1,12 +1,15 @@
 """How samplers are to explore, as SB3's off-policy algorithms do it in their one process."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
+from sb3_walle.samplers.actors.random_streams import RandomStreams
 
 LADDERS = ("apex",)
 # Ape-X (Horgan et al., 2018, https://arxiv.org/abs/1803.00933): sampler i of N explores with the probability
@@ -62,6 +65,21 @@ def noise_of_one_env(noise: ActionNoise | None) -> ActionNoise | None:
     :return: that of one environment
     """
     return noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
+
+
+def scaled_actions_dtype(action_space: spaces.Space, noise: ActionNoise | None) -> str:
+    """
+    :param action_space: an action space
+    :param noise: action noise of one environment, which is not changed
+    :return: data type that holds every scaled action of SB3's ``_sample_action()``, random ones and those of the policy
+    """
+    is_narrow = action_space.dtype in (np.float16, np.float32)
+    scaled = np.zeros(1, np.float32 if is_narrow else np.float64)
+    if noise is not None:
+        # Noise of a user's own tells its data type only by being drawn.
+        with RandomStreams((0,), action_space):
+            scaled = scaled + deepcopy(noise)()
+    return scaled.dtype.str
 
 
 def ladder_rate(sampler: int, n_samplers: int) -> float:

@@ -11,7 +11,7 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 from sb3_walle.samplers.actors.exploration import EXPLORATION, ExplorationPlan
 from sb3_walle.samplers.actors.protocol import RANDOM_STATE, actions_field
-from sb3_walle.samplers.actors.random_streams import NBYTES, RandomStreams
+from sb3_walle.samplers.actors.random_streams import RandomStreams, global_state
 from sb3_walle.samplers.actors.torch_policy import load_policy
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
@@ -26,6 +26,7 @@ class ExploringActorSpec:
     :param policy_names: those tensors of its ``state_dict()`` that decide its actions
     :param action_space: the policy's action space
     :param seed: what determines the random numbers; samplers need different ones
+    :param action_dtype: data type in which scaled actions are recorded
     :param action_noise: added to scaled actions, of one environment; ``None`` for no noise
     :param is_epsilon_greedy: whether the algorithm takes a random action now and then
     :param fixed_rate: with which probability, if it is not what the learner plans
@@ -39,6 +40,7 @@ class ExploringActorSpec:
     policy_names: tuple[str, ...]
     action_space: spaces.Space
     seed: tuple[int, ...]
+    action_dtype: str = "<f4"
     action_noise: ActionNoise | None = None
     is_epsilon_greedy: bool = False
     fixed_rate: float | None = None
@@ -58,8 +60,8 @@ class ExploringActorSpec:
         :return: ``actions``, scaled to [-1, 1] if they are continuous; and the random state after the last step, if it
             came with the weights
         """
-        random_state = (Field(RANDOM_STATE, (NBYTES,), "|u1"),) if self.shares_random_state else ()
-        return (actions_field(self.action_space, n_steps, n_envs), *random_state)
+        random_state = (_random_state_field(self.action_space),) if self.shares_random_state else ()
+        return (actions_field(self.action_space, n_steps, n_envs, self.action_dtype), *random_state)
 
     def for_successor(self, incarnation: int) -> "ExploringActorSpec":
         """
@@ -141,9 +143,8 @@ class ExploringActor:
                 if self._noise is not None:
                     actions = np.clip(actions + self._noise(), -1, 1)
         self._n_steps += 1
-        recorded = self._chunk.actions[step]
-        recorded[...] = actions
-        return recorded
+        self._chunk.actions[step] = actions
+        return actions
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
         """
@@ -187,6 +188,10 @@ class ExploringActor:
             self.policy.reset_noise(self.n_envs)  # type: ignore[operator]
         if self._sde_sample_freq > 0 and self._n_steps % self._sde_sample_freq == 0:
             self.policy.reset_noise(self.n_envs)  # type: ignore[operator]
+
+
+def _random_state_field(action_space: spaces.Space) -> Field:
+    return Field(RANDOM_STATE, global_state(action_space).shape, "|u1")
 
 
 def _noise_for(noise: ActionNoise | None, n_envs: int) -> ActionNoise | None:

@@ -15,15 +15,16 @@ RANDOM_STATE = "random_state"
 LOG_PROBS = "log_probs"
 
 
-def actions_field(action_space: spaces.Space, n_steps: int, n_envs: int) -> Field:
+def actions_field(action_space: spaces.Space, n_steps: int, n_envs: int, continuous_dtype: str = "<f4") -> Field:
     """
     :param action_space: the policy's action space
     :param n_steps: most steps that a chunk can hold, T
     :param n_envs: environments of a sampler, B
+    :param continuous_dtype: data type of actions that are not categories
     :return: the array that an actor records actions in, ``[T, B, ...]``
     """
     is_discrete = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
-    return Field("actions", (n_steps, n_envs, *(action_space.shape or ())), "<i8" if is_discrete else "<f4")
+    return Field("actions", (n_steps, n_envs, *(action_space.shape or ())), "<i8" if is_discrete else continuous_dtype)
 
 
 class Actor(Protocol):
@@ -54,7 +55,8 @@ class Actor(Protocol):
 
         :param observations: ``[B, ...]``, or a dictionary of such arrays
         :param step: row of the chunk
-        :return: the actions as the policy gives them, before clipping or rescaling, ``[B, ...]``
+        :return: the actions as the policy gives them, before clipping or rescaling, ``[B, ...]``, in the data type in
+            which SB3 goes on to compute with them
         """
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:

@@ -8,10 +8,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.samplers.actors.protocol import LOG_PROBS, RANDOM_STATE, actions_field
-from sb3_walle.samplers.actors.torch_policy import load_policy
+from sb3_walle.samplers.actors.torch_policy import aligned_tensors, load_policy
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
 
@@ -128,13 +127,12 @@ class TorchActor:
         """
         with th.no_grad(), self._random_stream:
             self._resample_noise()
-            actions, values, log_probs = self.policy(obs_as_tensor(observations, self.policy.device))
+            actions, values, log_probs = self.policy(aligned_tensors(observations))
         self._rollout_step = (self._rollout_step + 1) % self._n_rollout_steps
         self._values[step] = values.numpy().reshape(-1)
         self._log_probs[step] = log_probs.numpy()
-        recorded = self._chunk.actions[step]
-        recorded[...] = actions.numpy()
-        return recorded
+        self._chunk.actions[step] = chosen = actions.numpy()
+        return chosen
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
         """
@@ -152,7 +150,7 @@ class TorchActor:
         :param n_steps: how many rows were filled
         """
         with th.no_grad():
-            values = self.policy.predict_values(obs_as_tensor(observations, self.policy.device))
+            values = self.policy.predict_values(aligned_tensors(observations))
         self._chunk.arrays["last_values"][...] = values.numpy().reshape(-1)
         if RANDOM_STATE in self._chunk.arrays:
             self._chunk.arrays[RANDOM_STATE][...] = self._random_stream.state.numpy()

@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import cloudpickle
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.samplers.actors.policy_hooks import (
     HookIds,
@@ -17,6 +19,8 @@ from sb3_walle.samplers.actors.policy_hooks import (
     only_hooks,
     watching_hooks,
 )
+from sb3_walle.transport.chunk import Observations
+from sb3_walle.transport.layout import ALIGNMENT
 from sb3_walle.user_warning import warn_user
 
 # What was found out of a policy with these hooks on its forward pass: which of them stay.
@@ -108,7 +112,29 @@ def load_policy(payload: bytes) -> BasePolicy:
     if isinstance(policy, _Recipe):
         policy = policy.build()
     policy.set_training_mode(False)
+    _align(policy)
     return policy
+
+
+def aligned_tensors(observations: Observations) -> PyTorchObs:
+    """
+    Copy observations to memory that begins where torch's own begins. The row of a chunk begins anywhere, and on some
+    processors a matrix product rounds otherwise where its input begins elsewhere.
+
+    :param observations: ``[B, ...]``, or a dictionary of such arrays
+    :return: the same as tensors, at multiples of ``ALIGNMENT`` bytes
+    """
+    tensors = obs_as_tensor(observations, th.device("cpu"))
+    if isinstance(tensors, dict):
+        return {key: tensor.clone() for key, tensor in tensors.items()}
+    return tensors.clone()
+
+
+def _align(policy: BasePolicy) -> None:
+    """Compiled updates keep parameters as parts of one vector, of which most begin anywhere."""
+    for tensor in (*policy.parameters(), *policy.buffers()):
+        if tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import gymnasium as gym
 
 from sb3_walle.samplers.factories.edits import keeps_arguments_only, reduce_with_edits
 from sb3_walle.samplers.factories.named_modules import named_modules
-from sb3_walle.samplers.factories.streams_of_copies import Stream, is_stream, tell_apart
 from sb3_walle.samplers.factories.spec import SpecFactory, can_be_rebuilt, without_main_module
+from sb3_walle.samplers.factories.streams_of_copies import Stream, is_stream, tell_apart
 from sb3_walle.samplers.monitor import MONITOR_MODULE, continued_writer, monitor_module, overrides
 from sb3_walle.samplers.refusals import EditedEnvError
 from sb3_walle.samplers.vectorized import check_single
