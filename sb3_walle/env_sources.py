@@ -193,5 +193,5 @@ def _check_agreement(
     if supervision not in (None, present):
         raise ValueError(
             f"The samplers of a SamplerVecEnv were started with {present}, so {supervision} comes too late. Pass "
-            "on_failure, max_restarts, step_timeout and close_timeout to the SamplerVecEnv instead."
+            "on_failure, max_restarts, step_timeout, close_timeout and samplers_give_way to the SamplerVecEnv instead."
         )

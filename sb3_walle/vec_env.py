@@ -75,6 +75,8 @@ class SamplerVecEnv(VecEnv):
         is killed and counts as dead; by default any time
     :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
         environments when they end, before they are killed; by default any time, as in SB3
+    :param samplers_give_way: whether samplers give way to this process where both want a CPU: they are then a session
+        of their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed
     :param start_method: ignored, with a warning; for programs that used ``SubprocVecEnv`` before
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, two of them return the same environment, or
         the backend is unknown
@@ -96,6 +98,7 @@ class SamplerVecEnv(VecEnv):
         max_restarts: int | None = None,
         step_timeout: float | None = None,
         close_timeout: float | None = None,
+        samplers_give_way: bool = True,
         start_method: str | None = None,
     ) -> None:
         _check(env_fns, envs_per_sampler, backend, vec_wrapper)
@@ -103,7 +106,7 @@ class SamplerVecEnv(VecEnv):
             warn_user(
                 f"SamplerVecEnv ignores start_method={start_method!r}: samplers have a way of their own to start."
             )
-        supervision = Supervision(on_failure, max_restarts, step_timeout, close_timeout)
+        supervision = Supervision(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
         pickle_main_module_by_value()
         self.backend = backend
         self._first_env_fn = env_fns[0]

@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from sb3_walle.cli import main
 from sb3_walle.experiments.benchmark import results as quantities
 from sb3_walle.experiments.benchmark import run, startup, update_sizes
+from sb3_walle.experiments.benchmark.busy import beside_busy_processes
 from sb3_walle.experiments.benchmark.iteration import PHASES, REST
 from sb3_walle.experiments.benchmark.physical_limit import measure_physical_limit
 from sb3_walle.experiments.benchmark.report import format_report, format_table, write_csv
@@ -51,7 +52,7 @@ def results() -> BenchmarkResults:
 def test_every_contender_is_measured(results: BenchmarkResults) -> None:
     assert results.async_contenders[0] == "AsyncPPO, 2 x 1"
     assert results.vec_env_contenders[:2] == ("PPO, DummyVecEnv(2)", "PPO, SubprocVecEnv(2)")
-    for quantity in (quantities.COLLECTION, quantities.END_TO_END):
+    for quantity in (quantities.COLLECTION, quantities.END_TO_END, quantities.BESIDE_OTHERS):
         for name in results.async_contenders + results.vec_env_contenders:
             assert results.median(quantity, name) is not None, f"{quantity} of {name}"
     assert all(each.value >= 0 for each in results.measurements)
@@ -78,6 +79,14 @@ def test_only_the_parts_that_are_asked_for_are_measured_and_reported() -> None:
     report = format_report(results)
     assert "sampler's step" in report
     assert "end to end" not in report
+
+
+def test_others_compute_for_as_long_as_something_is_measured_beside_them() -> None:
+    before = descendants(os.getpid())
+    with beside_busy_processes(2):
+        others = descendants(os.getpid()) - before
+        assert len(others) == 2 and os.getsid(0) not in {os.getsid(pid) for pid in others}
+    assert descendants(os.getpid()) == before
 
 
 class EagerLearner:

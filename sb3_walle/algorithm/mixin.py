@@ -74,6 +74,9 @@ class AsyncMixin(Persistence):
         is killed and counts as dead; by default any time
     :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
         environments when they end, before they are killed; by default any time, as in SB3
+    :param samplers_give_way: whether samplers give way to the learner where both want a CPU: they are then a session of
+        their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed. By
+        default True, or what a :class:`SamplerVecEnv` was told
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose loss or gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
@@ -106,6 +109,7 @@ class AsyncMixin(Persistence):
         max_restarts: int | None = None,
         step_timeout: float | None = None,
         close_timeout: float | None = None,
+        samplers_give_way: bool | None = None,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -115,7 +119,7 @@ class AsyncMixin(Persistence):
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
         self.check_nan = check_nan
         self._check_choices()
-        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout)
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
         self._collector: Collector | None = None

@@ -30,6 +30,7 @@ class Persistence(Environments):
         max_restarts: int | None = None,
         step_timeout: float | None = None,
         close_timeout: float | None = None,
+        samplers_give_way: bool | None = None,
         **kwargs: Any,
     ) -> Any:
         """
@@ -45,6 +46,7 @@ class Persistence(Environments):
         :param max_restarts: as for the constructor
         :param step_timeout: as for the constructor
         :param close_timeout: as for the constructor
+        :param samplers_give_way: as for the constructor
         :param kwargs: SB3's other arguments; whatever is left replaces what was saved, e.g. ``mode="sync"``
         :return: the model
         """
@@ -58,7 +60,7 @@ class Persistence(Environments):
             )
         if "actor" in kwargs:
             kwargs["sampler_actor"] = kwargs.pop("actor")
-        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout)
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
         with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
             with warnings.catch_warnings():
                 # SB3 constructs the model first, and so asks again for what was just found impossible.

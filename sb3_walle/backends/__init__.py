@@ -24,7 +24,7 @@ def make_backend(
     :param backend: one of ``BACKENDS``
     :param n_samplers: number of samplers
     :param preload: names of modules that samplers are going to import
-    :param supervision: longest times of steps and of closing
+    :param supervision: how samplers are run, by default as for :class:`Supervision`
     :return: the samplers, idle and without environments
     """
     if backend == "inline":

@@ -37,7 +37,7 @@ class ProcessBackend:
 
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
-    :param supervision: longest times of steps and of closing
+    :param supervision: how samplers are run, by default as for :class:`Supervision`
     :raises OSError: if this process may not open as many file descriptors as that takes
     """
 
@@ -191,7 +191,7 @@ class _Pool:
 
     def _new_server(self) -> ServerHandle:
         memory = None if self._pulses is None else self._pulses.memory
-        server = ServerHandle(self._preload, self._n_samplers, memory)
+        server = ServerHandle(self._preload, self._n_samplers, memory, self._supervision.samplers_give_way)
         self._selector.register(server, selectors.EVENT_READ, _SERVER)
         return server
 

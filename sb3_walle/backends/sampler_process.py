@@ -12,14 +12,11 @@ import numpy as np
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.protocol import UNREADABLE
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.requests import CloseEnvs, Configure, Reply, Request, Reset, Result, answer
+from sb3_walle.samplers.requests import CloseEnvs, Reply, Request, Reset, Result, answer
 from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.transport.pulse import Pulse
 
 _PR_SET_PDEATHSIG = 1
-# Where the learner computes while samplers collect, they get the time that it leaves. With 10 of them on 2 cores, an
-# update takes as long as without them; at niceness 10 it takes up to a half longer, at 0 twice as long.
-NICENESS = 19
 
 
 def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None = None) -> None:
@@ -56,8 +53,6 @@ def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None) -> 
         return True
     if isinstance(request, Reset) and request.seeds[0] is not None:
         seed_global_streams(request.seeds[0])
-    if isinstance(request, Configure) and request.settings.gives_way:
-        give_way()
     reply = answer(sampler, request)
     if pulse is not None:
         pulse.rest()
@@ -76,13 +71,6 @@ def _reply(channel: Channel, number: int, reply: Reply, request: Request | None 
         if request is not None and isinstance(reply, Result):
             error = request.why_not_sent(reply.value, error)
         channel.send((number, Failure.of(error, "sending its answer")))
-
-
-def give_way() -> None:
-    """Leave the cores to other processes, for good. Whatever the environments have started does so, too."""
-    # It cannot be taken back; who was started with as much is not allowed less.
-    if os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
-        os.setpriority(os.PRIO_PGRP, 0, NICENESS)
 
 
 def seed_global_streams(seed: int) -> None:

@@ -50,12 +50,15 @@ class ServerHandle:
     :param modules: names of modules to import before forking
     :param n_samplers: number of samplers
     :param pulses: where samplers note that their environments begin a step, ``None`` if nobody wants to know
+    :param gives_way: whether the server, its samplers, and what their environments start are a session of their own
     """
 
-    def __init__(self, modules: Iterable[str], n_samplers: int, pulses: SharedMemory | None) -> None:
+    def __init__(
+        self, modules: Iterable[str], n_samplers: int, pulses: SharedMemory | None, gives_way: bool = True
+    ) -> None:
         self._endings: dict[int, Ending] = {}
         self._channel, server_end = Channel.pair(SEND_TIMEOUT)
-        self._process = _start(server_end)
+        self._process = _start(server_end, gives_way)
         self._channel.send(Preload(tuple(modules), n_samplers, pulses))
 
     def fileno(self) -> int:
@@ -149,8 +152,12 @@ class ServerHandle:
             return "hung up"
 
 
-def _start(channel_end: socket.socket) -> subprocess.Popen:
+def _start(channel_end: socket.socket, in_own_session: bool) -> subprocess.Popen:
     """Start the server. Its end of the channel is closed here."""
+    # Linux shares the CPUs evenly between sessions, and each session's share between its processes (autogroup, see
+    # sched(7)). So the learner has as much of them as all its samplers together, however many those are, and other
+    # sessions have what they had. There is nothing to take back, and it takes no privilege. Priorities would be worse:
+    # at niceness 19 samplers give way to the whole machine, and an ordinary user cannot undo that.
     # It inherits the blocked signals, so that Ctrl-C cannot hit it before it gets to ignore Ctrl-C.
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
     try:
@@ -159,6 +166,7 @@ def _start(channel_end: socket.socket) -> subprocess.Popen:
                 [sys.executable, "-c", _PROGRAM, str(channel_end.fileno()), json.dumps(sys.path)],
                 pass_fds=[channel_end.fileno()],
                 stdin=subprocess.DEVNULL,
+                start_new_session=in_own_session,
                 env={**os.environ, **_SINGLE_THREADED, "CUDA_VISIBLE_DEVICES": ""},
             )
     finally:

@@ -23,7 +23,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 @dataclass(frozen=True)
 class Supervision:
     """
-    What happens when samplers die or hang.
+    How samplers are run, and what happens when they die or hang.
 
     :param on_failure: ``"restart"``: another sampler takes the place of one that died, and a warning says why;
         ``"raise"``: the first death is an error
@@ -33,6 +33,7 @@ class Supervision:
         is killed; ``None`` for any time
     :param close_timeout: longest time in seconds that all samplers together may take to finish a step and close their
         environments, before those that have not are killed; ``None`` for any time
+    :param samplers_give_way: whether samplers give way to the learner where both want a CPU
     :raises ValueError: if there is no such choice, or a number is out of range
     :raises TypeError: if something is no number
     """
@@ -41,6 +42,7 @@ class Supervision:
     max_restarts: int | None = None
     step_timeout: float | None = None
     close_timeout: float | None = None
+    samplers_give_way: bool = True
 
     def __post_init__(self) -> None:
         if self.on_failure not in ON_FAILURE:
@@ -138,18 +140,29 @@ class Restarts:
 
 
 def supervision_of(
-    on_failure: str | None, max_restarts: int | None, step_timeout: float | None, close_timeout: float | None
+    on_failure: str | None,
+    max_restarts: int | None,
+    step_timeout: float | None,
+    close_timeout: float | None,
+    samplers_give_way: bool | None,
 ) -> Supervision | None:
     """
     :param on_failure: as for :class:`Supervision`, ``None`` if it is not given
     :param max_restarts: likewise
     :param step_timeout: likewise
     :param close_timeout: likewise
+    :param samplers_give_way: likewise
     :return: these choices, with the default where one is not given; ``None`` if none is
     """
-    if on_failure is max_restarts is step_timeout is close_timeout is None:
+    if on_failure is max_restarts is step_timeout is close_timeout is samplers_give_way is None:
         return None
-    return Supervision(ON_FAILURE[0] if on_failure is None else on_failure, max_restarts, step_timeout, close_timeout)
+    return Supervision(
+        ON_FAILURE[0] if on_failure is None else on_failure,
+        max_restarts,
+        step_timeout,
+        close_timeout,
+        True if samplers_give_way is None else samplers_give_way,
+    )
 
 
 def hung(step_timeout: float) -> str:

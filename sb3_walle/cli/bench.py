@@ -17,6 +17,7 @@ PARTS = {
     "update": "an update of the policy, alone and while samplers collect",
     "sizes": "updates of several networks with minibatches of 64 to 4096",
     "end-to-end": "training",
+    "busy": "training beside two busy processes of others",
     "iteration": "where the time of training goes",
     "start": "time and memory until experience comes, and time to the first update",
 }

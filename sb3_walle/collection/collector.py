@@ -65,7 +65,6 @@ class Collector(ABC):
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types
     :param capacity: what the mode asks of the experience queue
-    :param overlaps: whether samplers collect while the learner trains
     :raises MemoryError: if there is too little memory for the queues
     """
 
@@ -76,7 +75,6 @@ class Collector(ABC):
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
         capacity: Capacity,
-        overlaps: bool,
     ) -> None:
         self.samplers = samplers
         self.task = task
@@ -95,7 +93,7 @@ class Collector(ABC):
         self.experience_queue = ExperienceQueue(geometry.layout, geometry.n_samplers, geometry.n_slots)
         self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
         self._n_taken = 0
-        self._configure(actors, overlaps)
+        self._configure(actors)
 
     @property
     def n_envs(self) -> int:
@@ -168,7 +166,7 @@ class Collector(ABC):
         """Publish the learner's weights, and the statistics as they are now."""
         self.policy_queue.publish(self._version, {**self._weights, **self.task.published_statistics()})
 
-    def _configure(self, actors: list[ActorSpec], overlaps: bool) -> None:
+    def _configure(self, actors: list[ActorSpec]) -> None:
         requests = {
             sampler: Configure(
                 CollectionSettings(
@@ -180,7 +178,6 @@ class Collector(ABC):
                     squash_output=self.task.squash_output,
                     layers=self.task.layers,
                     check_finite=self.task.check_finite,
-                    gives_way=overlaps,
                 )
             )
             for sampler, actor in enumerate(actors)

@@ -44,7 +44,7 @@ class FreeCollector(Collector):
         placement: Placement,
     ) -> None:
         self.max_policy_lag = placement.max_policy_lag
-        super().__init__(samplers, task, actors, weights, self.capacity(self.max_policy_lag), overlaps=True)
+        super().__init__(samplers, task, actors, weights, self.capacity(self.max_policy_lag))
         self._placement = placement
         self._forget()
 

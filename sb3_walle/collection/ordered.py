@@ -33,7 +33,7 @@ class OrderedCollector(Collector):
         weights: Mapping[str, np.ndarray],
         policy_lag: int,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, self.capacity(policy_lag), overlaps=policy_lag > 0)
+        super().__init__(samplers, task, actors, weights, self.capacity(policy_lag))
         self.policy_lag = policy_lag
         self._forget()
 

@@ -1,7 +1,6 @@
 """Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,6 @@ from sb3_walle.transport.chunk import between, row
 
 # Observations that are on the learner's device at the same time, for the sake of callbacks.
 ROWS_AT_ONCE = 128
-
-
-def _do_nothing() -> None:
-    """Where processes cannot give way."""
-
-
-# Samplers get only what other processes leave of a core. Where they wait for simulators most of the time and want it
-# for microseconds, they should not have to wait until the learner has gone through all steps that it has got.
-_give_way: Callable[[], None] = getattr(os, "sched_yield", _do_nothing)
 
 
 class StepReplay:
@@ -120,7 +110,6 @@ class StepReplay:
             )
             if not callback.on_step():
                 return False
-            _give_way()
             # SB3's own looks for episodes, of which nothing else can tell.
             if rollout.infos[step] or self._looks_at_infos:
                 algorithm._update_info_buffer(infos, dones)

@@ -80,8 +80,6 @@ class CollectionSettings:
     :param squash_output: whether actions come in [-1, 1] and are to be rescaled to the action space
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     :param check_finite: whether a number in a chunk that is not finite is an error
-    :param gives_way: whether the learner computes while the sampler collects, so that the sampler should only take the
-        time that it leaves
     """
 
     actor: ActorSpec
@@ -92,7 +90,6 @@ class CollectionSettings:
     squash_output: bool
     layers: tuple[LayerSpec, ...] = ()
     check_finite: bool = False
-    gives_way: bool = False
 
 
 class Sampler:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sb3_walle.experiments.benchmark.iteration import PHASES, REST
 from sb3_walle.experiments.benchmark.results import (
+    BESIDE_OTHERS,
     COLLECTION,
     COMPILED,
     EAGER,
@@ -248,6 +249,11 @@ def sections(results: BenchmarkResults) -> Iterator[str]:
         yield (
             "Training end to end: learn() without construction, first rollout and first update (AsyncPPO in mode\n"
             "'pipelined')\n\n" + throughput_table(results, END_TO_END)
+        )
+    if BESIDE_OTHERS in measured:
+        yield (
+            "Training end to end, while two processes of others compute all the time\n\n"
+            + throughput_table(results, BESIDE_OTHERS)
         )
     if iteration_part(REST) in measured:
         yield "An iteration of training, on the learner's side, under Python's profiler\n\n" + iteration_table(results)

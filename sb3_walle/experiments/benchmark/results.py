@@ -9,6 +9,7 @@ from sb3_walle.experiments.machine import Machine
 
 COLLECTION = "collection (samples/s)"
 END_TO_END = "end to end (samples/s)"
+BESIDE_OTHERS = "end to end, beside two busy processes (samples/s)"
 UPDATE_ALONE = "update, alone (microseconds/minibatch)"
 UPDATE_WHILE_COLLECTING = "update, while samplers collect (microseconds/minibatch)"
 START_UP = "start-up (seconds)"

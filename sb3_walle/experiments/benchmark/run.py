@@ -7,9 +7,11 @@ from tempfile import TemporaryDirectory
 from gymnasium import spaces
 
 from sb3_walle.env_sources import available_cpus
+from sb3_walle.experiments.benchmark.busy import beside_busy_processes
 from sb3_walle.experiments.benchmark.iteration import measure_iteration
 from sb3_walle.experiments.benchmark.physical_limit import measure_physical_limit
 from sb3_walle.experiments.benchmark.results import (
+    BESIDE_OTHERS,
     COLLECTION,
     COMPILED,
     EAGER,
@@ -42,6 +44,9 @@ from sb3_walle.experiments.contenders import Contender
 from sb3_walle.experiments.environments import UsageError, check_environment
 from sb3_walle.experiments.machine import describe_machine
 from sb3_walle.experiments.training import plural
+
+# Of others, on the machine on which training is measured beside them.
+N_BUSY_PROCESSES = 2
 
 
 def check_settings(settings: BenchmarkSettings) -> None:
@@ -95,6 +100,7 @@ def measure(settings: BenchmarkSettings) -> Iterator[Found]:
         "update": updates,
         "sizes": update_sizes,
         "end-to-end": trainings,
+        "busy": trainings_beside_others,
         "iteration": iterations,
         "start": starts,
     }
@@ -165,6 +171,17 @@ def trainings(settings: BenchmarkSettings) -> Iterator[Found]:
     """
     for contender in contenders(settings):
         yield END_TO_END, contender.name, measure_end_to_end(contender, settings)
+
+
+def trainings_beside_others(settings: BenchmarkSettings) -> Iterator[Found]:
+    """
+    :param settings: what to measure
+    :return: what all contenders learn from while two processes of others compute
+    """
+    for contender in contenders(settings):
+        with beside_busy_processes(N_BUSY_PROCESSES):
+            samples_per_second = measure_end_to_end(contender, settings)
+        yield BESIDE_OTHERS, contender.name, samples_per_second
 
 
 def iterations(settings: BenchmarkSettings) -> Iterator[Found]:

@@ -6,7 +6,7 @@ from sb3_walle.env_sources import available_cpus
 from sb3_walle.experiments.contenders import AsyncContender, VecEnvContender
 
 #: what can be measured by itself
-PARTS = ("collection", "sampler", "update", "sizes", "end-to-end", "iteration", "start")
+PARTS = ("collection", "sampler", "update", "sizes", "end-to-end", "busy", "iteration", "start")
 
 
 @dataclass(frozen=True)
