@@ -12,6 +12,7 @@ from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.infos import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.memory import memory_advice
 from sb3_walle.algorithm.persistence import Persistence
+from sb3_walle.algorithm.policy_settings import PolicySettings, policy_settings
 from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
@@ -126,6 +127,7 @@ class AsyncMixin(Persistence):
         self._collector_key: tuple | None = None
         self._samplers_seed: int | None = None
         self._n_collectors = 0
+        self._policy_settings: PolicySettings | None = None
         self._is_learning = False
         self._infos = select_infos(info_keys, callbacks_may_look=False)
         self._learn_seconds: float | None = None
@@ -196,6 +198,7 @@ class AsyncMixin(Persistence):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
+        self._note_policy_settings()
         collector = self._up_to_date_collector(self._n_steps_per_rollout())
         if collector is not None:
             collector.start_run()
@@ -203,6 +206,12 @@ class AsyncMixin(Persistence):
         # Preparing the samplers is not part of what time/fps measures.
         self.start_time = time_ns()
         return result
+
+    def _note_policy_settings(self) -> None:
+        """Samplers hold a copy of the policy, which is made anew if more than its weights has changed."""
+        settings = policy_settings(self.policy)
+        if settings != self._policy_settings:
+            self._policy_settings, self._collector_key = settings, None
 
     def _prepare_updates(self) -> None:
         """Called when ``learn()`` begins and samplers are ready."""

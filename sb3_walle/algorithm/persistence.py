@@ -95,4 +95,4 @@ class Persistence(Environments):
 
     def _excluded_save_params(self) -> list[str]:
         own = ["_collector", "_collector_key", "_samplers_seed", "_is_learning", "_infos", "_learn_seconds", "_updates"]
-        return [*super()._excluded_save_params(), *own]
+        return [*super()._excluded_save_params(), *own, "_policy_settings"]
