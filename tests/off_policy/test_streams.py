@@ -86,23 +86,24 @@ BUFFERS: dict[str, dict[str, Any]] = {
 LENGTHS = (200, 30, 90, 150)
 
 
-def trained(
-    mode: str, n_steps: int, envs_per_sampler: int = 1, lengths: tuple[int, ...] = LENGTHS, **arguments: Any
+def collected(
+    mode: str, timesteps: int, envs_per_sampler: int = 1, lengths: tuple[int, ...] = LENGTHS, **arguments: Any
 ) -> AsyncDQN:
-    """A model whose environments are of different speed."""
+    """A model with what it has collected, from environments of different speed. It has not been trained."""
     policy = arguments.pop("policy", "MlpPolicy")
     kind = StampedGoal if policy == "MultiInputPolicy" else Stamped
-    delays = (SLOW_SECONDS, 0.0, 0.0005, 0.0)
+    # Ordered modes wait for the slowest: there, all of them are fast.
+    delays = (SLOW_SECONDS, 0.0, 0.0005, 0.0) if mode == "free" else (0.0,) * 4
 
     def factory(env: int) -> Any:
         return lambda: kind(env, lengths[env], delays[env])
 
-    env = SamplerVecEnv([factory(env) for env in range(4)], envs_per_sampler=envs_per_sampler)
-    settings = {**tiny(), "buffer_size": 40_000, "learning_starts": 400, "learner": "eager", **arguments}
+    backend = "process" if mode == "free" else "inline"
+    env = SamplerVecEnv([factory(env) for env in range(4)], envs_per_sampler=envs_per_sampler, backend=backend)
+    settings = {**tiny(), "buffer_size": 40_000, "learning_starts": 10**6, "learner": "eager", **arguments}
     with AsyncDQN(policy, env, mode=mode, **settings) as model:
-        model.learn(n_steps)
-    assert model.num_timesteps == model.replay_buffer.pos * 4
-    assert n_steps <= model.num_timesteps < n_steps + 4 * model.train_freq.frequency
+        model.learn(timesteps)
+    assert timesteps <= model.num_timesteps < timesteps + 4 * model.train_freq.frequency
     return model
 
 
@@ -141,7 +142,7 @@ def check_streams(buffer: ReplayBuffer, lengths: tuple[int, ...] = LENGTHS) -> i
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", BUFFERS)
 def test_streams_stay_whole(name: str, mode: str, envs_per_sampler: int) -> None:
-    model = trained(mode, 3_000, envs_per_sampler, **BUFFERS[name])
+    model = collected(mode, 3_000, envs_per_sampler, **BUFFERS[name])
     assert model.replay_buffer.pos * 4 == model.num_timesteps
     n_cuts = check_streams(model.replay_buffer)
     owners = column_owners(model.replay_buffer)
@@ -160,13 +161,13 @@ def column_owners(buffer: ReplayBuffer) -> np.ndarray:
 @pytest.mark.parametrize("train_freq", [1, 4, 32])
 def test_whole_episodes_move_where_none_can_be_cut(train_freq: int) -> None:
     lengths = (20, 30, 25, 15)
-    model = trained("free", 4_000, lengths=lengths, train_freq=train_freq, **BUFFERS["less memory"])
+    model = collected("free", 4_000, lengths=lengths, train_freq=train_freq, **BUFFERS["less memory"])
     assert check_streams(model.replay_buffer, lengths) == 0
     assert len(np.unique(column_owners(model.replay_buffer)[:, 0])) > 1
 
 
 def test_n_step_returns_are_of_n_steps() -> None:
-    buffer = trained("free", 3_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
+    buffer = collected("free", 3_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
     assert isinstance(buffer, NStepReplayBuffer)
     rewards = buffer.sample(4_000).rewards
     assert (rewards > 2.9).float().mean() > 0.95
@@ -177,7 +178,7 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
     distances = {}
     for mode in ("sync", "free"):
         lengths = (40, 40, 40, 40)
-        buffer = trained(mode, 4_000, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
+        buffer = collected(mode, 4_000, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
         sample = buffer.sample(4_000)
         n_virtual = int(buffer.her_ratio * 4_000)
         ahead = sample.observations["desired_goal"] - sample.next_observations["achieved_goal"]
@@ -188,7 +189,7 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
 @pytest.mark.parametrize("max_policy_lag", [1, 5, 150])
 @pytest.mark.parametrize("name", ["ReplayBuffer", "less memory"])
 def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: int) -> None:
-    model = trained("free", 1_200, max_policy_lag=max_policy_lag, **BUFFERS[name])
+    model = collected("free", 1_200, max_policy_lag=max_policy_lag, **BUFFERS[name])
     buffer, lengths = model.replay_buffer, LENGTHS
     for env in range(4):
         column = buffer.observations[: buffer.pos, env]
@@ -259,7 +260,7 @@ def test_an_unfinished_episode_is_replaced_by_true_transitions(
 
 def test_a_mark_does_not_outlive_its_step() -> None:
     """Buffers that do not handle time limits never clear their marks themselves."""
-    model = trained("free", 6_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
+    model = collected("free", 6_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
     buffer = model.replay_buffer
     for row, env in np.argwhere(buffer.timeouts):
         identity, _, step = buffer.observations[row, env]
