@@ -22,6 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# By what is in this variable, a program's processes are known: samplers are not in its session.
+PROGRAM = "SB3_WALLE_TEST_PROGRAM"
+# First line of a program that does not know this module.
+MARK_PROGRAM = f'import os; os.environ["{PROGRAM}"] = str(os.getpid())\n'
 # Generous: others may be using the machine.
 DEADLINE = 60.0
 
@@ -84,8 +88,21 @@ def processes() -> list[int]:
 
 
 def members_of_session(session: int) -> list[int]:
-    """Processes of a session that are still alive."""
-    return [pid for pid in processes() if is_alive(pid) and status_fields(pid)[3:4] == [str(session)]]
+    """Processes of a program's session that are still alive, and those that it has started in sessions of their own."""
+    mark = f"{PROGRAM}={session}"
+    return [
+        pid
+        for pid in processes()
+        if is_alive(pid) and (status_fields(pid)[3:4] == [str(session)] or mark in environment_of(pid))
+    ]
+
+
+def environment_of(pid: int) -> list[str]:
+    """The environment that a process was started with; nothing if there is none."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def wait_until_gone(session: int) -> None:
@@ -283,6 +300,7 @@ def serve() -> dict[str, Any] | None:
 def become(request: dict[str, Any]) -> None:
     """Make this process one that looks as if a shell had started it, and run the program."""
     os.setsid()
+    os.environ[PROGRAM] = str(os.getpid())
     folder, terminal = Path(request["folder"]), request["terminal"]
     for descriptor, name in enumerate((os.devnull, str(folder / "output"), str(folder / "errors"))):
         # The first terminal that the leader of a session opens is the terminal of the session.

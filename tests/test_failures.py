@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import child_processes
-from process_helpers import members_of_session, open_descriptors, run, wait_until, wait_until_gone
+from process_helpers import MARK_PROGRAM, members_of_session, open_descriptors, run, wait_until, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import FailingEnv, StampedEnv
 
@@ -233,7 +233,7 @@ print("saved", flush=True)
 
 def start_long_training(tmp_path: Path) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-c", LONG_TRAINING, str(tmp_path / "model")],
+        [sys.executable, "-c", MARK_PROGRAM + LONG_TRAINING, str(tmp_path / "model")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -301,7 +301,10 @@ def test_a_forked_copy_of_the_learner_does_not_keep_samplers_alive() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", MARK_PROGRAM + textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     lines = sorted(process.stdout.readline() for _ in range(2))
