@@ -106,6 +106,7 @@ class StreamPlan:
         self._n_samplers, self._envs_per_sampler, self._n_rows = n_samplers, envs_per_sampler, n_rows
         self._rules, self._n_fresh_rows = rules, n_fresh_rows
         n_envs = n_samplers * envs_per_sampler
+        self._envs = [range(first, first + envs_per_sampler) for first in range(0, n_envs, envs_per_sampler)]
         self._streams = [Stream() for _ in range(n_envs)]
         self._columns = [_Column(index) for index in range(n_envs)]
         self._n_unfilled = n_envs
@@ -144,8 +145,9 @@ class StreamPlan:
 
     def moves(self) -> Iterator[Move]:
         """:return: what can be put into columns now; each move is to be carried out before the next one is asked for"""
-        for sampler in range(self._n_samplers):
-            yield from self.moves_of(sampler)
+        if any(stream.waiting for stream in self._streams) or any(column.run for column in self._columns):
+            for sampler in range(self._n_samplers):
+                yield from self.moves_of(sampler)
 
     def moves_after(self, sampler: int) -> Iterator[Move]:
         """
@@ -153,9 +155,9 @@ class StreamPlan:
         :return: what can be put into columns now
         """
         yield from self.moves_of(sampler)
-        if any(self._streams[env].waiting for env in self._envs_of(sampler)):
+        if self._n_unfilled and any(self._streams[env].waiting for env in self._envs_of(sampler)):
             for other in range(self._n_samplers):
-                if self._n_unfilled and other != sampler:
+                if other != sampler:
                     yield from self.moves_of(other)
 
     def moves_of(self, sampler: int) -> Iterator[Move]:
@@ -164,7 +166,7 @@ class StreamPlan:
         :return: what can be put into the columns of its environments now
         """
         envs = self._envs_of(sampler)
-        if len(envs) > 1 and self._are_abreast(envs):
+        if self._are_abreast(envs):
             row = self._columns[envs.start].filled
             for env in envs:
                 steps = self._streams[env].take(self._room(env))
@@ -222,7 +224,7 @@ class StreamPlan:
         return dropped
 
     def _envs_of(self, sampler: int) -> range:
-        return range(sampler * self._envs_per_sampler, (sampler + 1) * self._envs_per_sampler)
+        return self._envs[sampler]
 
     def _room(self, index: int) -> int:
         return self._n_rows - self._columns[index].filled

@@ -10,6 +10,7 @@ from sb3_walle.collection.placement import Arrival, Placement
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.stream_plan import MOST_WAITING, Move, StreamPlan, StreamRules
+from sb3_walle.transport.chunk import Chunk
 
 
 @dataclass(eq=False)
@@ -103,9 +104,7 @@ class StreamPlacement(Placement):
         """
         chunk, sampler = arrival.chunk, arrival.sampler
         n_steps = chunk.n_steps
-        dones = chunk.dones[:n_steps]
-        ends = [np.flatnonzero(dones[:, env]).tolist() for env in range(chunk.n_envs)]
-        first = self._plan.arrive(sampler, n_steps, ends, chunk.episode_starts[0].tolist())
+        first = self._plan.arrive(sampler, n_steps, _ends(chunk), chunk.episode_starts[0].tolist())
         portion = _Portion(first, arrival, n_steps * chunk.n_envs)
         self._portions[sampler].append(portion)
         self._drop_stale(sampler)
@@ -164,6 +163,8 @@ class StreamPlacement(Placement):
 
     def _drop_stale(self, sampler: int) -> None:
         """Drop steps whose policy is too old, as far as streams allow."""
+        if self.max_policy_lag is None:
+            return
         portions = self._portions[sampler]
         stale = [portion for portion in portions if self._is_stale(self._version - portion.arrival.version)]
         if not stale:
@@ -180,3 +181,11 @@ class StreamPlacement(Placement):
         (portion,) = self._portions_with(sampler, range(step, step + 1))
         policy_lag = self._version - portion.arrival.version
         return (self.max_policy_lag - policy_lag) * self._n_steps
+
+
+def _ends(chunk: Chunk) -> list[list[int]]:
+    """For each environment, the steps of a chunk with which an episode ended."""
+    dones = chunk.dones[: chunk.n_steps]
+    if not dones.any():
+        return [[] for _ in range(chunk.n_envs)]
+    return [np.flatnonzero(dones_of_env).tolist() for dones_of_env in dones.T]

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from killer import killing
+from stable_baselines3.common.buffers import ReplayBuffer
 from stamped_task import CHECKSUM, EPISODE_LENGTH, LIFE, STEP, StampedTask, checksum
 
 from sb3_walle import AsyncDQN, SamplerError, SamplerVecEnv
@@ -46,7 +47,9 @@ def check_stored(model: Any, n_steps: int, is_ordered: bool) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 1), ("pipelined", 1), ("pipelined", 16), ("free", 16)])
+@pytest.mark.parametrize(
+    ("mode", "train_freq"), [("sync", 1), ("pipelined", 1), ("pipelined", 16), ("free", 1), ("free", 16)]
+)
 def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
     env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
     timesteps = N_ENVS * (100 if train_freq == 1 else 960)
@@ -57,6 +60,30 @@ def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
         n_lives = check_stored(model, timesteps, is_ordered=mode != "free")
         assert N_ENVS < n_lives <= N_ENVS + env.samplers.n_restarts
     assert killed
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 1), ("pipelined", 16), ("free", 4)])
+def test_samplers_killed_where_a_buffer_cannot_store_truncation(mode: str, train_freq: int) -> None:
+    """Each observation is also the next one of the step before: an episode that was broken off must not remain."""
+    env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
+    less_memory = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    with AsyncDQN("MlpPolicy", env, mode=mode, train_freq=train_freq, **SETTINGS, **less_memory) as model:
+        # Until an episode has ended, there is nothing to put in the place of one that has not.
+        model.learn(N_ENVS * 32)
+        with killing(model, longest_pause=0.02) as killed:
+            model.learn(N_ENVS * 160, reset_num_timesteps=False)
+        check_chains(model.replay_buffer)
+    assert killed
+
+
+def check_chains(buffer: ReplayBuffer) -> None:
+    """That episodes end where they ended, and every other step is followed by the one that it led to."""
+    stamps, dones = buffer.observations[: buffer.pos, :, 0], buffer.dones[: buffer.pos].astype(bool)
+    assert np.array_equal(dones, stamps[..., STEP] == EPISODE_LENGTH - 1)
+    assert np.array_equal(buffer.rewards[: buffer.pos], stamps[..., STEP] + 1)
+    follows = (stamps[1:, :, LIFE] == stamps[:-1, :, LIFE]) & (stamps[1:, :, STEP] == stamps[:-1, :, STEP] + 1)
+    assert (follows | dones[:-1]).all()
 
 
 class Broken(gym.Wrapper):

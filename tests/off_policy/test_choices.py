@@ -130,6 +130,30 @@ def test_models_and_buffers_travel_between_sb3_and_samplers(tmp_path: Path) -> N
         assert back.num_timesteps == 100 and back.replay_buffer.pos == 100
 
 
+def test_a_buffer_is_loaded_where_there_is_no_other(tmp_path: Path) -> None:
+    """People delete the buffer first, so as to need memory for one only."""
+    with AsyncSAC("MlpPolicy", Walk, n_samplers=2, **inline()) as model:
+        model.learn(40)
+        model.save_replay_buffer(tmp_path / "buffer")
+        model.save(tmp_path / "model")
+        del model.replay_buffer
+        model.save(tmp_path / "model")
+        assert model.predict(np.zeros(2, np.float32))[0].shape == (2,)
+        model.load_replay_buffer(tmp_path / "buffer")
+        assert model.replay_buffer.pos == 20
+        model.learn(40, reset_num_timesteps=False)
+        assert model.replay_buffer.pos == 40
+        del model.replay_buffer
+    with AsyncSAC("MlpPolicy", Walk, n_samplers=3, **inline()) as other:
+        del other.replay_buffer
+        with pytest.raises(ValueError, match="experience of 2 environments"):
+            other.load_replay_buffer(tmp_path / "buffer")
+        with samplers(2) as env:
+            other.set_env(env)
+            other.load_replay_buffer(tmp_path / "buffer")
+            other.learn(20)
+
+
 class Lines(KVWriter):
     """Keeps all that is logged, one dictionary for each dump."""
 

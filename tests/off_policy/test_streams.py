@@ -142,7 +142,7 @@ def check_streams(buffer: ReplayBuffer, lengths: tuple[int, ...] = LENGTHS) -> i
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", BUFFERS)
 def test_streams_stay_whole(name: str, mode: str, envs_per_sampler: int) -> None:
-    model = collected(mode, 3_000, envs_per_sampler, **BUFFERS[name])
+    model = collected(mode, 2_000, envs_per_sampler, **BUFFERS[name])
     assert model.replay_buffer.pos * 4 == model.num_timesteps
     n_cuts = check_streams(model.replay_buffer)
     owners = column_owners(model.replay_buffer)
