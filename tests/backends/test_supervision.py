@@ -77,13 +77,13 @@ def test_any_number_in_range_is_taken(n_restarts: Any, timeout: Any) -> None:
 
 
 def test_choices_that_are_not_given_are_the_defaults() -> None:
-    assert supervision_of(None, None, None, None) is None
-    assert supervision_of(None, 3, None, None) == Supervision("restart", 3)
-    assert supervision_of(None, None, 2.5, None) == Supervision("restart", step_timeout=2.5)
-    assert supervision_of(None, None, None, 0) == Supervision("restart", close_timeout=0)
-    assert supervision_of("raise", None, None, None) == Supervision("raise")
+    assert supervision_of(None, None, None, None, None) is None
+    assert supervision_of(None, 3, None, None, None) == Supervision("restart", 3)
+    assert supervision_of(None, None, 2.5, None, None) == Supervision("restart", step_timeout=2.5)
+    assert supervision_of(None, None, None, 0, None) == Supervision("restart", close_timeout=0)
+    assert supervision_of("raise", None, None, None, None) == Supervision("raise")
     with pytest.raises(ValueError, match="on_failure must be one of"):
-        supervision_of("", None, None, None)
+        supervision_of("", None, None, None, None)
 
 
 # Restarts
