@@ -16,3 +16,8 @@ DIFFERENCES = {
     "test_tensorboard.py::test_tensorboard": _NAMES,
     "test_save_load.py::test_set_env": _SET_ENV,
 }
+
+# Tests that a policy lag may have fail, and why: with --mode sync, they pass.
+MAY_FAIL = {
+    "test_identity.py::test_discrete[env2-AsyncPPO]": "of five updates, the policy lag costs one (README, the modes)",
+}
