@@ -22,6 +22,7 @@ from process_helpers import Programs, Terminal, members_of_session, wait_until, 
 from stable_baselines3.common.callbacks import BaseCallback
 
 import sb3_walle
+from sb3_walle.backends import closing
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "n_samplers": 2}
 # Samples of a rollout
@@ -73,6 +74,7 @@ def test_control_c_gives_back_control_and_the_model_learns_again(kind: str, prog
 
 def close_for_long(kind: str, folder: str) -> None:
     """The environments take for ever to close, and nobody ends that but the user."""
+    closing.NOTICE_AFTER = 600.0
     model = make_model(kind, functools.partial(StuckEnv, "close", folder, 0.01), **SETTINGS)
     try:
         model.learn(1_000_000, callback=Announce())
@@ -102,6 +104,7 @@ def test_control_c_a_second_time_does_not_wait_for_environments_that_close(
 
 def be_interrupted_at_the_end(kind: str, folder: str) -> None:
     """As the one before, but the program leaves it to the interpreter to close the environments."""
+    closing.NOTICE_AFTER = 600.0
     model = make_model(kind, functools.partial(StuckEnv, "close", folder), **SETTINGS)
     model.learn(ROLLOUT)
 
