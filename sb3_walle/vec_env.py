@@ -1,7 +1,8 @@
 """The samplers as a VecEnv."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -208,7 +209,8 @@ class SamplerVecEnv(VecEnv):
         :raises AttributeError: if they do not have it
         :raises SamplerError: if it cannot be pickled
         """
-        return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
+        with attribute_errors():
+            return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
 
     def has_attr(self, attr_name: str) -> bool:
         """
@@ -226,7 +228,8 @@ class SamplerVecEnv(VecEnv):
         :param value: its new value
         :param indices: which environments, by default all
         """
-        self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
+        with attribute_errors():
+            self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -241,7 +244,8 @@ class SamplerVecEnv(VecEnv):
         :param method_kwargs: its keyword arguments
         :return: what it returns in each of them
         """
-        return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
+        with attribute_errors():
+            return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """
@@ -333,13 +337,7 @@ class SamplerVecEnv(VecEnv):
         by_sampler: dict[int, list[int]] = {}
         for index in chosen:
             by_sampler.setdefault(index // self.envs_per_sampler, []).append(index % self.envs_per_sampler)
-        try:
-            answers = self.samplers.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
-        except SamplerError as error:
-            if isinstance(error.__cause__, AttributeError):
-                # What DummyVecEnv raises, and what has_attr() and SB3's own code look for.
-                raise AttributeError(str(error.__cause__)) from error
-            raise
+        answers = self.samplers.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
         if 0 in chosen:
             self.first_setters.note(request_for([0]))
         values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}
@@ -358,6 +356,17 @@ def refusal(space: spaces.Space) -> Exception:
     text = str(UnsupportedSpaceError(space))
     # SB3 does not check for spaces without a shape, and stumbles over them.
     return NotImplementedError(text) if isinstance(space, spaces.Tuple) else TypeError(text)
+
+
+@contextmanager
+def attribute_errors() -> Iterator[None]:
+    """Around a request that may name an attribute which environments do not have: raise what ``DummyVecEnv`` does."""
+    try:
+        yield
+    except SamplerError as error:
+        if isinstance(error.__cause__, AttributeError):
+            raise AttributeError(str(error.__cause__)) from error
+        raise
 
 
 def stack(observations: Sequence[Observations]) -> Observations:
