@@ -220,7 +220,7 @@ class Slow(gym.Env):
         return self.observation_space.sample(), 1.0, False, False, {}
 
 from sb3_walle import AsyncPPO
-model = AsyncPPO("MlpPolicy", Slow, n_samplers=3, n_steps=2000, batch_size=100)
+model = AsyncPPO("MlpPolicy", Slow, n_samplers=3, n_steps=2000, batch_size=100, learner="eager")
 print("learning", flush=True)
 try:
     model.learn(1_000_000)

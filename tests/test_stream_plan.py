@@ -97,7 +97,7 @@ class Task:
                 column = self.columns[move.column + index]
                 assert len(column) % self.n_rows == move.row % self.n_rows
                 steps = [(move.env + index, step) for step in move.steps]
-                follows = (column[-1] if column else (move.column + index, -1)) == (steps[0][0], steps[0][1] - 1)
+                follows = bool(column) and column[-1] == (steps[0][0], steps[0][1] - 1)
                 assert move.follows == follows
                 column += steps
 
@@ -150,7 +150,7 @@ def test_streams_stay_whole_nothing_is_lost_or_doubled_and_what_waits_is_bounded
 @pytest.mark.parametrize("envs_per_sampler", [1, 2])
 def test_environments_that_keep_pace_keep_their_columns(envs_per_sampler: int) -> None:
     plan = StreamPlan(3, envs_per_sampler, 4, StreamRules(can_cut=True))
-    for _ in range(100):
+    for rollout in range(100):
         plan.begin_rollout()
         assert not list(plan.moves())
         for sampler in (2, 0, 1):
@@ -159,4 +159,6 @@ def test_environments_that_keep_pace_keep_their_columns(envs_per_sampler: int) -
             # All environments of a sampler with one move.
             (move,) = plan.moves_after(sampler)
             assert move.env == move.column == sampler * envs_per_sampler
-            assert move.n_envs == envs_per_sampler and move.follows and len(move.steps) == 4
+            assert move.n_envs == envs_per_sampler and len(move.steps) == 4
+            # Nothing is known of the step before the first one.
+            assert move.follows == (rollout > 0)

@@ -41,7 +41,8 @@ class Move(NamedTuple):
     :param steps: numbers of the steps in the streams of these environments
     :param row: first row
     :param column: first column
-    :param follows: whether the first step follows the one in the row above in the same environment
+    :param follows: whether the first step follows the one in the row above in the same environment; not the very first
+        one, before which steps that samplers had made ahead may have been dropped
     """
 
     env: int
@@ -171,7 +172,7 @@ class StreamPlan:
             for env in envs:
                 steps = self._streams[env].take(self._room(env))
                 self._fill(env, env, steps)
-            yield Move(envs.start, len(envs), steps, row, envs.start, True)
+            yield Move(envs.start, len(envs), steps, row, envs.start, steps.start > 0)
         for env in envs:
             while self._columns[env].filled < self._n_rows:
                 found = self._next_steps(env)
@@ -179,7 +180,7 @@ class StreamPlan:
                     break
                 source, steps = found
                 column = self._columns[env]
-                follows = column.last == (source, steps.start - 1)
+                follows = steps.start > 0 and column.last == (source, steps.start - 1)
                 move = Move(source, 1, steps, column.filled, env, follows)
                 self._fill(env, source, steps)
                 yield move
