@@ -129,7 +129,7 @@ class StreamPlacement(Placement):
         :param sampler: number of a sampler
         :param learner_waits: whether the rollout waits for steps and no chunk has arrived
         :return: how many steps the sampler may be ahead beyond the capacity of the experience queue: those of a run if
-            somebody needs one. Otherwise what it collects would only get old
+            the learner or a column needs one. Otherwise what it collects would only get old
         """
         is_needed = learner_waits or self._plan.is_displaced(sampler)
         return MOST_WAITING if is_needed and self.max_policy_lag is None else 0
