@@ -113,7 +113,12 @@ class ExperienceQueue:
         :param sampler: index of the sampler
         :return: index of the slot; ``None`` if all of them are taken
         """
-        return self._free[sampler].pop() if self._free[sampler] else None
+        if not self._free[sampler]:
+            return None
+        slot = self._free[sampler].pop()
+        # What was sealed there before is not to be taken for the next chunk.
+        self._slots[sampler][slot].seal[...] = 0
+        return slot
 
     def n_reserved(self, sampler: int) -> int:
         """

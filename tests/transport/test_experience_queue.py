@@ -159,6 +159,16 @@ def test_slot_that_is_released_twice_is_handed_out_once(ends: Ends) -> None:
     assert ends.queue.reserve(0) is None
 
 
+def test_a_slot_that_is_set_aside_again_holds_no_chunk(ends: Ends) -> None:
+    seal = Seal(ticket=0, version=0, n_steps=1)
+    slots = [ends.queue.reserve(0) for _ in range(N_SLOTS)]
+    ends.finish(0, slots[1], seal)
+    ends.queue.release(0, slots[1])
+    assert ends.queue.reserve(0) == slots[1]
+    with pytest.raises(TransportError):
+        ends.queue.chunk(0, slots[1], seal)
+
+
 @pytest.mark.parametrize("wrong", [{"ticket": 6}, {"version": 4}, {"n_steps": 2}, {"ticket": 3, "version": 5}])
 def test_chunk_of_another_seal_than_was_announced_is_an_error(wrong: dict[str, int], ends: Ends) -> None:
     seal = Seal(ticket=5, version=3, n_steps=T)
