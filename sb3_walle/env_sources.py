@@ -11,7 +11,8 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
-from sb3_walle.backends import BACKENDS, shares_objects
+from sb3_walle.backends import as_backend
+from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.factories import (
     EnvFactory,
@@ -48,7 +49,7 @@ def in_samplers(
     env: EnvSource,
     n_samplers: int | None = None,
     envs_per_sampler: int = 1,
-    backend: str = "process",
+    backend: str | Backend = "process",
     preload: Sequence[str] = (),
     supervision: Supervision | None = None,
 ) -> Iterator[VecEnv | None]:
@@ -68,8 +69,7 @@ def in_samplers(
     :raises ValueError: if the numbers do not fit
     :raises TypeError: if an environment cannot be moved to a sampler
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    backend = as_backend(backend)
     for name, number in (("n_samplers", n_samplers), ("envs_per_sampler", envs_per_sampler)):
         if number is not None and (not isinstance(number, int | np.integer) or number < 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
@@ -92,7 +92,7 @@ def in_samplers(
 def _new_samplers(
     factories: Sequence[EnvFactory],
     envs_per_sampler: int,
-    backend: str,
+    backend: Backend,
     preload: Sequence[str],
     supervision: Supervision | None,
 ) -> Iterator[SamplerVecEnv]:
@@ -106,8 +106,8 @@ def _new_samplers(
         raise
 
 
-def _factories(env: gym.Env | str | Callable[[], gym.Env], n_envs: int, backend: str) -> Sequence[EnvFactory]:
-    if isinstance(env, gym.Env) and shares_objects(backend):
+def _factories(env: gym.Env | str | Callable[[], gym.Env], n_envs: int, backend: Backend) -> Sequence[EnvFactory]:
+    if isinstance(env, gym.Env) and backend.shares_objects:
         check_single(env)
         return [InPlaceEnv(env), *(_copies(factory_from_env(env), n_envs)[1:] if n_envs > 1 else ())]
     return _copies(_factory(env), n_envs)
@@ -133,7 +133,7 @@ def _divided(
     venv: VecEnv,
     n_samplers: int | None,
     envs_per_sampler: int,
-    backend: str,
+    backend: Backend,
     preload: Sequence[str],
     supervision: Supervision | None,
 ) -> Iterator[VecEnv]:
@@ -171,14 +171,14 @@ def _divided(
             raise
 
 
-def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], backend: str) -> list[EnvFactory]:
+def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], backend: Backend) -> list[EnvFactory]:
     """How to get the environments into samplers. Raises ``TypeError`` where that is impossible."""
     if type(inside) is not DummyVecEnv:
         raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
     obstacle = why_not_in_samplers(wrappers)
     if obstacle is not None:
         raise TypeError(obstacle)
-    return [InPlaceEnv(env) if shares_objects(backend) else factory_from_env(env) for env in inside.envs]
+    return [InPlaceEnv(env) if backend.shares_objects else factory_from_env(env) for env in inside.envs]
 
 
 def _check_agreement(

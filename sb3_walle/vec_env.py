@@ -12,9 +12,10 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import obs_space_info
 
-from sb3_walle.backends import BACKENDS, make_backend, shares_objects
+from sb3_walle.backends import as_backend
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.place import END_TIMEOUT
+from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.collection.collector import Collector
 from sb3_walle.samplers.errors import SamplerError, UnsupportedSpaceError
@@ -63,7 +64,8 @@ class SamplerVecEnv(VecEnv):
 
     :param env_fns: one function for each environment that builds it
     :param envs_per_sampler: environments of each sampler, which steps them one after the other
-    :param backend: where samplers live, ``"process"`` or ``"inline"`` (this process, for debugging)
+    :param backend: where samplers live: ``"process"``, ``"inline"`` (this process, for debugging), or a
+        :class:`~sb3_walle.backends.protocol.Backend`
     :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer
         to; only matters for start-up time and memory
     :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
@@ -92,7 +94,7 @@ class SamplerVecEnv(VecEnv):
         self,
         env_fns: Sequence[Callable[[], gym.Env]],
         envs_per_sampler: int = 1,
-        backend: str = "process",
+        backend: str | Backend = "process",
         preload: Sequence[str] = (),
         vec_wrapper: Callable[[VecEnv], VecEnv] | None = None,
         on_failure: str = "restart",
@@ -102,14 +104,15 @@ class SamplerVecEnv(VecEnv):
         samplers_give_way: bool = True,
         start_method: str | None = None,
     ) -> None:
-        _check(env_fns, envs_per_sampler, backend, vec_wrapper)
+        _check(env_fns, envs_per_sampler, vec_wrapper)
+        #: where samplers live
+        self.backend = as_backend(backend)
         if start_method is not None:
             warn_user(
                 f"SamplerVecEnv ignores start_method={start_method!r}: samplers have a way of their own to start."
             )
         supervision = Supervision(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
         pickle_main_module_by_value()
-        self.backend = backend
         self._first_env_fn = env_fns[0]
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler
@@ -125,11 +128,11 @@ class SamplerVecEnv(VecEnv):
         if vec_wrapper is not None:
             preload = (*preload, "stable_baselines3")
         modules: set[str] = set()
-        if backend == "process":
+        if not self.backend.shares_objects:
             travelling = packed(env_fns)
             env_fns, modules = travelling.factories, {*travelling.modules, *preload}
         self._registry = RegistryWatch()
-        self.samplers = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules), supervision), supervision)
+        self.samplers = SamplerClient(self.backend.launch(self.n_samplers, sorted(modules), supervision), supervision)
         try:
             description = self._build(env_fns)
             super().__init__(len(env_fns), description.observation_space, description.action_space)
@@ -146,10 +149,10 @@ class SamplerVecEnv(VecEnv):
 
         :raises AttributeError: if they live in other processes
         """
-        if not shares_objects(self.backend):
+        if not self.backend.shares_objects:
             raise AttributeError(
-                f"The environments live in the samplers' processes (backend={self.backend!r}), so this one has no "
-                "objects to show. Use get_attr(), set_attr() and env_method(), or backend='inline'."
+                "The environments live in the samplers' processes, so this one has no objects to show. "
+                "Use get_attr(), set_attr() and env_method(), or backend='inline'."
             )
         return [env for envs in self._ask(lambda _: GetEnvs()) for env in envs]
 
@@ -383,7 +386,6 @@ def stack(observations: Sequence[Observations]) -> Observations:
 def _check(
     env_fns: Sequence[Callable[[], gym.Env]],
     envs_per_sampler: int,
-    backend: str,
     vec_wrapper: Callable[[VecEnv], VecEnv] | None,
 ) -> None:
     if vec_wrapper is not None and not callable(vec_wrapper):
@@ -391,8 +393,6 @@ def _check(
             "vec_wrapper must be a function that takes a VecEnv and returns it wrapped, e.g. "
             f"lambda venv: VecFrameStack(venv, n_stack=4), got {vec_wrapper!r}"
         )
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     if not env_fns or not all(callable(env_fn) for env_fn in env_fns):
         raise ValueError(f"env_fns must be a list of functions that build one environment each, got {env_fns!r}")
     if envs_per_sampler < 1 or len(env_fns) % envs_per_sampler:

@@ -21,7 +21,7 @@ from stable_baselines3.common.callbacks import (
 from task_envs import Scaled
 from training_pairs import MODES, N_ENVS, ROLLOUT, SETTINGS, Trace, assert_same_calls, logged_by, ours, sb3
 
-from sb3_walle.backends.inline import InlineBackend
+from sb3_walle.backends.inline import InlineSamplers
 
 HOOKS = ("_on_training_start", "_on_rollout_start", "_on_step", "_on_rollout_end", "_on_training_end")
 
@@ -139,13 +139,13 @@ def test_a_callback_sees_the_step_that_the_model_is_at(mode: str, monkeypatch: p
             self.last = self.locals["new_obs"]
             return True
 
-    receive = InlineBackend.receive
+    receive = InlineSamplers.receive
 
-    def sampler_0_last(backend: InlineBackend, timeout: float | None = None) -> Any:
+    def sampler_0_last(backend: InlineSamplers, timeout: float | None = None) -> Any:
         backend._requests = deque(sorted(backend._requests, key=lambda request: request[0] == 0))
         return receive(backend, timeout)
 
-    monkeypatch.setattr(InlineBackend, "receive", sampler_0_last)
+    monkeypatch.setattr(InlineSamplers, "receive", sampler_0_last)
     compare = Compare()
     model = ours(mode).learn(4 * ROLLOUT, callback=compare)
     assert (compare.n_jumps > 0) == (mode == "free")

@@ -19,7 +19,8 @@ from sb3_walle.collection import queues
 from sb3_walle.collection.queues import Capacity, plan_queues
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.torch_actor import TorchActorSpec
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.memory_queues import MemorySamplerEnd
+from sb3_walle.transport.shared_memory import SharedMemory
 
 SETTINGS: dict[str, Any] = {"n_steps": 40, "batch_size": 40, "n_epochs": 1, "device": "cpu", "backend": "inline"}
 MIB = 2**20
@@ -29,13 +30,13 @@ MIB = 2**20
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Collects the sizes of the queues that it was checked whether there is memory for."""
     sizes: list[int] = []
-    check = queues.QueuePlan.check_memory
+    check = queues.CollectionPlan.check_memory
 
-    def check_and_note(plan: queues.QueuePlan) -> None:
-        sizes.append(plan.nbytes)
+    def check_and_note(plan: queues.CollectionPlan) -> None:
+        sizes.append(plan.queues.nbytes)
         check(plan)
 
-    monkeypatch.setattr(queues.QueuePlan, "check_memory", check_and_note)
+    monkeypatch.setattr(queues.CollectionPlan, "check_memory", check_and_note)
     return sizes
 
 
@@ -47,7 +48,9 @@ def leave(nbytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
 def taken_by_queues(model: AsyncPPO) -> int:
     collector = model._collector
     assert collector is not None
-    return collector.policy_queue.memory.nbytes + collector.experience_queue.memory.nbytes
+    end = collector.queues.sampler_end
+    assert isinstance(end, MemorySamplerEnd)
+    return end.policy.nbytes + end.control.nbytes + end.chunks.nbytes
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
@@ -59,7 +62,7 @@ def test_too_little_memory_is_an_error_of_the_constructor(
     with pytest.raises(MemoryError) as caught:
         AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, mode=mode, **{**SETTINGS, "backend": backend})
     message = str(caught.value)
-    assert re.match(r"Collecting with 2 samplers and n_steps=40 takes \d+\.\d MiB of shared memory, but only", message)
+    assert re.match(r"Collecting with 2 samplers and n_steps=40 takes \d+\.\d MiB of memory, but only", message)
     for remedy in ("smaller n_steps", "fewer samplers", "fewer environments"):
         assert remedy in message
 
@@ -124,8 +127,7 @@ def test_what_is_checked_is_what_is_taken(name: str, env: Any, planned: list[int
         choices["normalize"] = {"norm_obs_keys": ["vector"]}
     model = AsyncPPO(policy, env, **{"n_samplers": 2, **SETTINGS, **choices})
     model.learn(1)
-    # Once by the constructor, and once by the collector before it takes the memory.
-    assert planned == [taken_by_queues(model)] * 2
+    assert planned == [taken_by_queues(model)]
 
 
 def test_wrappers_are_part_of_what_is_checked(planned: list[int]) -> None:
@@ -227,11 +229,11 @@ def test_slots_hold_the_rollouts_that_the_mode_asks_for(
     task = CollectionTask(StampedEnv.observation_space, n_envs, n_steps, squash_output=False)
     actor = TorchActorSpec(b"", ("a",), StampedEnv.action_space, seed=())
     plan = plan_queues(task, n_samplers, capacity, actor, {"a": np.zeros(5)})
-    geometry = plan.geometry
+    geometry = plan.queues.geometry
     assert sum(plan.chunk_steps) == n_steps
     assert geometry.n_samplers == n_samplers
     assert geometry.n_slots == capacity.n_rollouts * len(plan.chunk_steps)
     assert all(field.shape[1] == n_envs for field in geometry.layout.fields if len(field.shape) > 1)
     observations = geometry.layout.fields[0]
     assert observations.shape == (max(plan.chunk_steps) + 1, n_envs, 3)
-    assert plan.nbytes > n_samplers * n_envs * n_steps * capacity.n_rollouts * 3 * 8
+    assert plan.queues.nbytes > n_samplers * n_envs * n_steps * capacity.n_rollouts * 3 * 8

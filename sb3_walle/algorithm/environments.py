@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_walle.backends.protocol import Backend
 from sb3_walle.collection.collector import Collector
 from sb3_walle.env_sources import EnvSource, in_samplers
 from sb3_walle.user_warning import warn_user
@@ -39,7 +40,8 @@ class Environments(_Base):
         :raises RuntimeError: if their number is another one during ``learn()``
         """
         n_samplers: int | None = self.n_envs
-        envs_per_sampler, backend, supervision = 1, "process", None
+        envs_per_sampler, supervision = 1, None
+        backend: str | Backend = "process"
         present = None if self.env is None else self.env.unwrapped
         if isinstance(present, SamplerVecEnv):
             n_samplers, envs_per_sampler, backend = present.n_samplers, present.envs_per_sampler, present.backend

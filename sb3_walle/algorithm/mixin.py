@@ -13,6 +13,7 @@ from sb3_walle.algorithm.infos import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.memory import memory_advice
 from sb3_walle.algorithm.persistence import Persistence
 from sb3_walle.algorithm.policy_settings import PolicySettings, policy_settings
+from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
@@ -60,7 +61,8 @@ class AsyncMixin(Persistence):
         anyway
     :param actor: what runs the policy in samplers: ``"torch"``, ``"numpy"`` (MLP policies, several times faster), or
         ``"auto"`` for NumPy wherever it computes the same distribution
-    :param backend: where samplers live: ``"process"``, or ``"inline"`` for this process
+    :param backend: where samplers live: ``"process"``, ``"inline"`` for this process, or a
+        :class:`~sb3_walle.backends.protocol.Backend`
     :param normalize: whether to put a ``VecNormalize`` around the samplers, or its arguments; its ``gamma`` is the
         algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
         ``model.get_vec_normalize_env().save(path)``
@@ -103,7 +105,7 @@ class AsyncMixin(Persistence):
         mode: str | None = None,
         max_policy_lag: int | None = None,
         actor: str = "auto",
-        backend: str = "process",
+        backend: str | Backend = "process",
         normalize: NormalizeArgument = False,
         info_keys: InfoKeys = "auto",
         on_failure: str | None = None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sb3_walle.algorithm.environments import Environments
 from sb3_walle.algorithm.pickling import state_without_samplers
+from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
 from sb3_walle.saving import model_path, written_whole
@@ -25,7 +26,7 @@ class Persistence(Environments):
         *args: Any,
         n_samplers: int | None = None,
         envs_per_sampler: int = 1,
-        backend: str = "process",
+        backend: str | Backend = "process",
         on_failure: str | None = None,
         max_restarts: int | None = None,
         step_timeout: float | None = None,

@@ -1,34 +1,33 @@
 """Where samplers live."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from sb3_walle.backends.inline import InlineBackend
 from sb3_walle.backends.protocol import Backend
-from sb3_walle.backends.supervision import Supervision
-
-BACKENDS = ("process", "inline")
 
 
-def shares_objects(backend: str) -> bool:
-    """
-    :param backend: one of ``BACKENDS``
-    :return: whether samplers live in this process and hold the very objects that they are given, rather than copies
-    """
-    return backend == "inline"
-
-
-def make_backend(
-    backend: str, n_samplers: int, preload: Iterable[str] = (), supervision: Supervision | None = None
-) -> Backend:
-    """
-    :param backend: one of ``BACKENDS``
-    :param n_samplers: number of samplers
-    :param preload: names of modules that samplers are going to import
-    :param supervision: how samplers are run, by default as for :class:`Supervision`
-    :return: the samplers, idle and without environments
-    """
-    if backend == "inline":
-        return InlineBackend(n_samplers)
+def _process() -> Backend:
+    # Its modules exist on Linux only.
     from sb3_walle.backends.process import ProcessBackend
 
-    return ProcessBackend(n_samplers, preload, supervision)
+    return ProcessBackend()
+
+
+#: the backends that have a name
+BACKENDS: dict[str, Callable[[], Backend]] = {"process": _process, "inline": InlineBackend}
+
+
+def as_backend(backend: str | Backend) -> Backend:
+    """
+    :param backend: the name of a backend, or one
+    :return: the backend
+    :raises ValueError: if there is none of that name
+    :raises TypeError: if it is neither
+    """
+    if isinstance(backend, str):
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {tuple(BACKENDS)}, got {backend!r}")
+        return BACKENDS[backend]()
+    if not callable(getattr(backend, "launch", None)):
+        raise TypeError(f"backend must be one of {tuple(BACKENDS)}, or an object like these, got {backend!r}")
+    return backend

@@ -10,7 +10,7 @@ from typing import Any
 
 import cloudpickle
 
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.shared_memory import SharedMemory
 
 # Larger messages travel as a memory file, of which only the descriptor is sent. Well below the kernel's send buffer.
 MAX_INLINE = 32_768

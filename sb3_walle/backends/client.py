@@ -10,11 +10,13 @@ from typing import Any
 from sb3_walle.backends.loss import Loss
 from sb3_walle.backends.patience import Patience
 from sb3_walle.backends.place import Place
-from sb3_walle.backends.protocol import UNREADABLE, Backend, Death, Delivery
+from sb3_walle.backends.protocol import UNREADABLE, Death, Delivery, Samplers
 from sb3_walle.backends.supervision import Restarts, Supervision, hung
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Collect, Reply, Request, Step
 from sb3_walle.samplers.sampler import ChunkReport, Ticket
+from sb3_walle.transport.memory_queues import QueuePlan
+from sb3_walle.transport.ports import LearnerQueues
 
 # A sampler that hangs is noticed within this part of the time that a step may take.
 WATCHES_PER_TIMEOUT = 4
@@ -30,16 +32,16 @@ class SamplerClient:
     any time. Where a sampler dies, another one takes its place, is told all that the dead one was told, and carries out
     what that one left undone: who waits for a reply gets it.
 
-    :param backend: where the samplers live
+    :param samplers: the samplers
     :param supervision: what happens when samplers die or hang
     """
 
-    def __init__(self, backend: Backend, supervision: Supervision | None = None) -> None:
+    def __init__(self, samplers: Samplers, supervision: Supervision | None = None) -> None:
         self.supervision = supervision or Supervision()
-        self._backend = backend
+        self._samplers = samplers
         self._numbers = count()
-        self._places = [Place(sampler, backend, self._numbers) for sampler in range(backend.n_samplers)]
-        self._restarts = Restarts(self.supervision, backend.n_samplers)
+        self._places = [Place(sampler, samplers, self._numbers) for sampler in range(samplers.n_samplers)]
+        self._restarts = Restarts(self.supervision, samplers.n_samplers)
         self._patience = Patience(self._places)
         # Replies are recognised by number. So whatever is lost or left over when an exception, Ctrl-C say, ends a wait
         # at any instruction, no reply is ever taken for the answer to something else.
@@ -51,17 +53,25 @@ class SamplerClient:
     @property
     def n_samplers(self) -> int:
         """Number of samplers."""
-        return self._backend.n_samplers
+        return self._samplers.n_samplers
 
     @property
     def n_processes(self) -> int:
         """Number of processes that the samplers have for themselves on this machine."""
-        return self._backend.n_processes
+        return self._samplers.n_processes
 
     @property
     def n_restarts(self) -> int:
         """How many samplers have died and were replaced without anybody having to ask."""
         return self._restarts.n_restarts
+
+    def open_queues(self, plan: QueuePlan) -> LearnerQueues:
+        """
+        :param plan: how large they are
+        :return: the learner's end of new queues to the samplers
+        :raises MemoryError: if there is too little memory
+        """
+        return self._samplers.open_queues(plan)
 
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:
         """
@@ -132,7 +142,7 @@ class SamplerClient:
 
         :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
         """
-        self._backend.close(timeout)
+        self._samplers.close(timeout)
 
     def _receive(self, timeout: float | None) -> tuple[int, Reply | Loss | None]:
         """
@@ -142,7 +152,7 @@ class SamplerClient:
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while not self._lost:
             self._look_after_samplers()
-            event = self._backend.receive(self._pause(deadline))
+            event = self._samplers.receive(self._pause(deadline))
             if isinstance(event, Death):
                 self._replace(event)
             elif event is not None:
@@ -187,7 +197,7 @@ class SamplerClient:
         now, timeout = time.monotonic(), self.supervision.step_timeout
         for place in self._places:
             place.keep_up(now)
-            if timeout is not None and self._backend.seconds_at_step(place.sampler) > timeout:
+            if timeout is not None and self._samplers.seconds_at_step(place.sampler) > timeout:
                 place.kill(hung(timeout))
 
     def _pause(self, deadline: float) -> float:

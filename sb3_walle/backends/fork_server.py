@@ -24,8 +24,8 @@ from typing import NoReturn
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.sampler_process import die_with, run_sampler, survive_parent
-from sb3_walle.transport.memory import SharedMemory, anonymous_file
 from sb3_walle.transport.pulse import PulseBoard
+from sb3_walle.transport.shared_memory import SharedMemory, anonymous_file
 
 # Time for a sampler that hangs to say where, before it is killed.
 LAST_WORDS_TIMEOUT = 0.5
@@ -41,12 +41,10 @@ class Preload:
     First message to the server.
 
     :param modules: names of modules that samplers are going to import
-    :param n_samplers: number of samplers
     :param pulses: where samplers note that their environments begin a step; ``None`` if nobody wants to know
     """
 
     modules: tuple[str, ...]
-    n_samplers: int
     pulses: SharedMemory | None
 
 
@@ -128,7 +126,7 @@ class ForkServer:
         """Start samplers and report their deaths until the learner hangs up; then end those that are left."""
         try:
             first: Preload = self._channel.receive()
-            self._pulses = None if first.pulses is None else PulseBoard(first.n_samplers, first.pulses)
+            self._pulses = None if first.pulses is None else PulseBoard(first.pulses)
             # Nobody else would end it in the middle of an import.
             die_with(os.getppid())
             # Modules are no garbage: looking for some takes a tenth of the time of importing torch.

@@ -1,14 +1,35 @@
 """Samplers in this process: one after the other, with nothing to start and nothing to stop. For debugging and tests."""
 
 from collections import deque
+from collections.abc import Iterable
+from typing import ClassVar
 
 from sb3_walle.backends.protocol import Death, Delivery, Event
+from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
 from sb3_walle.samplers.requests import CloseEnvs, Request, answer
 from sb3_walle.samplers.sampler import Sampler
+from sb3_walle.transport.memory import PrivateMemory
+from sb3_walle.transport.memory_queues import QueuePlan, open_queues
+from sb3_walle.transport.ports import LearnerQueues
 
 
 class InlineBackend:
+    """This process: samplers hold the very objects that they are given, and nothing is pickled."""
+
+    shares_objects: ClassVar[bool] = True
+
+    def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "InlineSamplers":
+        """
+        :param n_samplers: number of samplers
+        :param preload: not used: there is no process to prepare
+        :param supervision: not used: there is nothing here that could be interrupted or killed
+        :return: the samplers, idle and without environments
+        """
+        return InlineSamplers(n_samplers)
+
+
+class InlineSamplers:
     """
     Carries a request out when somebody waits for a reply, in the order in which the requests were sent.
 
@@ -21,6 +42,13 @@ class InlineBackend:
         self._requests: deque[tuple[int, int, Request]] = deque()
         self._deaths: deque[Death] = deque()
         self._closed = False
+
+    def open_queues(self, plan: QueuePlan) -> LearnerQueues:
+        """
+        :param plan: how large they are
+        :return: queues in memory of this process
+        """
+        return open_queues(plan, PrivateMemory)
 
     def send(self, sampler: int, number: int, request: Request) -> bool:
         """
@@ -49,7 +77,8 @@ class InlineBackend:
         if self._requests:
             index, number, request = self._requests.popleft()
             sampler = self._samplers[index]
-            assert sampler is not None
+            if sampler is None:
+                return None
             reply = answer(sampler, request)
             if isinstance(reply, Failure) and request.failure_ends_sampler:
                 self.kill(index)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from sb3_walle.backends.loss import Loss
-from sb3_walle.backends.protocol import Backend, Death
+from sb3_walle.backends.protocol import Death, Samplers
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Reply, Request, Result
 from sb3_walle.samplers.succession import Briefing
@@ -22,13 +22,13 @@ class Place:
     it were told, and then asked what they left undone.
 
     :param sampler: number of the sampler
-    :param backend: where it lives
+    :param samplers: all samplers
     :param numbers: numbers for further requests
     """
 
-    def __init__(self, sampler: int, backend: Backend, numbers: Iterator[int]) -> None:
+    def __init__(self, sampler: int, samplers: Samplers, numbers: Iterator[int]) -> None:
         self.sampler = sampler
-        self._backend = backend
+        self._samplers = samplers
         self._numbers = numbers
         self._briefing = Briefing()
         #: how many samplers have died here
@@ -105,7 +105,7 @@ class Place:
         """
         if not self._is_killed and not self._is_dead:
             self._is_killed, self._reason_to_kill = True, reason
-            self._backend.kill(self.sampler)
+            self._samplers.kill(self.sampler)
 
     def bury(self, death: Death) -> Loss:
         """
@@ -164,7 +164,7 @@ class Place:
             self._preparing.discard(oldest)
 
     def _start(self) -> None:
-        self._backend.start(self.sampler)
+        self._samplers.start(self.sampler)
         self.incarnation += 1
         preparations = {next(self._numbers): request for request in self._briefing.for_successor(self.incarnation)}
         self._preparing = set(preparations)
@@ -179,7 +179,7 @@ class Place:
         while self._unsent and not self._is_dead:
             number = self._unsent[0]
             try:
-                if not self._backend.send(self.sampler, number, self._open[number]):
+                if not self._samplers.send(self.sampler, number, self._open[number]):
                     return
             except BaseException:
                 # It cannot be pickled, say. Nobody waits for an answer any more.

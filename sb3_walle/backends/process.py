@@ -1,12 +1,15 @@
 """Samplers in processes of their own on this machine, over shared memory."""
 
+import atexit
 import contextlib
 import math
 import os
 import selectors
+import sys
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from typing import ClassVar
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.closing import Closing
@@ -17,7 +20,10 @@ from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
 from sb3_walle.samplers.requests import Request
 from sb3_walle.termination import is_terminating
+from sb3_walle.transport.memory_queues import QueuePlan, open_queues
+from sb3_walle.transport.ports import LearnerQueues
 from sb3_walle.transport.pulse import PulseBoard
+from sb3_walle.transport.shared_memory import SharedMemory
 
 # Time to close environments after SIGTERM: the scheduler that sends it kills the process soon.
 TERMINATION_TIMEOUT = 5.0
@@ -30,27 +36,74 @@ _SERVER = -1
 
 class ProcessBackend:
     """
-    N processes, forked from one that has imported what they need.
+    Processes of their own on this machine, forked from one that has imported what they need.
 
     They compute with one thread each, and CUDA is hidden from them: ten of them would otherwise fight for the cores,
     and fill the GPU's memory with their contexts.
+    """
+
+    shares_objects: ClassVar[bool] = False
+
+    def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "ProcessSamplers":
+        """
+        :param n_samplers: number of samplers
+        :param preload: names of modules to import before forking
+        :param supervision: how samplers are run
+        :return: the samplers, idle and without environments
+        :raises OSError: if this is not Linux, or if this process may not open as many file descriptors as that takes
+        """
+        if sys.platform != "linux":
+            raise OSError(
+                f'backend="process" needs Linux (anonymous shared memory, packet sockets), and this is {sys.platform}. '
+                'Use backend="inline", which runs all environments in this process.'
+            )
+        check_descriptors(n_samplers)
+        return ProcessSamplers(n_samplers, preload, supervision)
+
+
+class ProcessSamplers:
+    """
+    The samplers' processes and the channels to them. They end when this object is garbage, and with the interpreter.
 
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
-    :param supervision: how samplers are run, by default as for :class:`Supervision`
-    :raises OSError: if this process may not open as many file descriptors as that takes
+    :param supervision: how samplers are run
     """
 
-    def __init__(
-        self,
-        n_samplers: int,
-        preload: Iterable[str] = (),
-        supervision: Supervision | None = None,
-    ) -> None:
+    def __init__(self, n_samplers: int, preload: Iterable[str] = (), supervision: Supervision | None = None) -> None:
+        self._closed = False
+        self._owner = os.getpid()
         self.n_samplers = self.n_processes = n_samplers
-        self._pool = _Pool(n_samplers, tuple(preload), supervision or Supervision())
-        # Also runs when this object is garbage, and at the end of the interpreter.
-        self._finalizer = weakref.finalize(self, self._pool.close)
+        self._preload, self._supervision = tuple(preload), supervision or Supervision()
+        self._pulse_memory = (
+            None if self._supervision.step_timeout is None else SharedMemory(PulseBoard.nbytes(n_samplers))
+        )
+        self._pulses = None if self._pulse_memory is None else PulseBoard(self._pulse_memory)
+        self._channels: dict[int, Channel] = {}
+        self._events: deque[Event] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._server = self._new_server()
+        _open_samplers.add(self)
+        try:
+            for sampler in range(n_samplers):
+                self.start(sampler)
+        except BaseException:
+            self.close()
+            raise
+
+    def __del__(self) -> None:
+        # The constructor may have failed before there was anything to close.
+        if self in _open_samplers:
+            self.close()
+
+    def open_queues(self, plan: QueuePlan) -> LearnerQueues:
+        """
+        :param plan: how large they are
+        :return: the learner's end of queues in shared memory
+        :raises MemoryError: if there is too little memory
+        """
+        self._check_usable()
+        return open_queues(plan, SharedMemory)
 
     def send(self, sampler: int, number: int, request: Request) -> bool:
         """
@@ -60,67 +113,6 @@ class ProcessBackend:
         :return: False if its mailbox is full
         :raises SamplerError: if the samplers are closed
         """
-        return self._pool.send(sampler, number, request)
-
-    def receive(self, timeout: float | None = None) -> Event | None:
-        """
-        :param timeout: longest wait in seconds, ``None`` for ever
-        :return: what happened; ``None`` if the time is over
-        :raises SamplerError: if the samplers are closed
-        """
-        return self._pool.receive(timeout)
-
-    def seconds_at_step(self, sampler: int) -> float:
-        """
-        :param sampler: number of the sampler
-        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is
-        """
-        return self._pool.seconds_at_step(sampler)
-
-    def kill(self, sampler: int) -> None:
-        """
-        :param sampler: number of the sampler
-        """
-        self._pool.kill(sampler)
-
-    def start(self, sampler: int) -> None:
-        """
-        :param sampler: number of the sampler
-        """
-        self._pool.start(sampler)
-
-    def close(self, timeout: float | None = None) -> None:
-        """
-        End all samplers when they have closed their environments.
-
-        :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
-        """
-        self._pool.close(timeout)
-        self._finalizer.detach()
-
-
-class _Pool:
-    """The processes and the channels to them. Separate from the backend so that a finalizer can hold on to it."""
-
-    def __init__(self, n_samplers: int, preload: tuple[str, ...], supervision: Supervision) -> None:
-        check_descriptors(n_samplers)
-        self._n_samplers, self._preload, self._supervision = n_samplers, preload, supervision
-        self._owner = os.getpid()
-        self._closed = False
-        self._pulses = None if supervision.step_timeout is None else PulseBoard(n_samplers)
-        self._channels: dict[int, Channel] = {}
-        self._events: deque[Event] = deque()
-        self._selector = selectors.DefaultSelector()
-        self._server = self._new_server()
-        _pools.add(self)
-        try:
-            for sampler in range(n_samplers):
-                self.start(sampler)
-        except BaseException:
-            self.close()
-            raise
-
-    def send(self, sampler: int, number: int, request: Request) -> bool:
         self._check_usable()
         channel = self._channels.get(sampler)
         if channel is None:
@@ -134,7 +126,12 @@ class _Pool:
             return False
         return True
 
-    def receive(self, timeout: float | None) -> Event | None:
+    def receive(self, timeout: float | None = None) -> Event | None:
+        """
+        :param timeout: longest wait in seconds, ``None`` for ever
+        :return: what happened; ``None`` if the time is over
+        :raises SamplerError: if the samplers are closed
+        """
         self._check_usable()
         if not self._events:
             for key, _ in self._selector.select(timeout):
@@ -146,9 +143,16 @@ class _Pool:
         return self._events.popleft() if self._events else None
 
     def seconds_at_step(self, sampler: int) -> float:
+        """
+        :param sampler: number of the sampler
+        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is
+        """
         return 0.0 if self._pulses is None else self._pulses.seconds_at_step(sampler)
 
     def start(self, sampler: int) -> None:
+        """
+        :param sampler: number of the sampler
+        """
         self._check_usable()
         if sampler in self._channels:
             # Ctrl-C has ended an attempt to start it, of which nobody knows.
@@ -164,15 +168,23 @@ class _Pool:
         self._selector.register(channel, selectors.EVENT_READ, sampler)
 
     def kill(self, sampler: int) -> None:
+        """
+        :param sampler: number of the sampler
+        """
         # A dead server takes its samplers with it.
         with contextlib.suppress(ChannelClosedError):
             self._server.kill(sampler)
 
     def close(self, timeout: float | None = None) -> None:
+        """
+        End all samplers when they have closed their environments.
+
+        :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
+        """
         if self._closed:
             return
         self._closed = True
-        _pools.discard(self)
+        _open_samplers.discard(self)
         is_owner = os.getpid() == self._owner
         try:
             if is_owner:
@@ -190,8 +202,7 @@ class _Pool:
             channel.close()
 
     def _new_server(self) -> ServerHandle:
-        memory = None if self._pulses is None else self._pulses.memory
-        server = ServerHandle(self._preload, self._n_samplers, memory, self._supervision.samplers_give_way)
+        server = ServerHandle(self._preload, self._pulse_memory, self._supervision.samplers_give_way)
         self._selector.register(server, selectors.EVENT_READ, _SERVER)
         return server
 
@@ -271,14 +282,20 @@ class _Pool:
         Closing(self._channels, self._server, self._selector, self.seconds_at_step, step_timeout).wait(timeout)
 
 
-_pools: "weakref.WeakSet[_Pool]" = weakref.WeakSet()
+_open_samplers: "weakref.WeakSet[ProcessSamplers]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for samplers in list(_open_samplers):
+        samplers.close()
 
 
 def _hang_up_in_child() -> None:
     """A forked copy of the learner must not keep the channels open: by their end, samplers see the learner's death."""
-    for pool in list(_pools):
-        pool.close_descriptors()
+    for samplers in list(_open_samplers):
+        samplers.close_descriptors()
 
 
-if hasattr(os, "register_at_fork"):
+atexit.register(_close_all)
+if sys.platform == "linux":
     os.register_at_fork(after_in_child=_hang_up_in_child)

@@ -1,8 +1,12 @@
 """Where samplers live: the few things that differ between this process, other processes and other machines."""
 
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
+from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.requests import Reply, Request
+from sb3_walle.transport.memory_queues import QueuePlan
+from sb3_walle.transport.ports import LearnerQueues
 
 # Number of the reply to a request that the sampler could not even unpickle, and so does not know the number of.
 UNREADABLE = -2
@@ -40,8 +44,23 @@ Event: TypeAlias = Delivery | Death
 
 
 class Backend(Protocol):
+    """A place for samplers, as users choose it. What ``backend=`` takes."""
+
+    #: whether samplers hold the very objects that they are given, rather than copies
+    shares_objects: ClassVar[bool]
+
+    def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "Samplers":
+        """
+        :param n_samplers: number of samplers
+        :param preload: names of modules that samplers are going to import
+        :param supervision: how samplers are run
+        :return: the samplers, idle and without environments
+        """
+
+
+class Samplers(Protocol):
     """
-    N samplers, somewhere.
+    N samplers that run somewhere.
 
     Requests to one sampler are carried out in the order in which they were sent, and each gets exactly one reply,
     which carries the request's number, unless the sampler dies before. A sampler ends by itself after a failure for
@@ -51,6 +70,13 @@ class Backend(Protocol):
     n_samplers: int
     #: processes on this machine that the samplers have for themselves
     n_processes: int
+
+    def open_queues(self, plan: QueuePlan) -> LearnerQueues:
+        """
+        :param plan: how large they are
+        :return: the learner's end of new queues to the samplers
+        :raises MemoryError: if there is too little memory
+        """
 
     def send(self, sampler: int, number: int, request: Request) -> bool:
         """

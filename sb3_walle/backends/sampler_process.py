@@ -87,12 +87,10 @@ def seed_global_streams(seed: int) -> None:
 
 def die_with(parent: int) -> None:
     """
-    Have the kernel kill this process when its parent dies. Where the kernel cannot, the closed channel ends it.
+    Have the kernel kill this process when its parent dies.
 
     :param parent: process number of the parent
     """
-    if sys.platform != "linux":
-        return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         # It died before the kernel was asked.
@@ -101,5 +99,4 @@ def die_with(parent: int) -> None:
 
 def survive_parent() -> None:
     """Have the kernel no longer do what :func:`die_with` has asked for."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)

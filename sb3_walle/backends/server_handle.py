@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Exited, Fork, Kill, Preload
 from sb3_walle.backends.last_words import readable
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.shared_memory import SharedMemory
 
 # The server only ever does small things. If it does not read its messages for that long, something is badly wrong.
 SEND_TIMEOUT = 60.0
@@ -48,18 +48,15 @@ class ServerHandle:
     Starts the server and talks to it.
 
     :param modules: names of modules to import before forking
-    :param n_samplers: number of samplers
     :param pulses: where samplers note that their environments begin a step, ``None`` if nobody wants to know
     :param gives_way: whether the server, its samplers, and what their environments start are a session of their own
     """
 
-    def __init__(
-        self, modules: Iterable[str], n_samplers: int, pulses: SharedMemory | None, gives_way: bool = True
-    ) -> None:
+    def __init__(self, modules: Iterable[str], pulses: SharedMemory | None, gives_way: bool = True) -> None:
         self._endings: dict[int, Ending] = {}
         self._channel, server_end = Channel.pair(SEND_TIMEOUT)
         self._process = _start(server_end, gives_way)
-        self._channel.send(Preload(tuple(modules), n_samplers, pulses))
+        self._channel.send(Preload(tuple(modules), pulses))
 
     def fileno(self) -> int:
         """:return: file descriptor that is ready when a sampler has died, or the server itself"""

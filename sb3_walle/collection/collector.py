@@ -18,8 +18,7 @@ from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
 from sb3_walle.transport.chunk import INFOS, Chunk
-from sb3_walle.transport.experience_queue import ExperienceQueue, Seal
-from sb3_walle.transport.policy_queue import PolicyQueue
+from sb3_walle.transport.seal import Seal
 
 
 def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
@@ -82,15 +81,12 @@ class Collector(ABC):
         self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers)
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
-        plan.check_memory()
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = plan.chunk_steps
         self.normalization = task.normalization
         #: which entries of the policy's ``state_dict()`` the samplers need
         self.weight_names = tuple(weights)
-        self.policy_queue = PolicyQueue(plan.weights)
-        geometry = plan.geometry
-        self.experience_queue = ExperienceQueue(geometry.layout, geometry.n_samplers, geometry.n_slots)
+        self.queues = samplers.open_queues(plan.queues)
         self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
         self._n_taken = 0
         self._configure(actors)
@@ -121,13 +117,13 @@ class Collector(ABC):
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""
         self.interrupt()
-        self.experience_queue.release_all()
+        self.queues.chunks.release_all()
         self._n_taken = 0
         self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
 
     def interrupt(self) -> None:
         """Have the samplers abandon what they are collecting. Does not wait for them."""
-        self.policy_queue.start_new_run()
+        self.queues.control.start_run()
         self.samplers.forget_reports()
 
     def collect(
@@ -164,17 +160,15 @@ class Collector(ABC):
 
     def _publish(self) -> None:
         """Publish the learner's weights, and the statistics as they are now."""
-        self.policy_queue.publish(self._version, {**self._weights, **self.task.published_statistics()})
+        self.queues.policy.publish(self._version, {**self._weights, **self.task.published_statistics()})
+        self.queues.control.announce(self._version)
 
     def _configure(self, actors: list[ActorSpec]) -> None:
         requests = {
             sampler: Configure(
                 CollectionSettings(
                     actor=actor,
-                    weights_layout=self.policy_queue.layout,
-                    policy_memory=self.policy_queue.memory,
-                    geometry=self.experience_queue.geometry,
-                    experience_memory=self.experience_queue.memory,
+                    queues=self.queues.sampler_end,
                     squash_output=self.task.squash_output,
                     layers=self.task.layers,
                     check_finite=self.task.check_finite,
@@ -188,11 +182,11 @@ class Collector(ABC):
         self, sampler: int, n_steps: int, version: int | None, max_policy_lag: int | None = None
     ) -> bool:
         """Hand out a ticket. Returns False if the sampler has no slot left."""
-        slot = self.experience_queue.reserve(sampler)
+        slot = self.queues.chunks.reserve(sampler)
         if slot is None:
             return False
         number = next(self._ticket_numbers[sampler])
-        run = self.policy_queue.run
+        run = self.queues.control.run
         self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos))
         return True
 
@@ -204,11 +198,11 @@ class Collector(ABC):
             self.statistics.add_wait(perf_counter() - started)
             if report.seal is not None and report.infos is not None:
                 self._n_taken += 1
-                chunk = self.experience_queue.chunk(sampler, report.slot, report.seal)
+                chunk = self.queues.chunks.chunk(sampler, report.slot, report.seal)
                 return ReadyChunk(sampler, report, report.seal, unpack(report.infos, chunk.arrays[INFOS]))
 
     def _arrays(self, ready: ReadyChunk) -> Chunk:
-        return self.experience_queue.chunk(ready.sampler, ready.report.slot, ready.seal)
+        return self.queues.chunks.chunk(ready.sampler, ready.report.slot, ready.seal)
 
     def _merge_statistics(self, ready: ReadyChunk) -> None:
         """Learn from what a sampler measured, when its chunk is used for the first time."""
@@ -216,10 +210,10 @@ class Collector(ABC):
             self.normalization.merge(self._arrays(ready))
 
     def _done_with(self, ready: ReadyChunk) -> None:
-        self.experience_queue.release(ready.sampler, ready.report.slot)
+        self.queues.chunks.release(ready.sampler, ready.report.slot)
         self._n_taken -= 1
 
     def _queue_fill(self) -> float:
         """Share of the experience queue that holds finished chunks, between 0 and 1."""
         n_finished = self.samplers.n_reports_waiting + self._n_taken
-        return n_finished / (self.samplers.n_samplers * self.experience_queue.geometry.n_slots)
+        return n_finished / (self.samplers.n_samplers * self.queues.chunks.n_slots)

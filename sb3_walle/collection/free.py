@@ -94,17 +94,17 @@ class FreeCollector(Collector):
         """Have a chunk take no longer than an iteration divided by the chunks of a rollout."""
         now = perf_counter()
         iteration_seconds = 0.0 if self._began_at is None else now - self._began_at
-        self.policy_queue.limit_chunks(iteration_seconds / len(self.chunk_steps))
+        self.queues.control.limit_chunks(iteration_seconds / len(self.chunk_steps))
         self._began_at = now
 
     def _ask(self, samplers: Iterable[int], learner_waits: bool) -> None:
         """Use every slot that is free, but hold back who is as far ahead as a sampler may be."""
         chunk_steps = self.chunk_steps[0]
-        capacity = self.experience_queue.geometry.n_slots * chunk_steps
+        capacity = self.queues.chunks.n_slots * chunk_steps
         for sampler in samplers:
             most_ahead = capacity + self._placement.n_steps_further(sampler, learner_waits)
             n_kept = self._placement.n_kept(sampler)
-            while n_kept + self.experience_queue.n_reserved(sampler) * chunk_steps < most_ahead:
+            while n_kept + self.queues.chunks.n_reserved(sampler) * chunk_steps < most_ahead:
                 if not self._ask_for_chunk(sampler, self._next_length(sampler), None, self.max_policy_lag):
                     self._held_back.discard(sampler)
                     break

@@ -1,4 +1,4 @@
-"""How large the queues between a learner and its samplers are."""
+"""How large the queues between a learner and its samplers are, and into what chunks a rollout is divided."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from sb3_walle.transport.available_memory import available_memory
 from sb3_walle.transport.chunk import chunk_layout
 from sb3_walle.transport.experience_queue import ExperienceGeometry
 from sb3_walle.transport.layout import Layout
-from sb3_walle.transport.policy_queue import policy_queue_nbytes
+from sb3_walle.transport.memory_queues import QueuePlan
 
 # Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
 # costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
@@ -40,39 +40,30 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class QueuePlan:
+class CollectionPlan:
     """
-    What the queues are going to be. No memory is taken for it.
-
     :param chunk_steps: lengths of the chunks that make up a sampler's share of a rollout
-    :param weights: layout of what the policy queue publishes
-    :param geometry: where the slots of the experience queue are going to lie
+    :param queues: how large the queues are
     """
 
     chunk_steps: tuple[int, ...]
-    weights: Layout
-    geometry: ExperienceGeometry
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that both queues take, in bytes."""
-        return policy_queue_nbytes(self.weights) + self.geometry.nbytes
+    queues: QueuePlan
 
     def check_memory(self) -> None:
         """
         :raises MemoryError: if less memory is left than the queues take
         """
         left = available_memory()
-        if self.nbytes > left:
+        if self.queues.nbytes > left:
             raise MemoryError(
-                f"Collecting with {self.geometry.n_samplers} samplers and n_steps={sum(self.chunk_steps)} takes "
-                f"{_in_words(self.nbytes)} of shared memory, but only {_in_words(left)} are left. {REMEDY}"
+                f"Collecting with {self.queues.geometry.n_samplers} samplers and n_steps={sum(self.chunk_steps)} takes "
+                f"{_in_words(self.queues.nbytes)} of memory, but only {_in_words(left)} are left. {REMEDY}"
             )
 
 
 def plan_queues(
     task: CollectionTask, n_samplers: int, capacity: Capacity, actor: ActorSpec, weights: Mapping[str, np.ndarray]
-) -> QueuePlan:
+) -> CollectionPlan:
     """
     :param task: what to collect
     :param n_samplers: number of samplers
@@ -83,11 +74,9 @@ def plan_queues(
     """
     longest = chunk_length(task.n_steps, capacity.n_rollouts, capacity.min_chunks)
     chunk_steps = tuple(min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest))
-    return QueuePlan(
-        chunk_steps,
-        Layout.of({**weights, **task.published_statistics()}),
-        ExperienceGeometry(_chunk_layout(task, actor, longest), n_samplers, capacity.n_rollouts * len(chunk_steps)),
-    )
+    n_slots = capacity.n_rollouts * len(chunk_steps)
+    geometry = ExperienceGeometry(_chunk_layout(task, actor, longest), n_samplers, n_slots)
+    return CollectionPlan(chunk_steps, QueuePlan(Layout.of({**weights, **task.published_statistics()}), geometry))
 
 
 def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:

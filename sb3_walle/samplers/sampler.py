@@ -17,11 +17,9 @@ from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecord
 from sb3_walle.samplers.layers import LayerSpec, copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
 from sb3_walle.transport.chunk import INFOS, Chunk, row, rows
-from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceWriter, Seal
-from sb3_walle.transport.layout import Layout
-from sb3_walle.transport.memory import SharedMemory
-from sb3_walle.transport.policy_queue import PolicyReader
+from sb3_walle.transport.ports import Control, SamplerEnd
 from sb3_walle.transport.pulse import Pulse
+from sb3_walle.transport.seal import Seal
 
 
 @dataclass(frozen=True)
@@ -73,20 +71,14 @@ class CollectionSettings:
     All that a sampler needs to collect chunks.
 
     :param actor: how to build its actor
-    :param weights_layout: layout of the policy queue's weights
-    :param policy_memory: memory of the policy queue
-    :param geometry: where the experience queue's slots lie
-    :param experience_memory: memory of the experience queue
+    :param queues: the samplers' end of the queues
     :param squash_output: whether actions come in [-1, 1] and are to be rescaled to the action space
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     :param check_finite: whether a number in a chunk that is not finite is an error
     """
 
     actor: ActorSpec
-    weights_layout: Layout
-    policy_memory: SharedMemory
-    geometry: ExperienceGeometry
-    experience_memory: SharedMemory
+    queues: SamplerEnd
     squash_output: bool
     layers: tuple[LayerSpec, ...] = ()
     check_finite: bool = False
@@ -165,8 +157,8 @@ class _ChunkFiller:
         n_envs, action_space = stack.envs.n_envs, stack.face.action_space
         self.weight_names = settings.actor.weight_names
         self.actor: Actor = settings.actor.build(n_envs)
-        self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)
-        self.experience = ExperienceWriter(settings.geometry, settings.experience_memory, index)
+        queues = settings.queues.open(index)
+        self.policy, self.control, self.chunks = queues.policy, queues.control, queues.chunks
         self._loaded: tuple[int, int] | None = None
         self._first_env = index * n_envs
         self._check_finite = settings.check_finite
@@ -174,27 +166,27 @@ class _ChunkFiller:
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         started = time.perf_counter()
-        if ticket.run != self.policy.run:
+        if ticket.run != self.control.run:
             return ChunkReport(ticket.number, ticket.slot, None, None, 0.0)
         self._pull(ticket.version)
-        chunk = self.experience.open(ticket.slot)
+        chunk = self.chunks.open(ticket.slot)
         infos = InfoRecorder(ticket.infos)
         n_steps = self._fill(chunk, ticket, infos)
         seal = packed = None
-        if ticket.run == self.policy.run:
+        if ticket.run == self.control.run:
             packed = infos.pack(chunk.arrays[INFOS])
             self.actor.end_chunk(self.stack.top.observations, n_steps)
             if self._check_finite:
                 check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
-            self.experience.seal(ticket.slot, seal)
+            self.chunks.seal(ticket.slot, seal)
         return ChunkReport(ticket.number, ticket.slot, seal, packed, time.perf_counter() - started)
 
     def _pull(self, version: int | None) -> None:
         published = self.policy.pull(version)
         # Statistics may be published again within a version. Its weights are taken once: with them, actors begin anew
         # whatever they draw.
-        identity = (self.policy.run, self.policy.version)
+        identity = (self.control.run, self.policy.version)
         if published is not None and identity != self._loaded:
             self.actor.load_weights({name: published[name] for name in self.weight_names})
             self._loaded = identity
@@ -213,8 +205,9 @@ class _ChunkFiller:
 
     def _step(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """The step loop. Returns the number of steps made."""
-        envs, actor, policy, to_env_actions = self.stack.top, self.actor, self.policy, self.to_env_actions
-        is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
+        envs, actor, control, to_env_actions = self.stack.top, self.actor, self.control, self.to_env_actions
+        lag = ticket.max_policy_lag
+        is_due = None if lag is None else _Due(control, self.policy.version + lag)
         note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0
         observations = rows(chunk.observations, ticket.n_steps + 1)
         rewards, episode_starts = (list(array[: ticket.n_steps + 1]) for array in (chunk.rewards, chunk.episode_starts))
@@ -227,7 +220,7 @@ class _ChunkFiller:
             note(step, env, info, done)
 
         try:
-            while step < ticket.n_steps and ticket.run == policy.run:
+            while step < ticket.n_steps and ticket.run == control.run:
                 if is_due is not None and step > 0 and is_due():
                     break
                 actions = to_env_actions(actor.act(observations[step], step))
@@ -243,17 +236,17 @@ class _Due:
     """
     Says when a chunk should be delivered although it is not full.
 
-    :param policy: the policy queue, from which the chunk's weights were pulled
-    :param max_policy_lag: how many versions the learner may get ahead
+    :param control: what the learner tells
+    :param stale_version: the policy version at which the chunk is too old
     """
 
-    def __init__(self, policy: PolicyReader, max_policy_lag: int) -> None:
-        self._policy = policy
-        self._stale_version = policy.version + max_policy_lag
-        self._deadline = time.perf_counter() + policy.chunk_seconds
+    def __init__(self, control: Control, stale_version: int) -> None:
+        self._control = control
+        self._stale_version = stale_version
+        self._deadline = time.perf_counter() + control.chunk_seconds
 
     def __call__(self) -> bool:
-        return self._policy.latest_version >= self._stale_version or time.perf_counter() >= self._deadline
+        return self._control.latest_version >= self._stale_version or time.perf_counter() >= self._deadline
 
 
 def env_actions(action_space: spaces.Space, squash_output: bool, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:

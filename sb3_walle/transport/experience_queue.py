@@ -10,30 +10,11 @@ from dataclasses import dataclass
 
 from sb3_walle.transport.chunk import Chunk
 from sb3_walle.transport.errors import TransportError
-from sb3_walle.transport.label import LABEL_NBYTES, Label
 from sb3_walle.transport.layout import Field, Layout, align
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.memory import Memory
+from sb3_walle.transport.seal import Seal
 
 _SEAL = Layout((Field("seal", (4,), "<i8"),))
-
-
-@dataclass(frozen=True)
-class Seal:
-    """
-    What a sampler writes in front of a finished chunk.
-
-    :param ticket: number of the ticket that the chunk answers
-    :param version: policy version that chose the actions
-    :param n_steps: how many steps were filled
-    """
-
-    ticket: int
-    version: int
-    n_steps: int
-
-    def words(self) -> tuple[int, int, int, int]:
-        """The seal as it lies in memory; the last word makes zeroed memory an invalid seal."""
-        return self.ticket, self.version, self.n_steps, ~(self.ticket ^ self.version ^ self.n_steps)
 
 
 @dataclass(frozen=True)
@@ -53,17 +34,12 @@ class ExperienceGeometry:
     @property
     def nbytes(self) -> int:
         """Size of the queue's memory in bytes."""
-        return LABEL_NBYTES + self.n_samplers * self.n_slots * self.stride
+        return self.n_samplers * self.n_slots * self.stride
 
     @property
     def stride(self) -> int:
         """Bytes from one slot to the next."""
         return align(_SEAL.nbytes + self.layout.nbytes)
-
-    @property
-    def label(self) -> Label:
-        """What stands in front of the queue's memory."""
-        return Label("experience queue", self.layout, self.nbytes, (self.n_samplers, self.n_slots))
 
     def slot(self, memory: memoryview, sampler: int, slot: int) -> memoryview:
         """
@@ -75,7 +51,7 @@ class ExperienceGeometry:
         """
         if not (0 <= sampler < self.n_samplers and 0 <= slot < self.n_slots):
             raise IndexError(f"No slot {slot} of sampler {sampler} in {self.n_samplers} x {self.n_slots} slots")
-        start = LABEL_NBYTES + (sampler * self.n_slots + slot) * self.stride
+        start = (sampler * self.n_slots + slot) * self.stride
         return memory[start : start + self.stride]
 
 
@@ -87,24 +63,24 @@ class _ExperienceSlot:
         self.chunk = Chunk(layout.views(memory[_SEAL.nbytes :]))
 
 
+def _slots_of(sampler: int, geometry: ExperienceGeometry, memory: Memory) -> list[_ExperienceSlot]:
+    return [
+        _ExperienceSlot(geometry.slot(memory.view, sampler, slot), geometry.layout) for slot in range(geometry.n_slots)
+    ]
+
+
 class ExperienceQueue:
     """
     The learner's end.
 
-    :param layout: layout of one chunk
-    :param n_samplers: number of samplers
-    :param n_slots: slots of each sampler
+    :param geometry: where the slots lie
+    :param memory: as much zeroed memory as they take
     """
 
-    def __init__(self, layout: Layout, n_samplers: int, n_slots: int) -> None:
-        self.geometry = ExperienceGeometry(layout, n_samplers, n_slots)
-        self.memory = SharedMemory(self.geometry.nbytes)
-        self.geometry.label.write(self.memory.view)
-        self._slots = [
-            [_ExperienceSlot(self.geometry.slot(self.memory.view, sampler, slot), layout) for slot in range(n_slots)]
-            for sampler in range(n_samplers)
-        ]
-        self._free = [set(range(n_slots)) for _ in range(n_samplers)]
+    def __init__(self, geometry: ExperienceGeometry, memory: Memory) -> None:
+        self.n_slots = geometry.n_slots
+        self._slots = [_slots_of(sampler, geometry, memory) for sampler in range(geometry.n_samplers)]
+        self._free = [set(range(geometry.n_slots)) for _ in range(geometry.n_samplers)]
 
     def reserve(self, sampler: int) -> int | None:
         """
@@ -125,7 +101,7 @@ class ExperienceQueue:
         :param sampler: index of the sampler
         :return: how many of its slots are set aside
         """
-        return self.geometry.n_slots - len(self._free[sampler])
+        return self.n_slots - len(self._free[sampler])
 
     def release(self, sampler: int, slot: int) -> None:
         """
@@ -135,8 +111,8 @@ class ExperienceQueue:
         :param slot: index of the slot
         :raises IndexError: if there is no such slot
         """
-        if not 0 <= slot < self.geometry.n_slots:
-            raise IndexError(f"No slot {slot} in {self.geometry.n_slots} slots")
+        if not 0 <= slot < self.n_slots:
+            raise IndexError(f"No slot {slot} in {self.n_slots} slots")
         self._free[sampler].add(slot)
 
     def chunk(self, sampler: int, slot: int, announced: Seal) -> Chunk:
@@ -159,7 +135,7 @@ class ExperienceQueue:
     def release_all(self) -> None:
         """Give all slots back: those who were asked to fill them do not do so any more."""
         for free in self._free:
-            free.update(range(self.geometry.n_slots))
+            free.update(range(self.n_slots))
 
 
 class ExperienceWriter:
@@ -169,15 +145,10 @@ class ExperienceWriter:
     :param geometry: where the slots lie
     :param memory: the memory of the learner's end
     :param sampler: index of this sampler
-    :raises TransportError: if the memory is not that of an experience queue with this geometry
     """
 
-    def __init__(self, geometry: ExperienceGeometry, memory: SharedMemory, sampler: int) -> None:
-        geometry.label.check(memory.view)
-        self._slots = [
-            _ExperienceSlot(geometry.slot(memory.view, sampler, slot), geometry.layout)
-            for slot in range(geometry.n_slots)
-        ]
+    def __init__(self, geometry: ExperienceGeometry, memory: Memory, sampler: int) -> None:
+        self._slots = _slots_of(sampler, geometry, memory)
 
     def open(self, slot: int) -> Chunk:
         """

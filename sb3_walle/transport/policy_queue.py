@@ -8,30 +8,21 @@ Publishing therefore costs the same for one reader as for a hundred, and a reade
 hold up anybody.
 """
 
-import math
-import os
+import struct
 import zlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from sb3_walle.transport.errors import TransportError
-from sb3_walle.transport.label import LABEL_NBYTES, Label
 from sb3_walle.transport.layout import Field, Layout, align
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.memory import Memory
 
 N_SLOTS = 2
 # Nobody can publish often enough to spoil this many copies in a row; reaching it means that the memory is damaged.
 MAX_ATTEMPTS = 10_000
 
-_HEADER = Layout(
-    (
-        Field("latest_serial", (), "<i8"),
-        Field("latest_version", (), "<i8"),
-        Field("run", (), "<i8"),
-        Field("chunk_nanoseconds", (), "<i8"),
-    )
-)
+_HEADER = Layout((Field("latest_serial", (), "<i8"),))
 _SLOT_HEADER = Layout((Field("serial", (), "<i8"), Field("version", (), "<i8"), Field("checksum", (), "<i8")))
 
 
@@ -40,26 +31,11 @@ def policy_queue_nbytes(layout: Layout) -> int:
     :param layout: layout of one set of weights
     :return: size of the queue's memory in bytes
     """
-    return LABEL_NBYTES + _HEADER.nbytes + N_SLOTS * _stride(layout)
-
-
-def _label(layout: Layout) -> Label:
-    return Label("policy queue", layout, policy_queue_nbytes(layout))
+    return _HEADER.nbytes + N_SLOTS * _stride(layout)
 
 
 def _stride(layout: Layout) -> int:
     return align(_SLOT_HEADER.nbytes + layout.nbytes)
-
-
-def _header(memory: memoryview) -> dict[str, np.ndarray]:
-    return _HEADER.views(memory[LABEL_NBYTES:])
-
-
-def _number_at(memory: memoryview, name: str) -> memoryview:
-    """A view of one number of the header."""
-    index = [field.name for field in _HEADER.fields].index(name)
-    offset = LABEL_NBYTES + _HEADER.offsets[index]
-    return memory[offset : offset + 8].cast("q")
 
 
 class _Publication:
@@ -73,12 +49,13 @@ class _Publication:
 
 def _slots(memory: memoryview, layout: Layout) -> list[_Publication]:
     stride = _stride(layout)
-    starts = [LABEL_NBYTES + _HEADER.nbytes + index * stride for index in range(N_SLOTS)]
+    starts = [_HEADER.nbytes + index * stride for index in range(N_SLOTS)]
     return [_Publication(memory[start : start + stride], layout) for start in starts]
 
 
-def _checksum(version: int, payload: bytearray | memoryview) -> int:
-    return zlib.crc32(payload, version)
+def _checksum(serial: int, version: int, payload: bytearray | memoryview) -> int:
+    """Of all that a reader copies: some processors let it see what was written in another order."""
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<qq", serial, version)))
 
 
 class PolicyQueue:
@@ -86,18 +63,15 @@ class PolicyQueue:
     The learner's end.
 
     :param layout: layout of one set of weights
+    :param memory: as much zeroed memory as the queue takes
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.memory = SharedMemory(policy_queue_nbytes(layout))
-        _label(layout).write(self.memory.view)
-        self._header = _header(self.memory.view)
-        self._header["latest_version"][...] = -1
-        self._slots = _slots(self.memory.view, layout)
+    def __init__(self, layout: Layout, memory: Memory) -> None:
+        self._layout = layout
+        self._latest_serial = _HEADER.views(memory.view)["latest_serial"]
+        self._slots = _slots(memory.view, layout)
         self._arrays = [layout.views(slot.payload) for slot in self._slots]
         self._serial = 0
-        self._owner = os.getpid()
 
     def publish(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
         """
@@ -107,7 +81,7 @@ class PolicyQueue:
         :param weights: the arrays by name, as in the layout
         :raises TransportError: if an array has another shape or type than in the layout
         """
-        for field in self.layout.fields:
+        for field in self._layout.fields:
             array = weights[field.name]
             if array.shape != field.shape or array.dtype != np.dtype(field.dtype):
                 raise TransportError(f"'{field.name}' is {array.dtype}{list(array.shape)}, but {field} was laid out")
@@ -117,34 +91,9 @@ class PolicyQueue:
         for name, array in arrays.items():
             np.copyto(array, weights[name])
         slot.version[...] = version
-        slot.checksum[...] = _checksum(version, slot.payload)
+        slot.checksum[...] = _checksum(self._serial, version, slot.payload)
         slot.serial[...] = self._serial
-        self._header["latest_version"][...] = version
-        self._header["latest_serial"][...] = self._serial
-
-    @property
-    def run(self) -> int:
-        """Number of the current collection run. Samplers abandon chunks that belong to another one."""
-        return int(self._header["run"])
-
-    def start_new_run(self) -> int:
-        """
-        Make samplers abandon, at their next step, whatever they are collecting.
-
-        :return: number of the new run
-        """
-        # A forked copy of the learner shares the memory, but the samplers are not its own.
-        if os.getpid() == self._owner:
-            self._header["run"][...] = self.run + 1
-        return self.run
-
-    def limit_chunks(self, seconds: float) -> None:
-        """
-        Tell samplers how long the chunks of mode "free" should take at most.
-
-        :param seconds: the time, 0 for no limit
-        """
-        self._header["chunk_nanoseconds"][...] = round(seconds * 1e9)
+        self._latest_serial[...] = self._serial
 
 
 class PolicyReader:
@@ -153,37 +102,16 @@ class PolicyReader:
 
     :param layout: layout of one set of weights
     :param memory: the memory of the learner's end
-    :raises TransportError: if the memory is not that of a policy queue with this layout
     """
 
-    def __init__(self, layout: Layout, memory: SharedMemory) -> None:
-        _label(layout).check(memory.view)
-        self._latest_serial = _header(memory.view)["latest_serial"]
-        # Samplers look at these at every step, and NumPy takes several times as long to read a number as this does.
-        self._latest_version = _number_at(memory.view, "latest_version")
-        self._run = _number_at(memory.view, "run")
-        self._chunk_nanoseconds = _number_at(memory.view, "chunk_nanoseconds")
+    def __init__(self, layout: Layout, memory: Memory) -> None:
+        self._latest_serial = _HEADER.views(memory.view)["latest_serial"]
         self._slots = _slots(memory.view, layout)
         self._copy = bytearray(layout.nbytes)
         #: the arrays that were pulled last, by name; valid until the next pull
         self.weights = layout.views(memoryview(self._copy))
         #: serial number and policy version of the weights that were pulled last
         self.serial, self.version = 0, -1
-
-    @property
-    def latest_version(self) -> int:
-        """Policy version of the newest publication, -1 before the first."""
-        return self._latest_version[0]
-
-    @property
-    def run(self) -> int:
-        """Number of the current collection run."""
-        return self._run[0]
-
-    @property
-    def chunk_seconds(self) -> float:
-        """How long a chunk of mode "free" should take at most; infinite if there is no limit."""
-        return self._chunk_nanoseconds[0] / 1e9 or math.inf
 
     def pull(self, version: int | None = None) -> dict[str, np.ndarray] | None:
         """
@@ -202,7 +130,9 @@ class PolicyReader:
             if serial == self.serial > 0 or (version is None and 0 < serial < self.serial):
                 return None
             self._copy[:] = slot.payload
-            intact = serial and serial == int(slot.serial) and _checksum(found, self._copy) == int(slot.checksum)
+            intact = (
+                serial and serial == int(slot.serial) and _checksum(serial, found, self._copy) == int(slot.checksum)
+            )
             # In the time since it was found, the slot may have got another version.
             if intact and version in (None, found):
                 self.serial, self.version = serial, found

@@ -3,7 +3,7 @@
 import time
 
 from sb3_walle.transport.layout import ALIGNMENT
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.memory import Memory
 
 _RESTING = 0
 
@@ -12,16 +12,19 @@ class PulseBoard:
     """
     The learner's end: one number a sampler, which nobody but that sampler writes.
 
-    :param n_samplers: number of samplers
-    :param memory: memory of another board; by default new memory is made
+    :param memory: one cache line a sampler, so that samplers do not slow each other down
     """
 
-    def __init__(self, n_samplers: int, memory: SharedMemory | None = None) -> None:
-        # Each number has a cache line for itself, so that samplers do not slow each other down.
-        self.memory = memory or SharedMemory(n_samplers * ALIGNMENT)
-        self._places = [
-            self.memory.view[start : start + 8].cast("q") for start in range(0, n_samplers * ALIGNMENT, ALIGNMENT)
-        ]
+    def __init__(self, memory: Memory) -> None:
+        self._places = [memory.view[start : start + 8].cast("q") for start in range(0, memory.nbytes, ALIGNMENT)]
+
+    @staticmethod
+    def nbytes(n_samplers: int) -> int:
+        """
+        :param n_samplers: number of samplers
+        :return: how much memory their board takes
+        """
+        return n_samplers * ALIGNMENT
 
     def seconds_at_step(self, sampler: int) -> float:
         """

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_walle.backends.channel import MAX_INLINE, Channel, ChannelClosedError
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.shared_memory import SharedMemory
 
 # Both sides of the size from which on a message does not fit into a packet, to the byte.
 OVERHEAD = len(cloudpickle.dumps(bytes(MAX_INLINE))) - MAX_INLINE

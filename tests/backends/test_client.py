@@ -44,7 +44,8 @@ from sb3_walle.samplers.requests import (
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
 from sb3_walle.transport.experience_queue import ExperienceGeometry
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.memory import PrivateMemory
+from sb3_walle.transport.memory_queues import QueuePlan, open_queues
 
 T = TypeVar("T")
 
@@ -447,8 +448,8 @@ class NumberedActor:
 N_ENVS = 2
 EVERY_ENV = range(N_ENVS)
 LAYOUT = Layout((Field("bias", (), "<f8"),))
-GEOMETRY = ExperienceGeometry(LAYOUT, 1, 1)
-MEMORY = SharedMemory(64)
+PLAN = QueuePlan(LAYOUT, ExperienceGeometry(LAYOUT, 1, 1))
+QUEUES = open_queues(PLAN, PrivateMemory).sampler_end
 
 
 def build() -> BuildEnvs:
@@ -456,7 +457,7 @@ def build() -> BuildEnvs:
 
 
 def configure(incarnation: int = 0) -> Configure:
-    return Configure(CollectionSettings(NumberedActor(incarnation), LAYOUT, MEMORY, GEOMETRY, MEMORY, False))
+    return Configure(CollectionSettings(NumberedActor(incarnation), QUEUES, squash_output=False))
 
 
 def reset(first: int | None = None) -> Reset:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.policy_queue import PolicyQueue, PolicyReader
+from sb3_walle.transport.policy_queue import PolicyQueue, PolicyReader, policy_queue_nbytes
+from sb3_walle.transport.shared_memory import SharedMemory
 
 N_WEIGHTS = 200
 LAYOUT = Layout((Field("version", (), "<i8"), Field("weights", (N_WEIGHTS,), "<f4"), Field("checksum", (), "<i8")))
@@ -39,9 +40,10 @@ def read_while_publishing(seconds: float, n_readers: int) -> Reads:
     :param n_readers: number of processes that read
     :return: what they found
     """
-    queue, total = PolicyQueue(LAYOUT), Reads()
+    memory, total = SharedMemory(policy_queue_nbytes(LAYOUT)), Reads()
+    queue = PolicyQueue(LAYOUT, memory)
     _publish(queue, total)
-    readers = [_start_reader(queue) for _ in range(n_readers)]
+    readers = [_start_reader(memory) for _ in range(n_readers)]
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         _publish(queue, total)
@@ -64,7 +66,7 @@ def _publish(queue: PolicyQueue, total: Reads) -> None:
     queue.publish(total.published, arrays)
 
 
-def _start_reader(queue: PolicyQueue) -> tuple[int, int]:
+def _start_reader(memory: SharedMemory) -> tuple[int, int]:
     """Returns the process, and a pipe that it is going to write to when it gets SIGUSR1."""
     pipe, end = os.pipe()
     pid = os.fork()
@@ -74,7 +76,7 @@ def _start_reader(queue: PolicyQueue) -> tuple[int, int]:
     try:
         is_over: list[int] = []
         signal.signal(signal.SIGUSR1, lambda *_: is_over.append(1))
-        found = _read(PolicyReader(LAYOUT, queue.memory), is_over)
+        found = _read(PolicyReader(LAYOUT, memory), is_over)
         os.write(end, json.dumps(found).encode())
     finally:
         os._exit(0)

@@ -14,10 +14,11 @@ from sb3_walle.samplers.requests import Reset, Step
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
 from sb3_walle.transport.chunk import Chunk, Observations, chunk_layout
 from sb3_walle.transport.errors import TransportError
-from sb3_walle.transport.experience_queue import ExperienceQueue, Seal
-from sb3_walle.transport.label import LABEL_NBYTES
+from sb3_walle.transport.experience_queue import ExperienceGeometry
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.policy_queue import PolicyQueue
+from sb3_walle.transport.memory import PrivateMemory
+from sb3_walle.transport.memory_queues import QueuePlan, open_queues
+from sb3_walle.transport.seal import Seal
 
 T, B = 8, 3
 WEIGHTS = Layout((Field("bias", (), "<f8"),))
@@ -168,17 +169,18 @@ class Bench:
     def __post_init__(self) -> None:
         spec = RecordingActorSpec(self.envs[0].action_space, self.act)
         layout = chunk_layout(T, len(self.envs), self.envs[0].observation_space, spec.fields(T, len(self.envs)))
-        self.policy = PolicyQueue(WEIGHTS)
-        self.experience = ExperienceQueue(layout, n_samplers=2, n_slots=2)
+        self.geometry = ExperienceGeometry(layout, n_samplers=2, n_slots=2)
+        self.memory = PrivateMemory(self.geometry.nbytes)
+        self.queues = open_queues(
+            QueuePlan(WEIGHTS, self.geometry),
+            lambda nbytes: self.memory if nbytes == self.memory.nbytes else PrivateMemory(nbytes),
+        )
         self.sampler = Sampler(self.index)
         self.sampler.build_envs([lambda env=env: env for env in self.envs])
         self.sampler.configure(
             CollectionSettings(
                 actor=spec,
-                weights_layout=WEIGHTS,
-                policy_memory=self.policy.memory,
-                geometry=self.experience.geometry,
-                experience_memory=self.experience.memory,
+                queues=self.queues.sampler_end,
                 squash_output=self.squash_output,
             )
         )
@@ -187,7 +189,8 @@ class Bench:
 
     def publish(self, version: int) -> None:
         """Weights that tell their version."""
-        self.policy.publish(version, {"bias": np.array(10.0 + version)})
+        self.queues.policy.publish(version, {"bias": np.array(10.0 + version)})
+        self.queues.control.announce(version)
 
     def collect(
         self,
@@ -200,7 +203,7 @@ class Bench:
     ) -> ChunkReport:
         number = self.n_tickets
         self.n_tickets += 1
-        run = self.policy.run if run is None else run
+        run = self.queues.control.run if run is None else run
         infos = InfoSelection(every_step=all_infos)
         report = self.sampler.collect(Ticket(number, run, slot, n_steps, version, max_policy_lag, infos))
         assert (report.ticket, report.slot) == (number, slot)
@@ -209,7 +212,7 @@ class Bench:
 
     def chunk(self, report: ChunkReport) -> Chunk:
         assert report.seal is not None
-        return self.experience.chunk(self.index, report.slot, report.seal)
+        return self.queues.chunks.chunk(self.index, report.slot, report.seal)
 
     def collect_chunk(self, **ticket: Any) -> Chunk:
         return self.chunk(self.collect(**ticket))
@@ -262,7 +265,7 @@ def test_sampler_fills_its_own_slots_only() -> None:
     report = bench.collect(slot=1)
     assert_rows_line_up(bench.chunk(report), [5])
     for sampler, slot in [(0, 0), (0, 1), (1, 0)]:
-        assert not any(bench.experience.geometry.slot(bench.experience.memory.view, sampler, slot))
+        assert not any(bench.geometry.slot(bench.memory.view, sampler, slot))
 
 
 def test_report_says_what_lies_in_the_slot() -> None:
@@ -275,12 +278,12 @@ def test_report_says_what_lies_in_the_slot() -> None:
 
 
 def test_chunk_is_abandoned_at_the_next_step_when_another_run_begins() -> None:
-    bench = Bench([Clockwork(on_step=lambda n: bench.policy.start_new_run() if n == 2 else None)])
+    bench = Bench([Clockwork(on_step=lambda n: bench.queues.control.start_run() if n == 2 else None)])
     report = bench.collect(all_infos=True)
     assert report.seal is None
     assert bench.envs[0].n_steps == 3
     with pytest.raises(TransportError):
-        bench.experience.chunk(0, report.slot, Seal(report.ticket, 0, T))
+        bench.queues.chunks.chunk(0, report.slot, Seal(report.ticket, 0, T))
 
 
 @pytest.mark.parametrize("at", range(7))
@@ -289,7 +292,7 @@ def test_environments_go_on_where_an_abandoned_chunk_left_them(at: int) -> None:
     lengths = [5, 5]
     bench = Bench(
         [
-            Clockwork(0, on_step=lambda n: bench.policy.start_new_run() if n == at else None),
+            Clockwork(0, on_step=lambda n: bench.queues.control.start_run() if n == at else None),
             Clockwork(1),
         ]
     )
@@ -301,28 +304,28 @@ def test_environments_go_on_where_an_abandoned_chunk_left_them(at: int) -> None:
 
 
 def test_chunk_whose_last_step_another_run_interrupts_is_abandoned() -> None:
-    bench = Bench([Clockwork(on_step=lambda n: bench.policy.start_new_run() if n == T - 1 else None)])
+    bench = Bench([Clockwork(on_step=lambda n: bench.queues.control.start_run() if n == T - 1 else None)])
     assert bench.collect().seal is None
     assert bench.envs[0].n_steps == T
 
 
 def test_slot_of_an_abandoned_chunk_does_not_keep_its_old_seal() -> None:
-    bench = Bench([Clockwork(on_step=lambda n: bench.policy.start_new_run() if n == T + 2 else None)])
+    bench = Bench([Clockwork(on_step=lambda n: bench.queues.control.start_run() if n == T + 2 else None)])
     finished = bench.collect().seal
     assert finished is not None
     assert bench.collect().seal is None
     with pytest.raises(TransportError):
-        bench.experience.chunk(0, 0, finished)
+        bench.queues.chunks.chunk(0, 0, finished)
 
 
 @pytest.mark.parametrize("run", [0, 2])
 def test_ticket_of_another_run_makes_no_step_and_touches_no_slot(run: int) -> None:
     bench = Bench()
-    assert bench.policy.start_new_run() == 1
+    bench.queues.control.start_run()
     report = bench.collect(run=run)
     assert report.seal is None
     assert bench.envs[0].episode == -1
-    assert not any(bench.experience.memory.view[LABEL_NBYTES:])
+    assert not any(bench.memory.view)
 
 
 # Policy versions
@@ -377,11 +380,11 @@ def test_chunk_has_a_step_however_fast_the_learner_is() -> None:
 
 def test_chunk_of_slow_environments_is_cut_short_if_its_policy_may_get_old() -> None:
     bench = Bench([Clockwork(length=100)])
-    bench.policy.limit_chunks(1e-9)
+    bench.queues.control.limit_chunks(1e-9)
     assert [bench.collect_chunk(max_policy_lag=5).n_steps for _ in range(3)] == [1, 1, 1]
     assert bench.collect_chunk(max_policy_lag=None).n_steps == T
     for no_limit in (1e6, 0.0):
-        bench.policy.limit_chunks(no_limit)
+        bench.queues.control.limit_chunks(no_limit)
         assert bench.collect_chunk(max_policy_lag=5).n_steps == T
 
 

@@ -33,7 +33,8 @@ from sb3_walle.samplers.sampler import CollectionSettings, Sampler, Ticket
 from sb3_walle.samplers.succession import Briefing
 from sb3_walle.transport.experience_queue import ExperienceGeometry
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.memory import PrivateMemory
+from sb3_walle.transport.memory_queues import QueuePlan, open_queues
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ LAYOUT = Layout((Field("bias", (), "<f8"),))
 BUILD = BuildEnvs([Loud, Loud], (), show_warnings=True)
 CONFIGURE = Configure(
     CollectionSettings(
-        CountingActor(), LAYOUT, SharedMemory(64), ExperienceGeometry(LAYOUT, 1, 1), SharedMemory(64), False
+        CountingActor(),
+        open_queues(QueuePlan(LAYOUT, ExperienceGeometry(LAYOUT, 1, 1)), PrivateMemory).sampler_end,
+        squash_output=False,
     )
 )
 

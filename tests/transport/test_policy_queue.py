@@ -1,7 +1,6 @@
 """The policy queue: the latest weights win, whole or not at all, whoever dies or writes at the same time."""
 
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -16,10 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sb3_walle.transport import policy_queue
+from sb3_walle.transport.control import CONTROL_NBYTES, MemoryControlBoard
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.memory import SharedMemory
-from sb3_walle.transport.policy_queue import PolicyQueue, PolicyReader
+from sb3_walle.transport.memory import PrivateMemory
+from sb3_walle.transport.policy_queue import PolicyQueue, PolicyReader, policy_queue_nbytes
+from sb3_walle.transport.shared_memory import SharedMemory
 
 LAYOUT = Layout(
     (
@@ -58,17 +59,18 @@ def gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def queue() -> PolicyQueue:
-    return PolicyQueue(LAYOUT)
+def memory() -> PrivateMemory:
+    return PrivateMemory(policy_queue_nbytes(LAYOUT))
 
 
 @pytest.fixture
-def reader(queue: PolicyQueue) -> PolicyReader:
-    return PolicyReader(LAYOUT, queue.memory)
+def queue(memory: PrivateMemory) -> PolicyQueue:
+    return PolicyQueue(LAYOUT, memory)
 
 
-def bytes_of(queue: PolicyQueue) -> np.ndarray:
-    return np.frombuffer(queue.memory.view, np.uint8)
+@pytest.fixture
+def reader(memory: PrivateMemory, queue: PolicyQueue) -> PolicyReader:
+    return PolicyReader(LAYOUT, memory)
 
 
 class PolicyQueueAgainstList(RuleBasedStateMachine):
@@ -78,12 +80,12 @@ class PolicyQueueAgainstList(RuleBasedStateMachine):
         super().__init__()
         self._patch = mock.patch.object(policy_queue, "MAX_ATTEMPTS", 3)
         self._patch.start()
-        self.queue = PolicyQueue(LAYOUT)
-        self.readers = [PolicyReader(LAYOUT, self.queue.memory) for _ in range(2)]
+        self.memory = PrivateMemory(policy_queue_nbytes(LAYOUT))
+        self.queue = PolicyQueue(LAYOUT, self.memory)
+        self.readers = [PolicyReader(LAYOUT, self.memory) for _ in range(2)]
         self.published: list[int] = []
         #: for each reader, which of them it has, counted from 0
         self.pulled: list[int | None] = [None, None]
-        self.n_runs = 0
 
     def teardown(self) -> None:
         self._patch.stop()
@@ -102,17 +104,6 @@ class PolicyQueueAgainstList(RuleBasedStateMachine):
     def pull_version(self, reader: int, version: int) -> None:
         kept = [number for number, other in enumerate(self.published) if other == version][-1:]
         self.expect(reader, version, kept[0] if kept and kept[0] >= len(self.published) - 2 else None)
-
-    @rule()
-    def start_new_run(self) -> None:
-        self.n_runs += 1
-        assert self.queue.start_new_run() == self.n_runs
-
-    @invariant()
-    def everybody_knows_the_run_and_the_latest_version(self) -> None:
-        latest = self.published[-1] if self.published else -1
-        assert self.queue.run == self.n_runs
-        assert all(reader.run == self.n_runs and reader.latest_version == latest for reader in self.readers)
 
     @invariant()
     def readers_know_what_they_have(self) -> None:
@@ -134,7 +125,7 @@ class PolicyQueueAgainstList(RuleBasedStateMachine):
     @precondition(lambda self: self.published)
     @rule()
     def a_reader_that_comes_late_gets_the_newest(self) -> None:
-        assert_same(PolicyReader(LAYOUT, self.queue.memory).pull(), weights_of(len(self.published) - 1))
+        assert_same(PolicyReader(LAYOUT, self.memory).pull(), weights_of(len(self.published) - 1))
 
 
 PolicyQueueAgainstList.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
@@ -188,55 +179,35 @@ def test_weights_that_do_not_fit_are_refused_and_those_before_kept(
     assert_same(reader.pull(), weights_of(2))
 
 
-@pytest.mark.parametrize("n_more", [-64, 64])
-def test_memory_of_another_layout_is_refused(n_more: int, queue: PolicyQueue) -> None:
-    with pytest.raises(TransportError, match="its layout needs"):
-        PolicyReader(LAYOUT, SharedMemory(queue.memory.nbytes + n_more))
-
-
-@pytest.mark.parametrize("what", ["matrix", "version"])
-def test_damaged_weights_are_never_handed_out(what: str, queue: PolicyQueue, reader: PolicyReader) -> None:
+@pytest.mark.parametrize("what", ["matrix", "version", "serial"])
+def test_damaged_weights_are_never_handed_out(
+    what: str, memory: PrivateMemory, queue: PolicyQueue, reader: PolicyReader
+) -> None:
     version = 1234567
     queue.publish(version, weights_of(0))
-    memory = bytes_of(queue)
-    original = memory.copy()
-    stored = np.frombuffer({**weights_of(0), "version": np.array(version, np.int32)}[what].tobytes(), np.uint8)
-    # The version is also in the queue's header, in front of the slots.
-    start = [at for at in range(len(memory)) if np.array_equal(memory[at : at + len(stored)], stored)][-1]
-    for position in range(start, start + len(stored)):
-        memory[position] ^= 1
+    contents = np.frombuffer(memory.view, np.uint8)
+    original = contents.copy()
+    # The serial number stands in front of the version.
+    numbers = {"version": np.array(version), "serial": np.array([1, version])}
+    stored = np.frombuffer({**weights_of(0), **numbers}[what].tobytes(), np.uint8)
+    n_damaged = 8 if what == "serial" else len(stored)
+    (start,) = (at for at in range(len(contents)) if np.array_equal(contents[at : at + len(stored)], stored))
+    for position in range(start, start + n_damaged):
+        contents[position] ^= 1
         with pytest.raises(TransportError, match="cannot be read"):
             reader.pull()
-        memory[position] = original[position]
+        contents[position] = original[position]
     assert_same(reader.pull(), weights_of(0))
 
 
 def test_reader_does_not_go_back_while_what_it_has_is_being_announced(queue: PolicyQueue, reader: PolicyReader) -> None:
     for version in range(3):
         queue.publish(version, weights_of(version))
-    announced = queue._header["latest_serial"]
+    announced = queue._latest_serial
     reader.pull()
     announced -= 1
     assert reader.pull() is None
     assert reader.version == 2
-
-
-def test_new_run_disturbs_no_weights(queue: PolicyQueue, reader: PolicyReader) -> None:
-    queue.publish(0, weights_of(0))
-    reader.pull()
-    assert (queue.run, reader.run) == (0, 0)
-    assert (queue.start_new_run(), queue.run, reader.run) == (1, 1, 1)
-    assert reader.pull() is None
-    queue.publish(1, weights_of(1))
-    assert (queue.run, reader.run) == (1, 1)
-
-
-def test_every_reader_knows_how_long_chunks_should_take(queue: PolicyQueue, reader: PolicyReader) -> None:
-    assert reader.chunk_seconds == math.inf
-    queue.limit_chunks(0.25)
-    assert reader.chunk_seconds == PolicyReader(LAYOUT, queue.memory).chunk_seconds == 0.25
-    queue.limit_chunks(0)
-    assert reader.chunk_seconds == math.inf
 
 
 # Several processes
@@ -260,16 +231,19 @@ import numpy as np
 from sb3_walle.transport import policy_queue
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.memory import SharedMemory
-from sb3_walle.transport.policy_queue import PolicyReader
+from sb3_walle.transport.control import CONTROL_NBYTES, MemoryControl
+from sb3_walle.transport.policy_queue import PolicyReader, policy_queue_nbytes
+from sb3_walle.transport.shared_memory import SharedMemory
 
-fd, nbytes, n_pulls, exact = map(int, sys.argv[1:])
+queue_fd, control_fd, n_pulls, exact = map(int, sys.argv[1:])
 if exact:
     policy_queue.MAX_ATTEMPTS = 5
-reader = PolicyReader({STAMPED!r}, SharedMemory(nbytes, fd))
+layout = {STAMPED!r}
+reader = PolicyReader(layout, SharedMemory(policy_queue_nbytes(layout), queue_fd))
+control = MemoryControl(SharedMemory(CONTROL_NBYTES, control_fd))
 n_good = n_torn = n_backwards = n_wrong = newest = 0
 while n_good < n_pulls:
-    wanted = reader.latest_version if exact else None
+    wanted = control.latest_version if exact else None
     try:
         weights = reader.pull(wanted)
     except TransportError:
@@ -289,11 +263,11 @@ print(json.dumps(dict(n_good=n_good, n_torn=n_torn, n_backwards=n_backwards, n_w
 
 
 @contextmanager
-def running_reader(queue: PolicyQueue, n_pulls: int, exact: bool = False) -> Iterator[subprocess.Popen]:
-    memory = queue.memory
-    arguments = [str(number) for number in (memory.fd, memory.nbytes, n_pulls, int(exact))]
+def running_reader(stamped: "StampedQueue", n_pulls: int, exact: bool = False) -> Iterator[subprocess.Popen]:
+    descriptors = [stamped.memory.fd, stamped.control_memory.fd]
+    arguments = [str(number) for number in (*descriptors, n_pulls, int(exact))]
     command = [sys.executable, "-c", READER_PROGRAM, *arguments]
-    with subprocess.Popen(command, pass_fds=[memory.fd], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, pass_fds=descriptors, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -309,7 +283,10 @@ class StampedQueue:
     """A queue whose weights all equal their version."""
 
     def __init__(self) -> None:
-        self.queue = PolicyQueue(STAMPED)
+        self.memory = SharedMemory(policy_queue_nbytes(STAMPED))
+        self.control_memory = SharedMemory(CONTROL_NBYTES)
+        self.queue = PolicyQueue(STAMPED, self.memory)
+        self.control = MemoryControlBoard(self.control_memory)
         self.version = 0
         self.publish()
 
@@ -317,12 +294,13 @@ class StampedQueue:
         self.version += 1
         weights = {field.name: np.full(field.shape, self.version, field.dtype) for field in STAMPED.fields}
         self.queue.publish(self.version, weights)
+        self.control.announce(self.version)
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_no_reader_ever_sees_half_of_a_publication_or_another_one_than_it_asked_for(exact: bool) -> None:
     stamped = StampedQueue()
-    with running_reader(stamped.queue, N_PULLS) as one, running_reader(stamped.queue, N_PULLS, exact) as other:
+    with running_reader(stamped, N_PULLS) as one, running_reader(stamped, N_PULLS, exact) as other:
         while one.poll() is None or other.poll() is None:
             stamped.publish()
         assert stamped.version > N_PULLS
@@ -331,7 +309,7 @@ def test_no_reader_ever_sees_half_of_a_publication_or_another_one_than_it_asked_
 
 def test_reader_that_is_killed_while_it_pulls_holds_up_nobody() -> None:
     stamped = StampedQueue()
-    with running_reader(stamped.queue, sys.maxsize) as victim, running_reader(stamped.queue, N_PULLS) as survivor:
+    with running_reader(stamped, sys.maxsize) as victim, running_reader(stamped, N_PULLS) as survivor:
         assert victim.stdout is not None
         assert victim.stdout.readline() == "begun\n"
         for _ in range(20):
@@ -343,6 +321,6 @@ def test_reader_that_is_killed_while_it_pulls_holds_up_nobody() -> None:
             stamped.publish()
         assert stamped.version > published_before
         assert report_of(survivor) == ALL_GOOD
-    latecomer = PolicyReader(STAMPED, stamped.queue.memory)
+    latecomer = PolicyReader(STAMPED, stamped.memory)
     assert latecomer.pull() is not None
     assert latecomer.version == stamped.version

@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_walle.transport import memory as memory_module
+from sb3_walle.transport import shared_memory as memory_module
 from sb3_walle.transport.errors import TransportError
-from sb3_walle.transport.memory import SMALL, SharedMemory, anonymous_file
+from sb3_walle.transport.shared_memory import SMALL, SharedMemory, anonymous_file
 
 N_BYTES = 10_000
 
 WITH_THE_MEMORY = """
 import sys, numpy as np
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.shared_memory import SharedMemory
 memory = SharedMemory(int(sys.argv[2]), int(sys.argv[1]))
 array = np.frombuffer(memory.view, np.uint8)
 """
 
 ON_A_FULL_MACHINE = """
 import os, resource
-from sb3_walle.transport.memory import SharedMemory
+from sb3_walle.transport.shared_memory import SharedMemory
 descriptors = os.listdir("/proc/self/fd")
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 try:
