@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env.util import obs_space_info
 
 from sb3_walle.backends import as_backend
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.backends.place import END_TIMEOUT
 from sb3_walle.backends.protocol import Backend
+from sb3_walle.backends.supervised_sampler import END_TIMEOUT
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.collection.collector import Collector
 from sb3_walle.samplers.errors import SamplerError, UnsupportedSpaceError

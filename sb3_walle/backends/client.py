@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
-from sb3_walle.backends.loss import Loss
-from sb3_walle.backends.patience import Patience
-from sb3_walle.backends.place import Place
-from sb3_walle.backends.protocol import UNREADABLE, Death, Delivery, Samplers
+from sb3_walle.backends.death import Death
+from sb3_walle.backends.protocol import UNREADABLE, Delivery, Samplers
+from sb3_walle.backends.silence import SilenceWarning
+from sb3_walle.backends.supervised_sampler import SupervisedSampler
 from sb3_walle.backends.supervision import Restarts, Supervision, hung
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Collect, Reply, Request, Step
@@ -23,14 +23,14 @@ WATCHES_PER_TIMEOUT = 4
 # Longer than any time that matters, and still what the system takes for a time.
 LONGEST_PAUSE = 3600.0
 # Number of a request that was never made.
-NOBODY = -1
+NO_REQUEST = -1
 
 
 class SamplerClient:
     """
-    Sends requests and sorts the replies: those that somebody waits for, and the reports of chunks, which may come at
-    any time. Where a sampler dies, another one takes its place, is told all that the dead one was told, and carries out
-    what that one left undone: who waits for a reply gets it.
+    Sends requests and sorts the replies: those that a caller waits for, and the reports of chunks, which may come at
+    any time. Where a sampler dies, another one takes its place, is set up as the dead one was, and carries out what
+    that one left undone, so that each caller gets its reply.
 
     :param samplers: the samplers
     :param supervision: what happens when samplers die or hang
@@ -40,15 +40,19 @@ class SamplerClient:
         self.supervision = supervision or Supervision()
         self._samplers = samplers
         self._numbers = count()
-        self._places = [Place(sampler, samplers, self._numbers) for sampler in range(samplers.n_samplers)]
+        # Of samplers that could not be started.
+        self._deaths: deque[Death] = deque()
+        self._supervised = [
+            SupervisedSampler(sampler, samplers, self._numbers, self._deaths) for sampler in range(samplers.n_samplers)
+        ]
         self._restarts = Restarts(self.supervision, samplers.n_samplers)
-        self._patience = Patience(self._places)
+        self._silence = SilenceWarning(self._supervised)
         # Replies are recognised by number. So whatever is lost or left over when an exception, Ctrl-C say, ends a wait
         # at any instruction, no reply is ever taken for the answer to something else.
         self._collecting: set[int] = set()
         self._reports: deque[tuple[int, Reply]] = deque()
         # What was asked of samplers that died and cannot be asked of others.
-        self._lost: deque[tuple[int, Loss]] = deque()
+        self._lost: deque[tuple[int, Death]] = deque()
 
     @property
     def n_samplers(self) -> int:
@@ -62,7 +66,7 @@ class SamplerClient:
 
     @property
     def n_restarts(self) -> int:
-        """How many samplers have died and were replaced without anybody having to ask."""
+        """How many samplers have died and were replaced."""
         return self._restarts.n_restarts
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
@@ -86,7 +90,7 @@ class SamplerClient:
         for sampler, request in requests.items():
             number = next(self._numbers)
             waiting[number] = sampler
-            self._places[sampler].send(number, request)
+            self._supervised[sampler].send(number, request)
         values = {}
         while waiting:
             number, reply = self._receive(None)
@@ -106,7 +110,7 @@ class SamplerClient:
         """
         number = next(self._numbers)
         self._collecting.add(number)
-        self._places[sampler].send(number, Collect(ticket))
+        self._supervised[sampler].send(number, Collect(ticket))
 
     def next_report(self) -> tuple[int, ChunkReport]:
         """
@@ -144,34 +148,34 @@ class SamplerClient:
         """
         self._samplers.close(timeout)
 
-    def _receive(self, timeout: float | None) -> tuple[int, Reply | Loss | None]:
+    def _receive(self, timeout: float | None) -> tuple[int, Reply | Death | None]:
         """
-        Take the next reply. A report is put aside, also that of a failure: it is no concern of whoever is waiting for
+        Take the next reply. A report is put aside, also that of a failure: the caller may be waiting for
         something else. The number and the reply are returned in any case.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while not self._lost:
             self._look_after_samplers()
-            event = self._samplers.receive(self._pause(deadline))
+            event = self._deaths.popleft() if self._deaths else self._samplers.receive(self._pause(deadline))
             if isinstance(event, Death):
                 self._replace(event)
             elif event is not None:
                 number = self._number_of(event)
-                if self._places[event.sampler].answer(number, event.reply):
+                if self._supervised[event.sampler].answer(number, event.reply):
                     self._put_aside_report(event.sampler, number, event.reply)
                     return number, event.reply
             elif time.monotonic() >= deadline:
-                return NOBODY, None
+                return NO_REQUEST, None
             else:
-                self._patience.look()
+                self._silence.look()
         return self._lost.popleft()
 
     def _number_of(self, delivery: Delivery) -> int:
         """Which request a delivery answers. What cannot be read is the oldest: they are answered in their order."""
         if delivery.number != UNREADABLE:
             return delivery.number
-        number = self._places[delivery.sampler].oldest_request()
-        return NOBODY if number is None else number
+        number = self._supervised[delivery.sampler].oldest_request()
+        return NO_REQUEST if number is None else number
 
     def _put_aside_report(self, sampler: int, number: int, reply: Reply) -> None:
         if number in self._collecting:
@@ -181,36 +185,36 @@ class SamplerClient:
 
     def _replace(self, death: Death) -> None:
         """Have another sampler take the place of a dead one, unless that was one death too many."""
-        place = self._places[death.sampler]
-        loss = place.bury(death)
+        sampler = self._supervised[death.sampler]
+        death = sampler.note_death(death)
         try:
-            delay = self._restarts.after(loss)
+            delay = self._restarts.after(death)
         except BaseException:
-            place.forget()
+            sampler.forget()
             raise
-        for number in place.take_lost():
-            self._lost.append((number, loss))
-        place.due_at = time.monotonic() + delay
+        for number in sampler.take_lost():
+            self._lost.append((number, death))
+        sampler.due_at = time.monotonic() + delay
 
     def _look_after_samplers(self) -> None:
         """Start those whose time has come, and kill those that do not end or whose environments hang."""
         now, timeout = time.monotonic(), self.supervision.step_timeout
-        for place in self._places:
-            place.keep_up(now)
-            if timeout is not None and self._samplers.seconds_at_step(place.sampler) > timeout:
-                place.kill(hung(timeout))
+        for sampler in self._supervised:
+            sampler.keep_up(now)
+            if timeout is not None and self._samplers.seconds_at_step(sampler.sampler) > timeout:
+                sampler.kill(hung(timeout))
 
     def _pause(self, deadline: float) -> float:
         """For how long to wait for samplers until looking after them again."""
         now = time.monotonic()
-        until = min(deadline, self._patience.ends_at, *(place.due_at for place in self._places))
+        until = min(deadline, self._silence.ends_at, *(sampler.due_at for sampler in self._supervised))
         if self.supervision.step_timeout is not None:
             until = min(until, now + self.supervision.step_timeout / WATCHES_PER_TIMEOUT)
         return min(max(0.0, until - now), LONGEST_PAUSE)
 
 
-def _value(sampler: int, reply: Reply | Loss | None) -> Any:
-    if isinstance(reply, Loss):
+def _value(sampler: int, reply: Reply | Death | None) -> Any:
+    if isinstance(reply, Death):
         raise reply.to_error()
     if isinstance(reply, Failure):
         raise reply.to_error(sampler)

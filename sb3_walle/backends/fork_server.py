@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.death import Death, how_it_ended
+from sb3_walle.backends.last_words import readable
 from sb3_walle.backends.sampler_process import die_with, run_sampler, survive_parent
 from sb3_walle.transport.pulse import PulseBoard
 from sb3_walle.transport.shared_memory import SharedMemory, anonymous_file
@@ -70,21 +72,6 @@ class Kill:
     """
 
     sampler: int
-
-
-@dataclass(frozen=True)
-class Exited:
-    """
-    A sampler is dead.
-
-    :param sampler: number of the sampler
-    :param exit_code: its exit code, or minus the number of the signal that killed it; ``None`` if it never began
-    :param last_words: where it was, as far as the interpreter could still tell, or why it never began
-    """
-
-    sampler: int
-    exit_code: int | None
-    last_words: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +142,7 @@ class ForkServer:
                 self._fork(request)
             except OSError as error:
                 # No process or no memory is left for it. The others are not to suffer from that.
-                self._channel.send(Exited(request.sampler, None, f"It could not be started: {error}"))
+                self._channel.send(Death(request.sampler, f"could not be started ({error})"))
 
     def _fork(self, request: Fork) -> None:
         server, last_words = os.getpid(), anonymous_file()
@@ -207,7 +194,8 @@ class ForkServer:
             _, status = os.waitpid(found.si_pid, 0)
             child = self._children.pop(found.si_pid, None)
             if child is not None:
-                self._channel.send(Exited(child.sampler, os.waitstatus_to_exitcode(status), _read(child.last_words)))
+                how = how_it_ended(os.waitstatus_to_exitcode(status))
+                self._channel.send(Death(child.sampler, how, readable(_read(child.last_words))))
 
     def _kill(self, sampler: int) -> None:
         for pid in [pid for pid, child in self._children.items() if child.sampler == sampler]:

@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import ClassVar
 
-from sb3_walle.backends.protocol import Death, Delivery, Event
+from sb3_walle.backends.death import Death
+from sb3_walle.backends.protocol import Delivery, Event
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
 from sb3_walle.samplers.requests import CloseEnvs, Request, answer

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.closing import Closing
+from sb3_walle.backends.death import Death
 from sb3_walle.backends.limits import check_descriptors
-from sb3_walle.backends.protocol import UNREADABLE, Death, Delivery, Event
+from sb3_walle.backends.protocol import UNREADABLE, Delivery, Event
 from sb3_walle.backends.server_handle import ServerHandle
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError
@@ -136,10 +137,10 @@ class ProcessSamplers:
         if not self._events:
             for key, _ in self._selector.select(timeout):
                 if key.data == _SERVER:
-                    self._hear_server()
+                    self._take_server_news()
                 elif key.data in self._channels:
                     self._take_reply(key.data)
-            self._bury_dead()
+            self._remove_dead()
         return self._events.popleft() if self._events else None
 
     def seconds_at_step(self, sampler: int) -> float:
@@ -155,9 +156,9 @@ class ProcessSamplers:
         """
         self._check_usable()
         if sampler in self._channels:
-            # Ctrl-C has ended an attempt to start it, of which nobody knows.
+            # Ctrl-C has ended an attempt to start it, and the client does not know of it.
             self.kill(sampler)
-            self._bury(sampler)
+            self._remove(sampler)
             self._events = deque(event for event in self._events if event.sampler != sampler)
         try:
             channel = self._server.fork(sampler)
@@ -207,7 +208,7 @@ class ProcessSamplers:
         return server
 
     def _replace_server(self) -> None:
-        self._bury_all()
+        self._remove_all()
         with contextlib.suppress(KeyError):
             self._selector.unregister(self._server)
         self._server.hang_up()
@@ -221,30 +222,30 @@ class ProcessSamplers:
         except BlockingIOError:
             return False
         except ChannelClosedError:
-            self._bury(sampler)
+            self._remove(sampler)
             return False
         except Exception as error:
             # Of a class that only the sampler can import, say.
             self._events.append(Delivery(sampler, UNREADABLE, Failure.of(error, "answering what cannot be read here")))
         return True
 
-    def _hear_server(self) -> None:
+    def _take_server_news(self) -> None:
         try:
             self._server.take_in_news()
         except ChannelClosedError:
             self._selector.unregister(self._server)
-            self._bury_all()
+            self._remove_all()
 
-    def _bury_dead(self) -> None:
+    def _remove_dead(self) -> None:
         """Samplers that are said to be dead, but have not hung up: a process that they have started has not either."""
         for sampler in self._server.dead & self._channels.keys():
             # What it finished is delivered first.
             while sampler in self._channels and self._take_reply(sampler):
                 continue
             if sampler in self._channels:
-                self._bury(sampler)
+                self._remove(sampler)
 
-    def _bury_all(self) -> None:
+    def _remove_all(self) -> None:
         """
         The server is dead. Its samplers die with it: wait until none of them can write to shared memory any more. Not
         all hang up: a process that an environment has forked may keep a channel open.
@@ -253,20 +254,20 @@ class ProcessSamplers:
             while sampler in self._channels and channel.wait(DEATH_TIMEOUT):
                 self._take_reply(sampler)
             if sampler in self._channels:
-                self._bury(sampler)
+                self._remove(sampler)
 
-    def _bury(self, sampler: int) -> None:
-        ending = self._server.ending_of(sampler)
+    def _remove(self, sampler: int) -> None:
+        death = self._server.death_of(sampler)
         channel = self._channels.pop(sampler)
         with contextlib.suppress(KeyError):
             self._selector.unregister(channel)
         channel.close()
         if self._pulses is not None:
             self._pulses.clear(sampler)
-        self._events.append(Death(sampler, ending.how, ending.last_words))
+        self._events.append(death)
 
     def _tell_again_of_death(self, sampler: int) -> None:
-        """Whoever sends something to a dead sampler has not heard of its death: Ctrl-C may have kept the news away."""
+        """A request to a dead sampler means that Ctrl-C has kept the news of its death from the client."""
         if not any(isinstance(event, Death) and event.sampler == sampler for event in self._events):
             self._events.append(Death(sampler, "died"))
 

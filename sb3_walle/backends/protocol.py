@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple, Protocol, TypeAlias
 
+from sb3_walle.backends.death import Death
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.requests import Reply, Request
 from sb3_walle.transport.memory_queues import QueuePlan
@@ -24,20 +25,6 @@ class Delivery(NamedTuple):
     sampler: int
     number: int
     reply: Reply
-
-
-class Death(NamedTuple):
-    """
-    A sampler has ended without being asked to. All its replies have been delivered before.
-
-    :param sampler: number of the sampler
-    :param how: how it ended, as in "was killed by signal 11 (SIGSEGV)"
-    :param traceback: where it was, if it could still tell; otherwise empty
-    """
-
-    sampler: int
-    how: str
-    traceback: str = ""
 
 
 Event: TypeAlias = Delivery | Death

@@ -8,11 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
-from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Exited, Fork, Kill, Preload
-from sb3_walle.backends.last_words import readable
+from sb3_walle.backends.death import Death, how_it_ended
+from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Fork, Kill, Preload
 from sb3_walle.transport.shared_memory import SharedMemory
 
 # The server only ever does small things. If it does not read its messages for that long, something is badly wrong.
@@ -30,19 +29,6 @@ _SINGLE_THREADED = dict.fromkeys(
 )
 
 
-@dataclass(frozen=True)
-class Ending:
-    """
-    How a process ended.
-
-    :param how: as in "was killed by signal 11 (SIGSEGV)"
-    :param last_words: where it was, as far as it could tell
-    """
-
-    how: str
-    last_words: str = ""
-
-
 class ServerHandle:
     """
     Starts the server and talks to it.
@@ -53,7 +39,7 @@ class ServerHandle:
     """
 
     def __init__(self, modules: Iterable[str], pulses: SharedMemory | None, gives_way: bool = True) -> None:
-        self._endings: dict[int, Ending] = {}
+        self._deaths: dict[int, Death] = {}
         self._channel, server_end = Channel.pair(SEND_TIMEOUT)
         self._process = _start(server_end, gives_way)
         self._channel.send(Preload(tuple(modules), pulses))
@@ -73,7 +59,7 @@ class ServerHandle:
         channel, sampler_end = Channel.pair(timeout=0.0)
         try:
             with sampler_end:
-                self._endings.pop(sampler, None)
+                self._deaths.pop(sampler, None)
                 self._channel.send(Fork(sampler, sampler_end))
         except BaseException:
             channel.close()
@@ -91,8 +77,8 @@ class ServerHandle:
 
     @property
     def dead(self) -> Set[int]:
-        """Numbers of the samplers that are known to be dead and whose ending nobody has asked for yet."""
-        return self._endings.keys()
+        """Numbers of the samplers that are known to be dead, until :meth:`death_of` is asked for them."""
+        return self._deaths.keys()
 
     def take_in_news(self) -> None:
         """
@@ -103,19 +89,19 @@ class ServerHandle:
         while self._channel.wait(0.0):
             self._hear()
 
-    def ending_of(self, sampler: int) -> Ending:
+    def death_of(self, sampler: int) -> Death:
         """
         :param sampler: number of a sampler that has hung up
         :return: how it ended
         """
         try:
-            if not self._wait_for_ending(sampler):
-                # It has hung up and lives on. Nobody can have any use for it.
+            if not self._wait_for_death(sampler):
+                # It has hung up and lives on, which is of no use.
                 self.kill(sampler)
-                self._wait_for_ending(sampler)
+                self._wait_for_death(sampler)
         except ChannelClosedError:
-            return Ending(f"died with the process that samplers are forked from, which {self._describe_end()}")
-        return self._endings.pop(sampler, Ending("hung up"))
+            return Death(sampler, f"died with the process that samplers are forked from, which {self._own_end()}")
+        return self._deaths.pop(sampler, Death(sampler, "hung up"))
 
     def hang_up(self) -> None:
         """Have the server end the samplers that are left, and itself. Does not wait for it."""
@@ -129,22 +115,21 @@ class ServerHandle:
             self._process.kill()
             self._process.wait()
 
-    def _wait_for_ending(self, sampler: int) -> bool:
+    def _wait_for_death(self, sampler: int) -> bool:
         """Wait until the server has told how a sampler ended, which it does in a moment if it has not done so."""
         deadline = time.monotonic() + EXIT_CODE_TIMEOUT
-        while sampler not in self._endings and (left := deadline - time.monotonic()) > 0:
+        while sampler not in self._deaths and (left := deadline - time.monotonic()) > 0:
             if self._channel.wait(left):
                 self._hear()
-        return sampler in self._endings
+        return sampler in self._deaths
 
     def _hear(self) -> None:
-        news: Exited = self._channel.receive()
-        how = "did not start" if news.exit_code is None else _describe(news.exit_code)
-        self._endings[news.sampler] = Ending(how, readable(news.last_words))
+        death: Death = self._channel.receive()
+        self._deaths[death.sampler] = death
 
-    def _describe_end(self) -> str:
+    def _own_end(self) -> str:
         try:
-            return _describe(self._process.wait(EXIT_CODE_TIMEOUT))
+            return how_it_ended(self._process.wait(EXIT_CODE_TIMEOUT))
         except subprocess.TimeoutExpired:
             return "hung up"
 
@@ -168,13 +153,3 @@ def _start(channel_end: socket.socket, in_own_session: bool) -> subprocess.Popen
             )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-
-
-def _describe(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exited with code {exit_code}"
-    number = -exit_code
-    # Real-time signals have no name.
-    name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
-    hint = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
-    return f"was killed by signal {number} ({name}{hint})"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from sb3_walle.backends.loss import Loss
+from sb3_walle.backends.death import Death
 from sb3_walle.backends.notices import warn
 from sb3_walle.samplers.errors import SamplerError
 
@@ -68,19 +68,19 @@ class Restarts:
         limit = supervision.max_restarts
         self._limit = max(DEFAULT_MAX_RESTARTS, n_samplers) if limit is None else limit
         self._clock = clock
-        self._recent: deque[tuple[float, Loss]] = deque()
+        self._recent: deque[tuple[float, Death]] = deque()
         self._in_a_row = [0] * n_samplers
-        self._last: Loss | None = None
+        self._last: Death | None = None
         # Deaths since training began, until a sampler has finished something; ``None`` from then on.
-        self._fruitless: list[Loss] | None = []
+        self._fruitless: list[Death] | None = []
         #: restarts so far
         self.n_restarts = 0
 
-    def after(self, loss: Loss) -> float:
+    def after(self, death: Death) -> float:
         """
         Decide what follows from a death, and warn of it if training goes on.
 
-        :param loss: the sampler that died
+        :param death: the sampler that died
         :return: how many seconds to wait before another one is started in its place
         :raises SamplerError: if it is not to be replaced
         """
@@ -88,19 +88,19 @@ class Restarts:
         while self._recent and self._recent[0][0] <= now - RESTART_WINDOW:
             self._recent.popleft()
         if not self._is_allowed:
-            raise loss.to_error()
+            raise death.to_error()
         if len(self._recent) >= self._limit:
-            raise self._too_many(loss)
+            raise self._too_many(death)
         if self._fruitless is not None:
-            if any(loss.repeats(other) for other in self._fruitless):
-                raise self._repeated(loss)
-            self._fruitless.append(loss)
-        self._recent.append((now, loss))
+            if any(death.repeats(other) for other in self._fruitless):
+                raise self._repeated(death)
+            self._fruitless.append(death)
+        self._recent.append((now, death))
         self.n_restarts += 1
-        warn(f"{loss.after(self._last)}\nRestart {len(self._recent)} of at most {self._limit} {WITHIN}.")
-        self._last = loss
-        in_a_row = self._in_a_row[loss.sampler]
-        self._in_a_row[loss.sampler] += 1
+        warn(f"{death.after(self._last)}\nRestart {len(self._recent)} of at most {self._limit} {WITHIN}.")
+        self._last = death
+        in_a_row = self._in_a_row[death.sampler]
+        self._in_a_row[death.sampler] += 1
         # Where nothing limits restarts, the power would become larger than any float.
         return 0.0 if in_a_row == 0 else min(FIRST_DELAY * 2 ** min(in_a_row - 1, 100), LONGEST_DELAY)
 
@@ -120,7 +120,7 @@ class Restarts:
         """
         self._fruitless = []
 
-    def _too_many(self, last: Loss) -> SamplerError:
+    def _too_many(self, last: Death) -> SamplerError:
         if not self._recent:
             return last.to_error()
         first = self._recent[0][1]
@@ -131,7 +131,7 @@ class Restarts:
         )
 
     @staticmethod
-    def _repeated(last: Loss) -> SamplerError:
+    def _repeated(last: Death) -> SamplerError:
         reason = (
             "A sampler died before at the same place, and none has finished anything since training began: another "
             "restart would not help."

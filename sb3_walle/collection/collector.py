@@ -81,6 +81,7 @@ class Collector(ABC):
         self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers)
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
+        plan.check_memory()
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = plan.chunk_steps
         self.normalization = task.normalization

@@ -1,4 +1,4 @@
-"""What a sampler that takes the place of a dead one has to be told."""
+"""What a new sampler is asked for first, after the one with the same number has died."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,7 +52,7 @@ class Setters:
         return [request for number, request in self._requests.values() if number > n_noted]
 
 
-class Briefing:
+class SetupRequests:
     """
     Remembers what a sampler was asked to do that lasts: how its environments are built, what was set in them, with
     what seeds they began, and how to collect. Of what was set more than once, the last counts.

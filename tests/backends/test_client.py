@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sb3_walle.backends.client import LONGEST_PAUSE, SamplerClient
-from sb3_walle.backends.place import END_TIMEOUT
 from sb3_walle.backends.protocol import UNREADABLE, Death, Delivery, Event
+from sb3_walle.backends.supervised_sampler import END_TIMEOUT
 from sb3_walle.backends.supervision import RESTART_WINDOW, Restarts, Supervision
 from sb3_walle.samplers.actors.protocol import Actor
 from sb3_walle.samplers.errors import CLOSED, Failure, SamplerError, SamplerWarning
@@ -42,10 +42,9 @@ from sb3_walle.samplers.requests import (
     Step,
 )
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
-from sb3_walle.transport.experience_queue import ExperienceGeometry
 from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.memory import PrivateMemory
-from sb3_walle.transport.memory_queues import QueuePlan, open_queues
+from sb3_walle.transport.memory_queues import QueuePlan
+from sb3_walle.transport.ports import LearnerQueues, SamplerQueues
 
 T = TypeVar("T")
 
@@ -118,6 +117,9 @@ class FakeBackend:
         self._room, self._clock, self._watches_steps, self._model = room, clock, watches_steps, model
         self._causes = count()
         self._n_idle = 0
+
+    def open_queues(self, plan: QueuePlan) -> LearnerQueues:
+        raise NotImplementedError
 
     def send(self, sampler: int, number: int, request: Request) -> bool:
         self._check_open()
@@ -347,6 +349,8 @@ class Model:
                 note(place, request)
             elif is_among(request, self.waited_for):
                 self.errors.append(reply.traceback.splitlines()[-1])
+            if isinstance(request, Step) and isinstance(reply, Result) and is_among(request, self.waited_for):
+                place.n_deaths_in_a_row = 0
             if isinstance(request, Collect) and self.wanted.pop(request.ticket.number, None) is not None:
                 self.reports.append((sampler, request.ticket.number))
                 place.n_deaths_in_a_row = 0
@@ -429,6 +433,14 @@ def briefing(place: ModelPlace) -> Iterable[Request | Reseeded]:
 
 
 @dataclass(frozen=True)
+class NoQueues:
+    """Stands for the samplers' end of queues, which fake samplers do not open."""
+
+    def open(self, sampler: int) -> SamplerQueues:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class NumberedActor:
     """An actor's specification that knows how many samplers have died before."""
 
@@ -448,8 +460,6 @@ class NumberedActor:
 N_ENVS = 2
 EVERY_ENV = range(N_ENVS)
 LAYOUT = Layout((Field("bias", (), "<f8"),))
-PLAN = QueuePlan(LAYOUT, ExperienceGeometry(LAYOUT, 1, 1))
-QUEUES = open_queues(PLAN, PrivateMemory).sampler_end
 
 
 def build() -> BuildEnvs:
@@ -457,7 +467,7 @@ def build() -> BuildEnvs:
 
 
 def configure(incarnation: int = 0) -> Configure:
-    return Configure(CollectionSettings(NumberedActor(incarnation), QUEUES, squash_output=False))
+    return Configure(CollectionSettings(NumberedActor(incarnation), NoQueues(), squash_output=False))
 
 
 def reset(first: int | None = None) -> Reset:
@@ -500,7 +510,7 @@ class World:
         self.model = Model(n_samplers, supervision, self.clock)
         self.backend = FakeBackend(n_samplers, room, self.clock, supervision.step_timeout is not None, self.model)
         self.patch = pytest.MonkeyPatch()
-        for module in ("client", "place", "patience"):
+        for module in ("client", "supervised_sampler", "silence"):
             self.patch.setattr(f"sb3_walle.backends.{module}.time", self.clock)
         with self.patch.context() as patch:
             timed = functools.partial(Restarts, clock=self.clock.monotonic)
@@ -1077,17 +1087,26 @@ def test_request_that_cannot_be_pickled_costs_no_other_its_answer(make_world: Ca
     assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no process is left")])
-def test_start_that_fails_is_tried_again(error: BaseException, world: World) -> None:
+def test_start_that_control_c_interrupts_is_tried_again(world: World) -> None:
     number = world.collect(0)
     world.happens(0, Fate.DIE)
-    world.backend.fails_to_start = error
+    world.backend.fails_to_start = KeyboardInterrupt()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(type(error)):
+        with pytest.raises(KeyboardInterrupt):
             world.client.next_report()
     assert world.next_report() == (0, number)
     assert world.client.n_restarts == 1
+
+
+def test_start_that_fails_counts_as_a_death(world: World) -> None:
+    world.collect(0)
+    world.happens(0, Fate.DIE)
+    world.backend.fails_to_start = OSError("no process is left")
+    with pytest.warns(SamplerWarning) as told:
+        assert world.client.next_report()[0] == 0
+    assert world.client.n_restarts == 2
+    assert "Sampler 0 could not be started (OSError: no process is left)" in str(told[1].message)
 
 
 def test_closed_samplers_say_so(world: World) -> None:

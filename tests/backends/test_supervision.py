@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sb3_walle.backends.death import Death
 from sb3_walle.backends.last_words import readable
-from sb3_walle.backends.loss import Loss
 from sb3_walle.backends.notices import warn
 from sb3_walle.backends.supervision import (
     DEFAULT_MAX_RESTARTS,
@@ -117,24 +117,24 @@ def unlimited(clock: Clock) -> Restarts:
     return Restarts(Supervision(max_restarts=10_000), 3, clock)
 
 
-def killed(sampler: int = 0) -> Loss:
-    return Loss(sampler, "was killed by signal 9 (SIGKILL) while collecting experience")
+def killed(sampler: int = 0) -> Death:
+    return Death(sampler, "was killed by signal 9 (SIGKILL) while collecting experience")
 
 
-def failed(message: str, line: int = 7, sampler: int = 0, error: type[Exception] = ArithmeticError) -> Loss:
+def failed(message: str, line: int = 7, sampler: int = 0, error: type[Exception] = ArithmeticError) -> Death:
     """The loss of a sampler whose environment has raised something in some line."""
     try:
         # As deep as that line: each has a traceback of its own.
         exec("\n" * (line - 1) + f"raise {error.__name__}({message!r})", {})
     except Exception as raised:
         failure = Failure.of(raised, "collecting experience")
-    return Loss(sampler, "failed while collecting experience", failure.traceback, failure)
+    return Death(sampler, "failed while collecting experience", failure.traceback, failure)
 
 
-def crashed(*frames: str, sampler: int = 0) -> Loss:
+def crashed(*frames: str, sampler: int = 0) -> Death:
     """The loss of a sampler whose interpreter could still write down where it was."""
     dump = "\n".join(["Most recent call first:", *(f'  File "{frame}", line 1 in step' for frame in frames)])
-    return Loss(sampler, "was killed by signal 11 (SIGSEGV) while collecting experience", dump)
+    return Death(sampler, "was killed by signal 11 (SIGSEGV) while collecting experience", dump)
 
 
 def test_first_restart_follows_at_once_and_further_ones_later_and_later(
@@ -280,7 +280,7 @@ def test_cause_of_the_error_is_the_last_exception_or_none(clock: Clock) -> None:
     ids=["the same exception", "others in between", "the same crash"],
 )
 def test_second_death_of_the_same_is_an_error_while_none_has_finished_anything(
-    deaths: list[Loss], unlimited: Restarts
+    deaths: list[Death], unlimited: Restarts
 ) -> None:
     *first, last = deaths
     for loss in first:
@@ -313,7 +313,7 @@ def test_second_death_of_the_same_is_an_error_while_none_has_finished_anything(
     ],
     ids=["no place", "another line", "another class", "a crash", "another crash", "slow steps"],
 )
-def test_other_deaths_are_left_to_the_number_of_restarts(deaths: list[Loss], unlimited: Restarts) -> None:
+def test_other_deaths_are_left_to_the_number_of_restarts(deaths: list[Death], unlimited: Restarts) -> None:
     for loss in deaths:
         unlimited.after(loss)
     assert unlimited.n_restarts == len(deaths)
@@ -434,7 +434,7 @@ def test_warning_points_at_the_users_callback_inside_of_learn(users: str, told: 
 def test_loss_is_told_with_its_traceback_if_there_is_one() -> None:
     assert str(killed(3)) == "Sampler 3 was killed by signal 9 (SIGKILL) while collecting experience"
     assert killed(3).with_traceback() == f"{killed(3)}."
-    assert Loss(1, "died", "somewhere\n\n").with_traceback() == "Sampler 1 died. Its traceback:\n\nsomewhere\n"
+    assert Death(1, "died", "somewhere\n\n").with_traceback() == "Sampler 1 died. Its traceback:\n\nsomewhere\n"
 
 
 def test_error_of_a_loss_has_the_exception_for_a_cause() -> None:
@@ -457,7 +457,7 @@ def test_error_of_a_loss_has_the_exception_for_a_cause() -> None:
         (None, failed("x")),
     ],
 )
-def test_death_in_another_place_is_told_in_full(first: Loss | None, second: Loss) -> None:
+def test_death_in_another_place_is_told_in_full(first: Death | None, second: Death) -> None:
     assert second.after(first) == second.with_traceback()
 
 
@@ -470,13 +470,13 @@ def test_death_in_another_place_is_told_in_full(first: Loss | None, second: Loss
         (crashed("a.py", "b.py"), crashed("a.py", "b.py", sampler=1), 'File "a.py", line 1 in step'),
     ],
 )
-def test_death_in_the_same_place_is_told_in_one_line(first: Loss, second: Loss, told: str) -> None:
+def test_death_in_the_same_place_is_told_in_one_line(first: Death, second: Death, told: str) -> None:
     assert second.after(first) == f"{second}, in the same place as the one before: {told}"
 
 
 @pytest.mark.parametrize("text", ["It could not be started: [Errno 11] no process is left", "one\ntwo"])
 def test_text_that_is_no_traceback_can_be_told_twice(text: str) -> None:
-    loss = Loss(0, "did not start", text)
+    loss = Death(0, "did not start", text)
     assert loss.after(loss) == f"{loss}, in the same place as the one before: {text.splitlines()[-1]}"
 
 
@@ -529,7 +529,7 @@ def test_dump_tells_where_the_environment_was_and_nothing_of_what_is_around_it(d
 
 
 def test_two_crashes_in_the_same_place_are_told_in_one_line(dump: str) -> None:
-    first, second = (Loss(sampler, "was killed by signal 11 (SIGSEGV)", readable(dump)) for sampler in (0, 1))
+    first, second = (Death(sampler, "was killed by signal 11 (SIGSEGV)", readable(dump)) for sampler in (0, 1))
     innermost = readable(dump).splitlines()[1].strip()
     assert second.after(first) == f"{second}, in the same place as the one before: {innermost}"
 
@@ -565,5 +565,5 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 def test_any_text_is_told(text: str) -> None:
     told = readable(text)
     assert told == text or set(told.splitlines()[1:]) <= set(text.splitlines())
-    loss = Loss(0, "died", told)
+    loss = Death(0, "died", told)
     assert loss.after(loss).startswith("Sampler 0 died")

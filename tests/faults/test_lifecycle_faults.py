@@ -23,7 +23,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle import SamplerError, SamplerVecEnv
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.backends.place import Place
+from sb3_walle.backends.supervised_sampler import SupervisedSampler
 from sb3_walle.samplers.errors import SamplerWarning
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "n_samplers": 2}
@@ -294,7 +294,7 @@ def test_death_that_control_c_keeps_from_being_noted_is_noted_later(monkeypatch:
 def test_answer_that_control_c_keeps_from_being_noted_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with SamplerVecEnv([QuickEnv]) as env:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Place, "answer", interrupt)
+            patch.setattr(SupervisedSampler, "answer", interrupt)
             env.set_attr("mark", 1)
         env.set_attr("mark", 2)
         kill(env.env_method("pid")[0])

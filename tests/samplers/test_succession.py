@@ -30,11 +30,9 @@ from sb3_walle.samplers.requests import (
     answer,
 )
 from sb3_walle.samplers.sampler import CollectionSettings, Sampler, Ticket
-from sb3_walle.samplers.succession import Briefing
-from sb3_walle.transport.experience_queue import ExperienceGeometry
-from sb3_walle.transport.layout import Field, Layout
-from sb3_walle.transport.memory import PrivateMemory
-from sb3_walle.transport.memory_queues import QueuePlan, open_queues
+from sb3_walle.samplers.succession import SetupRequests
+from sb3_walle.transport.layout import Field
+from sb3_walle.transport.ports import SamplerQueues
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,18 @@ class Loud(gym.Env):
         self.gravity = value
 
 
-LAYOUT = Layout((Field("bias", (), "<f8"),))
+class NoQueues:
+    """Stands for the samplers' end of queues, which no sampler opens here."""
+
+    def open(self, sampler: int) -> SamplerQueues:
+        raise NotImplementedError
+
+
 BUILD = BuildEnvs([Loud, Loud], (), show_warnings=True)
 CONFIGURE = Configure(
     CollectionSettings(
         CountingActor(),
-        open_queues(QueuePlan(LAYOUT, ExperienceGeometry(LAYOUT, 1, 1)), PrivateMemory).sampler_end,
+        NoQueues(),
         squash_output=False,
     )
 )
@@ -105,7 +109,7 @@ def reset(*seeds: int | None, **options: Any) -> Reset:
 
 def told(*requests: Request, incarnation: int = 1) -> list[Request]:
     """What a successor is told after those before it have carried out these requests."""
-    briefing = Briefing()
+    briefing = SetupRequests()
     for request in requests:
         briefing.note(request)
     return list(briefing.for_successor(incarnation))
@@ -236,7 +240,7 @@ def test_last_settings_for_collecting_count() -> None:
 
 
 def test_what_is_told_does_not_change_what_the_next_one_is_told() -> None:
-    briefing = Briefing()
+    briefing = SetupRequests()
     for request in (BUILD, set_attr("mass", 1, (0, 1)), reset(3, 4), CONFIGURE):
         briefing.note(request)
     before = list(briefing.for_successor(2))

@@ -1,5 +1,6 @@
-"""A sampler that died, and what there is to say about it."""
+"""The death of a sampler, and what the user is told of it."""
 
+import signal
 from dataclasses import dataclass
 
 from sb3_walle.backends.last_words import FRAME, HEADING
@@ -7,25 +8,25 @@ from sb3_walle.samplers.errors import Failure, SamplerError, shortened
 
 
 @dataclass(frozen=True)
-class Loss:
+class Death:
     """
-    A sampler that died.
+    A sampler has ended without being asked to. All its replies have been delivered before.
 
     :param sampler: number of the sampler
-    :param what: what happened, as in "failed while collecting experience"
+    :param how: how it ended, as in "was killed by signal 11 (SIGSEGV) while collecting experience"
     :param traceback: where, if that is known; otherwise empty
     :param failure: the exception that it died of, if it was one
     :param hung: whether it was killed because a step took too long, which may pass
     """
 
     sampler: int
-    what: str
+    how: str
     traceback: str = ""
     failure: Failure | None = None
     hung: bool = False
 
     def __str__(self) -> str:
-        return f"Sampler {self.sampler} {self.what}"
+        return f"Sampler {self.sampler} {self.how}"
 
     def with_traceback(self) -> str:
         """:return: what happened, and where; cut in the middle if that is long"""
@@ -35,7 +36,7 @@ class Loss:
         """:return: what happened, and where"""
         return f"{self}. Its traceback:\n\n{self.traceback.rstrip()}\n" if self.traceback else f"{self}."
 
-    def after(self, other: "Loss | None") -> str:
+    def after(self, other: "Death | None") -> str:
         """
         :param other: another one, of which the user was told before
         :return: what happened and where, in one line if it is the same place: samplers of the same environment tend to
@@ -60,9 +61,9 @@ class Loss:
             error.__cause__ = self.failure.original()
         return error
 
-    def repeats(self, other: "Loss") -> bool:
+    def repeats(self, other: "Death") -> bool:
         """
-        :param other: a loss
+        :param other: another death
         :return: whether the sampler died at the same place of the same exception or signal
         """
         if self.hung or self._kind() != other._kind():
@@ -70,7 +71,7 @@ class Loss:
         return self._places() == other._places() != []
 
     def _kind(self) -> str:
-        return self.what if self.failure is None else self.failure.kind
+        return self.how if self.failure is None else self.failure.kind
 
     def _places(self) -> list[str]:
         return [line for line in self.traceback.splitlines() if line.startswith(FRAME)]
@@ -84,3 +85,17 @@ class Loss:
         lines = self.traceback.strip().splitlines()
         # A crashing interpreter names the innermost line first, everything else what matters last.
         return lines[1].strip() if lines[0] == HEADING else lines[-1]
+
+
+def how_it_ended(exit_code: int) -> str:
+    """
+    :param exit_code: exit code of a process, or minus the number of the signal that killed it
+    :return: how it ended, as in "was killed by signal 11 (SIGSEGV)"
+    """
+    if exit_code >= 0:
+        return f"exited with code {exit_code}"
+    number = -exit_code
+    # Real-time signals have no name.
+    name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
+    hint = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number} ({name}{hint})"

@@ -1,54 +1,69 @@
-"""The place of one sampler, which others take when it dies."""
+"""One sampler, as its client sees it: what it was asked, and what follows when it fails, hangs or dies."""
 
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
+from enum import Enum, auto
 
-from sb3_walle.backends.loss import Loss
-from sb3_walle.backends.protocol import Death, Samplers
-from sb3_walle.samplers.errors import Failure
+from sb3_walle.backends.death import Death
+from sb3_walle.backends.protocol import Samplers
+from sb3_walle.samplers.errors import Failure, SamplerError
 from sb3_walle.samplers.requests import Reply, Request, Result
-from sb3_walle.samplers.succession import Briefing
+from sb3_walle.samplers.succession import SetupRequests
 
 NEVER = math.inf
 # Time for a sampler whose environment has failed to close it, before it is killed.
 END_TIMEOUT = 2.0
 
 
-class Place:
+class State(Enum):
     """
-    What was asked of the samplers in this place and not answered yet. A new sampler is first told what the ones before
-    it were told, and then asked what they left undone.
+    Of one sampler. ``RUNNING`` becomes ``FAILED`` by a reply after which it ends by itself, either becomes ``KILLED``
+    by :meth:`SupervisedSampler.kill`, and each becomes ``DEAD`` by the news of its death. A start makes it ``RUNNING``.
+    """
+
+    RUNNING = auto()
+    FAILED = auto()
+    KILLED = auto()
+    DEAD = auto()
+
+
+class SupervisedSampler:
+    """
+    What was asked of a sampler and not answered yet. When it dies and another one is started under the same number,
+    that one first gets the requests that set the dead one up, and then what the dead one left undone.
 
     :param sampler: number of the sampler
     :param samplers: all samplers
     :param numbers: numbers for further requests
+    :param deaths: takes the death of one that cannot be started
     """
 
-    def __init__(self, sampler: int, samplers: Samplers, numbers: Iterator[int]) -> None:
+    def __init__(self, sampler: int, samplers: Samplers, numbers: Iterator[int], deaths: deque[Death]) -> None:
         self.sampler = sampler
         self._samplers = samplers
         self._numbers = numbers
-        self._briefing = Briefing()
-        #: how many samplers have died here
+        self._deaths = deaths
+        self._setup = SetupRequests()
+        #: how many samplers have died under this number
         self.incarnation = 0
+        self.state = State.RUNNING
         # All requests that were not answered, in their order. Those that the mailbox had no room for are unsent, too.
         self._open: dict[int, Request] = {}
         self._unsent: deque[int] = deque()
         self._preparing: set[int] = set()
-        self._is_dead = False
-        #: when something is to be done about the sampler: start a new one, or kill one that does not end
+        #: when to act: start a new one, or kill one that has failed and does not end
         self.due_at = NEVER
         self._failure: Failure | None = None
         self._reason_to_kill: str | None = None
-        self._is_killed = False
         self._heard_at = time.monotonic()
 
     @property
     def silent_since(self) -> float:
         """When the sampler was heard of last, if it has something to do; otherwise never."""
-        return self._heard_at if self._open and not self._is_dead else NEVER
+        return self._heard_at if self._open and self.state is not State.DEAD else NEVER
 
     @property
     def activity(self) -> str:
@@ -64,8 +79,8 @@ class Place:
             self._heard_at = time.monotonic()
         self._open[number] = request
         self._unsent.append(number)
-        if self._is_dead and self.due_at == NEVER:
-            # It died when nobody was to replace it. Whoever asks for something now, wants it replaced.
+        if self.state is State.DEAD and self.due_at == NEVER:
+            # A request to a dead sampler restarts it.
             self._start()
         else:
             self._send_unsent()
@@ -80,8 +95,8 @@ class Place:
 
         :param number: its number
         :param reply: the answer
-        :return: whether that is for whoever has asked. Otherwise it is no longer of interest, was part of telling a new
-            sampler what it has to know, or another sampler is going to answer
+        :return: whether the caller gets it. Otherwise it is no longer of interest, was part of setting up a new
+            sampler, or the next sampler answers
         """
         self._heard_at = time.monotonic()
         request = self._open.get(number)
@@ -91,10 +106,12 @@ class Place:
         if isinstance(reply, Failure) and (request.failure_ends_sampler or is_preparation):
             self._failure = reply
             self.due_at = time.monotonic() + (END_TIMEOUT if request.failure_ends_sampler else 0.0)
+            if self.state is State.RUNNING:
+                self.state = State.FAILED
             return False
         self._close_until(number)
         if isinstance(reply, Result) and not is_preparation:
-            self._briefing.note(request)
+            self._setup.note(request)
         return not is_preparation
 
     def kill(self, reason: str) -> None:
@@ -103,28 +120,26 @@ class Place:
 
         :param reason: why, as in "Sampler 3 hung"
         """
-        if not self._is_killed and not self._is_dead:
-            self._is_killed, self._reason_to_kill = True, reason
+        if self.state in (State.RUNNING, State.FAILED):
+            self.state, self._reason_to_kill = State.KILLED, reason
             self._samplers.kill(self.sampler)
 
-    def bury(self, death: Death) -> Loss:
+    def note_death(self, death: Death) -> Death:
         """
-        Note that the sampler is dead.
-
         :param death: how it died
         :return: the same, with what is known besides
         """
         failure, reason, activity = self._failure, self._reason_to_kill, self.activity
-        self._is_dead, self.due_at = True, NEVER
-        self._failure, self._reason_to_kill, self._is_killed = None, None, False
+        self.state, self.due_at = State.DEAD, NEVER
+        self._failure = self._reason_to_kill = None
         for number in self._preparing:
             self._open.pop(number, None)
         self._preparing.clear()
         if failure is not None:
-            return Loss(self.sampler, f"failed while {failure.summary}", failure.traceback, failure)
+            return Death(self.sampler, f"failed while {failure.summary}", failure.traceback, failure)
         if reason is not None:
-            return Loss(self.sampler, reason, death.traceback, hung=True)
-        return Loss(self.sampler, f"{death.how} while {activity}", death.traceback)
+            return replace(death, how=reason, hung=True)
+        return replace(death, how=f"{death.how} while {activity}")
 
     def take_lost(self) -> list[int]:
         """
@@ -146,11 +161,11 @@ class Place:
 
         :param now: the time
         """
-        # Not when something is answered: an error in sending would cost somebody the answer.
+        # Not when something is answered: an error in sending would lose the answer.
         self._send_unsent()
         if now < self.due_at:
             return
-        if self._is_dead:
+        if self.state is State.DEAD:
             self._start()
         else:
             self.due_at = NEVER
@@ -164,25 +179,33 @@ class Place:
             self._preparing.discard(oldest)
 
     def _start(self) -> None:
-        self._samplers.start(self.sampler)
+        try:
+            self._samplers.start(self.sampler)
+        except SamplerError:
+            # They are closed.
+            raise
+        except Exception as error:
+            # No process is left, say. That counts as a death, and the next attempt follows as after any other.
+            self._deaths.append(Death(self.sampler, f"could not be started ({type(error).__name__}: {error})"))
+            return
         self.incarnation += 1
-        preparations = {next(self._numbers): request for request in self._briefing.for_successor(self.incarnation)}
+        preparations = {next(self._numbers): request for request in self._setup.for_successor(self.incarnation)}
         self._preparing = set(preparations)
         self._open = {**preparations, **self._open}
         self._unsent = deque(self._open)
-        self._is_dead, self.due_at = False, NEVER
+        self.state, self.due_at = State.RUNNING, NEVER
         self._heard_at = time.monotonic()
         self._send_unsent()
 
     def _send_unsent(self) -> None:
         """Send what has not been sent, as far as there is room. When the sampler answers something, there is more."""
-        while self._unsent and not self._is_dead:
+        while self._unsent and self.state is not State.DEAD:
             number = self._unsent[0]
             try:
                 if not self._samplers.send(self.sampler, number, self._open[number]):
                     return
             except BaseException:
-                # It cannot be pickled, say. Nobody waits for an answer any more.
+                # It cannot be pickled, say. No answer will come.
                 self._unsent.popleft()
                 self._open.pop(number, None)
                 raise
