@@ -69,13 +69,14 @@ class Channel:
         :raises TimeoutError: if the other end has not taken earlier messages for too long
         :raises ValueError: if the message holds too much shared memory
         """
+        payload: bytes | memoryview
         if is_plain:
-            self._send(_INLINE, pickle.dumps(message, pickle.HIGHEST_PROTOCOL), [])
-            return
-        body = io.BytesIO()
-        pickler = _Pickler(body)
-        pickler.dump(message)
-        payload, descriptors = body.getbuffer(), pickler.descriptors
+            payload, descriptors = pickle.dumps(message, pickle.HIGHEST_PROTOCOL), []
+        else:
+            body = io.BytesIO()
+            pickler = _Pickler(body)
+            pickler.dump(message)
+            payload, descriptors = body.getbuffer(), pickler.descriptors
         if len(descriptors) >= MAX_DESCRIPTORS:
             raise ValueError(f"A message can carry {MAX_DESCRIPTORS - 1} file descriptors, not {len(descriptors)}")
         if len(payload) <= MAX_INLINE:
@@ -118,7 +119,11 @@ class Channel:
         for _ in range(2):
             # That the other end was closed before it had read everything, is said once, before what it has sent.
             with contextlib.suppress(ConnectionResetError):
-                packet, descriptors, _, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
+                packet, descriptors, flags, _ = socket.recv_fds(self._socket, MAX_INLINE + 1, MAX_DESCRIPTORS)
+                if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    raise OSError("A message arrived incomplete: is this process out of file descriptors?")
                 return packet, descriptors
         return b"", []
 

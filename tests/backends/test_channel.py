@@ -130,6 +130,28 @@ def test_message_that_does_not_unpickle_is_an_error_there_and_the_next_one_arriv
     assert there.receive() == "next"
 
 
+@pytest.mark.parametrize("n_bytes", [0, MAX_INLINE, 20 * MAX_INLINE])
+def test_plain_messages_may_be_of_any_size(n_bytes: int, pair: Pair) -> None:
+    here, there = pair
+    here.send(("name" * n_bytes, 1), is_plain=True)
+    assert there.receive() == ("name" * n_bytes, 1)
+
+
+def test_a_message_that_arrives_cut_off_is_an_error(pair: Pair) -> None:
+    here, there = pair
+    before = descriptors()
+    # More than this end of a channel ever sends at once.
+    here._socket.send(b"i" + bytes(2 * MAX_INLINE))
+    with pytest.raises(OSError, match="arrived incomplete"):
+        there.receive()
+    one, other = socket.socketpair()
+    with one, other:
+        socket.send_fds(here._socket, [b"i"], [one.fileno()] * 20)
+        with pytest.raises(OSError, match="arrived incomplete"):
+            there.receive()
+    assert descriptors() == before
+
+
 # Descriptors
 
 
