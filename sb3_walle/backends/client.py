@@ -2,6 +2,7 @@
 
 import math
 import time
+import weakref
 from collections import deque
 from collections.abc import Mapping
 from itertools import count
@@ -39,6 +40,8 @@ class SamplerClient:
     def __init__(self, samplers: Samplers, supervision: Supervision | None = None) -> None:
         self.supervision = supervision or Supervision()
         self._samplers = samplers
+        if samplers.is_closed_when_forgotten:
+            weakref.finalize(self, samplers.close)
         self._numbers = count()
         # Of samplers that could not be started.
         self._deaths: deque[Death] = deque()

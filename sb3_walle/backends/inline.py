@@ -37,6 +37,9 @@ class InlineSamplers:
     :param n_samplers: number of samplers
     """
 
+    # The user may go on with the very environments that it was given.
+    is_closed_when_forgotten: ClassVar[bool] = False
+
     def __init__(self, n_samplers: int) -> None:
         self.n_samplers, self.n_processes = n_samplers, 0
         self._samplers: list[Sampler | None] = [Sampler(index) for index in range(n_samplers)]

@@ -1,6 +1,5 @@
 """Samplers in processes of their own on this machine, over shared memory."""
 
-import atexit
 import contextlib
 import math
 import os
@@ -64,12 +63,14 @@ class ProcessBackend:
 
 class ProcessSamplers:
     """
-    The samplers' processes and the channels to them. They end when this object is garbage, and with the interpreter.
+    The samplers' processes and the channels to them.
 
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
     :param supervision: how samplers are run
     """
+
+    is_closed_when_forgotten: ClassVar[bool] = True
 
     def __init__(self, n_samplers: int, preload: Iterable[str] = (), supervision: Supervision | None = None) -> None:
         self._closed = False
@@ -91,11 +92,6 @@ class ProcessSamplers:
         except BaseException:
             self.close()
             raise
-
-    def __del__(self) -> None:
-        # The constructor may have failed before there was anything to close.
-        if self in _open_samplers:
-            self.close()
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
         """
@@ -286,17 +282,11 @@ class ProcessSamplers:
 _open_samplers: "weakref.WeakSet[ProcessSamplers]" = weakref.WeakSet()
 
 
-def _close_all() -> None:
-    for samplers in list(_open_samplers):
-        samplers.close()
-
-
 def _hang_up_in_child() -> None:
     """A forked copy of the learner must not keep the channels open: by their end, samplers see the learner's death."""
     for samplers in list(_open_samplers):
         samplers.close_descriptors()
 
 
-atexit.register(_close_all)
 if sys.platform == "linux":
     os.register_at_fork(after_in_child=_hang_up_in_child)

@@ -107,6 +107,7 @@ class FakeBackend:
 
     def __init__(self, n_samplers: int, room: int, clock: Clock, watches_steps: bool, model: "Model") -> None:
         self.n_samplers, self.n_processes = n_samplers, 0
+        self.is_closed_when_forgotten = False
         self.fates: deque[tuple[int, Fate]] = deque()
         self.samplers = [FakeSampler() for _ in range(n_samplers)]
         #: what was sent to all samplers of each place, the present one last
