@@ -40,6 +40,7 @@ from sb3_walle.samplers.requests import (
 from sb3_walle.samplers.stack import EnvDescription
 from sb3_walle.samplers.succession import Setters
 from sb3_walle.samplers.vec_wrappers import UserWrapper
+from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.user_warning import warn_user
 
@@ -129,13 +130,14 @@ class SamplerVecEnv(VecEnv):
             travelling = packed(env_fns)
             env_fns, modules = travelling.factories, {*travelling.modules, *preload}
         self._registry = RegistryWatch()
-        self.samplers = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules), supervision), supervision)
+        #: how to ask the samplers for something
+        self.client = SamplerClient(make_backend(backend, self.n_samplers, sorted(modules), supervision), supervision)
         try:
             description = self._build(env_fns)
             super().__init__(len(env_fns), description.observation_space, description.action_space)
         except BaseException:
             # Others may still be building environments, and have nothing to save.
-            self.samplers.close(END_TIMEOUT)
+            self.client.close(END_TIMEOUT)
             raise
         self.metadata = description.metadata
 
@@ -163,11 +165,11 @@ class SamplerVecEnv(VecEnv):
         """
         :return: first observations of new episodes, ``[n_envs, ...]``
         """
-        results: list[ResetResult] = self._ask(lambda envs: Reset(self._seeds[envs], self._options[envs]))
-        if self._seeds[0] is not None:
-            self.first_seed = self._seeds[0]
-        self._reset_seeds()
-        self._reset_options()
+        seeds, options = reset_arguments(self)
+        results: list[ResetResult] = self._ask(lambda envs: Reset(seeds[envs], options[envs]))
+        if seeds[0] is not None:
+            self.first_seed = seeds[0]
+        clear_reset_arguments(self)
         self.reset_infos = [info for result in results for info in result.reset_infos]
         return stack([result.observations for result in results])
 
@@ -199,7 +201,7 @@ class SamplerVecEnv(VecEnv):
             self._closed = True
             if self.collector is not None:
                 self.collector.interrupt()
-            self.samplers.close()
+            self.client.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
@@ -255,7 +257,7 @@ class SamplerVecEnv(VecEnv):
         """
         if wrapper_class is Monitor:
             # Samplers see to that. The question would make each of them import SB3, and torch with it.
-            return [True for _ in self._get_indices(indices)]
+            return [True for _ in env_indices(self, indices)]
         return self._ask_some(lambda envs: EnvIsWrapped(wrapper_class, envs), indices)
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -285,7 +287,7 @@ class SamplerVecEnv(VecEnv):
             for sampler in range(self.n_samplers)
         }
         try:
-            descriptions: dict[int, EnvDescription] = self.samplers.call(requests)
+            descriptions: dict[int, EnvDescription] = self.client.call(requests)
         except SamplerError as error:
             if isinstance(error.__cause__, UnsupportedSpaceError):
                 raise refusal(error.__cause__.space) from None
@@ -328,16 +330,16 @@ class SamplerVecEnv(VecEnv):
         requests = {
             sampler: request_for(slice(sampler * size, (sampler + 1) * size)) for sampler in range(self.n_samplers)
         }
-        return list(self.samplers.call(requests).values())
+        return list(self.client.call(requests).values())
 
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
         """Ask the samplers that some environments belong to; their answers are lists with one value an environment."""
         self._send_registrations()
-        chosen = [index % self.num_envs for index in self._get_indices(indices)]
+        chosen = [index % self.num_envs for index in env_indices(self, indices)]
         by_sampler: dict[int, list[int]] = {}
         for index in chosen:
             by_sampler.setdefault(index // self.envs_per_sampler, []).append(index % self.envs_per_sampler)
-        answers = self.samplers.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
+        answers = self.client.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
         if 0 in chosen:
             self.first_setters.note(request_for([0]))
         values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}

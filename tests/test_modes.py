@@ -31,7 +31,7 @@ class LagRecorder(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        statistics = self.model._collector.statistics
+        statistics = self.model._experience.collector.statistics
         self.lags.append(statistics.policy_lag_max)
         self.mean_lags.append(statistics.policy_lag_mean)
         self.stale_steps += statistics.n_stale_steps
@@ -133,7 +133,7 @@ class RolloutKeeper(BaseCallback):
         self.rollouts: list[Rollout] = []
 
     def _on_training_start(self) -> None:
-        collector, rollouts = self.model._collector, self.rollouts
+        collector, rollouts = self.model._experience.collector, self.rollouts
         collect = collector._collect
 
         def keeping(*args: Any) -> Any:

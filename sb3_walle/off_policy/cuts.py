@@ -10,6 +10,8 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_walle.sb3_private import note_end_of_episode
+
 
 def can_mark_cuts(buffer: ReplayBuffer | None) -> bool:
     """
@@ -38,7 +40,7 @@ def cut_off(buffer: ReplayBuffer, envs: np.ndarray) -> None:
     buffer.dones[last, envs] = buffer.timeouts[last, envs] = True
     if isinstance(buffer, HerReplayBuffer):
         for env in np.flatnonzero(envs):
-            buffer._compute_episode_length(int(env))
+            note_end_of_episode(buffer, int(env))
 
 
 def make_room(buffer: ReplayBuffer) -> None:

@@ -1,6 +1,7 @@
 """Steps that samplers made, in the place of the environments in SB3's off-policy loop."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.off_policy.facade import Facade
+from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.transport.chunk import Observations, row
@@ -106,10 +107,10 @@ class RecordedStep:
         return originals
 
 
-class RecordedSteps(Facade):
+class RecordedSteps(PassiveWrapper):
     """
-    Looks like environments to SB3's loop, and hands out recorded steps, whatever actions it is given. Anything else is
-    answered by the environments themselves.
+    Looks like environments to SB3's loop, and hands out recorded steps whatever actions it is given. The environments
+    themselves answer everything else.
 
     :param venv: the environments
     """
@@ -120,34 +121,43 @@ class RecordedSteps(Facade):
         self._steps: Iterator[RecordedStep] = iter(())
         self._wrapper_state: WrapperState | None = None
         self._current: RecordedStep | None = None
+        #: whether SB3's loop is at work on recorded steps
+        self.is_handing_out = False
 
-    def begin(self, steps: Iterator[RecordedStep], wrapper_state: WrapperState) -> None:
+    @contextmanager
+    def handing_out(self, steps: Iterator[RecordedStep], wrapper_state: WrapperState) -> Iterator[None]:
         """
-        Go on with other steps.
+        Around SB3's loop. Afterwards, nothing here refers to where the steps come from: callbacks keep what they were
+        shown of a rollout, these steps included.
 
         :param steps: the steps, which may have to be waited for
         :param wrapper_state: kept up to date with them
         """
-        self._steps, self._wrapper_state = steps, wrapper_state
-
-    def end(self) -> None:
-        """Let go of where steps come from: callbacks keep what they were shown of a rollout, these steps included."""
-        self._steps, self._wrapper_state = iter(()), None
+        self._steps, self._wrapper_state, self.is_handing_out = steps, wrapper_state, True
+        try:
+            yield
+        finally:
+            self._steps, self._wrapper_state, self.is_handing_out = iter(()), None, False
 
     @property
     def current(self) -> RecordedStep:
-        """The step that is being made."""
-        assert self._current is not None
+        """
+        The step that is being made.
+
+        :raises RuntimeError: before the first step
+        """
+        if self._current is None:
+            raise RuntimeError("There is no step before next_actions() is called")
         return self._current
 
     def next_actions(self) -> tuple[np.ndarray, np.ndarray]:
         """
-        Go on to the next step.
+        Begin the next step.
 
         :return: the actions that the environments were given, and those that a replay buffer holds
         """
-        self._current = next(self._steps)
-        return self._to_env_actions(self._current.actions), self._current.actions
+        step = self._current = next(self._steps)
+        return self._to_env_actions(step.actions), step.actions
 
     def step_async(self, actions: np.ndarray) -> None:
         """
@@ -156,8 +166,8 @@ class RecordedSteps(Facade):
 
     def step_wait(self) -> VecEnvStepReturn:
         """:return: what the step led to"""
-        step, state = self.current, self._wrapper_state
+        step = self.current
         infos = step.infos()
-        assert state is not None
-        state.follow(step.rollout, step.index, infos)
+        if self._wrapper_state is not None:
+            self._wrapper_state.follow(step.rollout, step.index, infos)
         return step.next_observations, step.rewards, step.dones, infos

@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.on_policy.advantages import accumulate
-from sb3_walle.on_policy.buffer import is_sb3s_own
+from sb3_walle.on_policy.rollout_buffer import is_sb3s_own
 from sb3_walle.transport.chunk import Observations
 
 # As in V-trace. An action that the policy has come to like much better counts no more than any other.

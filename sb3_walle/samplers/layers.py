@@ -1,15 +1,12 @@
 """What the step loop sees of a sampler's environments: one layer upon another, each with the same few methods."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.transport.chunk import Observations
-
-if TYPE_CHECKING:
-    from sb3_walle.samplers.envs import SamplerEnvs
 
 #: Called with the index of an environment, its info and whether its episode ended.
 OnInfo: TypeAlias = Callable[[int, dict[str, Any], bool], None]
@@ -59,17 +56,6 @@ class EnvLayer(Protocol):
         Note where the environments are.
 
         :param observations: what the last step led to, ``[B, ...]``
-        """
-
-
-class LayerSpec(Protocol):
-    """How to build a layer. Made by the learner, pickled, built in the sampler."""
-
-    def build(self, inner: EnvLayer, envs: "SamplerEnvs") -> EnvLayer:
-        """
-        :param inner: the layer below, which goes on from where it is
-        :param envs: the environments at the bottom
-        :return: the layer around it
         """
 
 

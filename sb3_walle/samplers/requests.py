@@ -15,7 +15,7 @@ import numpy as np
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.factories import EnvFactory, Registrations
-from sb3_walle.samplers.layers import LayerSpec
+from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket

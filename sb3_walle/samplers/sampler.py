@@ -14,7 +14,8 @@ from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
-from sb3_walle.samplers.layers import LayerSpec, copy_observations
+from sb3_walle.samplers.layer_spec import LayerSpec
+from sb3_walle.samplers.layers import copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
 from sb3_walle.transport.chunk import INFOS, Chunk, row, rows
 from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceWriter, Seal

@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.envs import SamplerEnvs
-from sb3_walle.samplers.layers import EnvLayer, LayerSpec, OnInfo
+from sb3_walle.samplers.layer_spec import LayerSpec
+from sb3_walle.samplers.layers import EnvLayer, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
 from sb3_walle.transport.chunk import Chunk, Observations
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
 from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
+from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments, set_reset_arguments
 from sb3_walle.transport.chunk import Observations
 
 
@@ -148,13 +149,12 @@ class _LayerVecEnv(VecEnv):
         super().__init__(layer.n_envs, layer.observation_space, layer.action_space)
 
     def prepare_reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        self._seeds, self._options = list(seeds), list(options)
+        set_reset_arguments(self, seeds, options)
 
     def reset(self) -> VecEnvObs:
         if self.is_adopted:
-            self._layer.reset(self._seeds, self._options)
-            self._reset_seeds()
-            self._reset_options()
+            self._layer.reset(*reset_arguments(self))
+            clear_reset_arguments(self)
             self.reset_infos = self._envs.reset_infos
         self._last = None
         return deepcopy(self._layer.observations)
@@ -163,7 +163,8 @@ class _LayerVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        assert self._actions is not None
+        if self._actions is None:
+            raise RuntimeError("step_wait() was called without step_async()")
         self._last = _empty_like(self._layer.observations)
         rewards, dones = np.empty(self.num_envs, np.float32), np.empty(self.num_envs, bool)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -187,18 +188,18 @@ class _LayerVecEnv(VecEnv):
         return self.env_method("render") if self.render_mode == "rgb_array" else [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        return self._envs.get_attr(attr_name, list(self._get_indices(indices)))
+        return self._envs.get_attr(attr_name, env_indices(self, indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        self._envs.set_attr(attr_name, value, list(self._get_indices(indices)))
+        self._envs.set_attr(attr_name, value, env_indices(self, indices))
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        return self._envs.env_method(method_name, method_args, method_kwargs, list(self._get_indices(indices)))
+        return self._envs.env_method(method_name, method_args, method_kwargs, env_indices(self, indices))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        return self._envs.env_is_wrapped(wrapper_class, list(self._get_indices(indices)))
+        return self._envs.env_is_wrapped(wrapper_class, env_indices(self, indices))
 
 
 def _contiguous_copy(observations: Observations) -> Observations:

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toy_envs import StampedEnv
 
 from sb3_walle import AsyncDQN, AsyncPPO, SafeCheckpointCallback, callbacks
-from sb3_walle.algorithm.infos import wants_all_infos
+from sb3_walle.algorithm.info_needs import wants_all_infos
 
 TESTS = Path(__file__).parents[1]
 
