@@ -14,6 +14,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import CheckpointCallback
 
 from sb3_walle.saving import flush_to_disk, written_whole
+from sb3_walle.sb3_private import checkpoint_path
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ class SafeCheckpointCallback(CheckpointCallback):
     def _contents(self) -> list[tuple[str, Callable[[io.BufferedWriter], Any]]]:
         """The paths of the checkpoint's files and what writes each of them, the model first."""
         model: Any = self.model
-        contents = [(self._checkpoint_path(extension="zip"), model.save)]
+        contents = [(checkpoint_path(self, "", "zip"), model.save)]
         if self.save_replay_buffer and getattr(model, "replay_buffer", None) is not None:
-            contents.append((self._checkpoint_path("replay_buffer_", "pkl"), model.save_replay_buffer))
+            contents.append((checkpoint_path(self, "replay_buffer_", "pkl"), model.save_replay_buffer))
         vec_normalize = model.get_vec_normalize_env()
         if self.save_vecnormalize and vec_normalize is not None:
-            contents.append((self._checkpoint_path("vecnormalize_", "pkl"), partial(pickle.dump, vec_normalize)))
+            contents.append((checkpoint_path(self, "vecnormalize_", "pkl"), partial(pickle.dump, vec_normalize)))
         return contents

@@ -15,12 +15,13 @@ import numpy as np
 # Samplers come here, too, and need no torch.
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import CheckpointCallback
     from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
     from stable_baselines3.common.policies import BasePolicy
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-#: by SB3's class, the methods that this package overrides, and calls with ``super()``
+#: by SB3's class, the methods that this package overrides and calls with ``super()``, or whose owner it looks for
 HOOKS = {
     "BaseAlgorithm": (
         "_excluded_save_params",
@@ -29,7 +30,6 @@ HOOKS = {
         "_setup_model",
     ),
     "OffPolicyAlgorithm": ("_sample_action", "_store_transition"),
-    "CheckpointCallback": ("_checkpoint_path", "_on_step"),
     "BasePolicy": ("_predict",),
 }
 #: attributes of a model that belong to its environments and its logger
@@ -44,6 +44,14 @@ def timesteps_to_learn(algorithm: "BaseAlgorithm") -> int:
     :return: the number of steps at which ``learn()`` ends
     """
     return algorithm._total_timesteps
+
+
+def n_updates(algorithm: "BaseAlgorithm") -> int:
+    """
+    :param algorithm: an algorithm
+    :return: number of its gradient steps so far; of PPO, of its epochs
+    """
+    return algorithm._n_updates  # type: ignore[attr-defined]
 
 
 def vec_normalize_of(algorithm: "BaseAlgorithm") -> "VecNormalize | None":
@@ -151,6 +159,16 @@ def env_indices(vec_env: "VecEnv", indices: Any) -> list[int]:
     :return: their numbers
     """
     return list(vec_env._get_indices(indices))
+
+
+def checkpoint_path(callback: "CheckpointCallback", content: str, extension: str) -> str:
+    """
+    :param callback: a callback
+    :param content: what is saved, as in ``"replay_buffer_"``; empty for the model
+    :param extension: the file's extension
+    :return: where the callback saves it at present
+    """
+    return callback._checkpoint_path(content, extension)
 
 
 def constructor_parameters(policy: "BasePolicy") -> dict[str, Any]:

@@ -38,7 +38,7 @@ from sb3_walle.off_policy.travelling_hooks import TravellingHooks
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
-from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn
+from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
 from sb3_walle.wrappers import wrapped_samplers
 
 # Steps of an episode for which exploration is planned, where a rollout is made of episodes.
@@ -339,7 +339,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self.logger.record("async/compiled_update", int(updates.is_compiled))
 
     def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
-        with finite_steps(self.policy, self._n_updates + 1) if self.check_nan else nullcontext():
+        with finite_steps(self.policy, n_updates(self) + 1) if self.check_nan else nullcontext():
             super().train(gradient_steps, batch_size)
 
     def _prepare_updates(self) -> None:
