@@ -17,7 +17,7 @@ from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecord
 from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.layers import copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
-from sb3_walle.transport.chunk import INFOS, Chunk, row, rows
+from sb3_walle.transport.chunk import Chunk, row, rows
 from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceWriter, Seal
 from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.memory import SharedMemory
@@ -57,7 +57,7 @@ class ChunkReport:
     :param ticket: number of the ticket
     :param slot: slot that was filled
     :param seal: what lies there; ``None`` if the chunk was abandoned
-    :param infos: the infos that are passed on, as far as they do not lie in the slot; ``None`` if it was abandoned
+    :param infos: the infos that are passed on; ``None`` if it was abandoned
     :param seconds: how long it took
     """
 
@@ -183,7 +183,7 @@ class _ChunkFiller:
         n_steps = self._fill(chunk, ticket, infos)
         seal = packed = None
         if ticket.run == self.policy.run:
-            packed = infos.pack(chunk.arrays[INFOS])
+            packed = infos.pack()
             self.actor.end_chunk(self.stack.top.observations, n_steps)
             if self._check_finite:
                 check_chunk(chunk, n_steps, self._first_env)

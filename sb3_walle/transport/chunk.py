@@ -11,7 +11,6 @@ from sb3_walle.transport.layout import Field, Layout
 Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
 
 OBSERVATIONS = "observations"
-INFOS = "infos"
 
 
 def observation_fields(space: spaces.Space, leading: tuple[int, ...]) -> tuple[Field, ...]:
@@ -42,7 +41,6 @@ def chunk_layout(
     n_envs: int,
     observation_space: spaces.Space,
     further_fields: tuple[Field, ...],
-    info_nbytes: int = 0,
 ) -> Layout:
     """
     The layout of a chunk.
@@ -51,7 +49,6 @@ def chunk_layout(
     :param n_envs: environments of a sampler, B
     :param observation_space: what the policy observes
     :param further_fields: what is recorded besides (actions, log-probabilities, ...)
-    :param info_nbytes: bytes for the numbers in infos
     :return: the layout
     """
     return Layout(
@@ -60,7 +57,6 @@ def chunk_layout(
             Field("rewards", (n_steps, n_envs), "<f4"),
             Field("episode_starts", (n_steps + 1, n_envs), "|b1"),
             *further_fields,
-            Field(INFOS, (info_nbytes,), "|u1"),
         )
     )
 
