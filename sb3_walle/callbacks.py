@@ -40,7 +40,8 @@ class SafeCheckpointCallback(CheckpointCallback):
     and the model comes last. Where there is a model, the files that belong to it are complete.
 
     Works with every algorithm of SB3, and names files as SB3 does. Unlike there, the statistics of ``VecNormalize`` are
-    saved by default, if there is one: without them, nobody can go on from a checkpoint, or evaluate it.
+    saved by default, if there is one: without them, a checkpoint can be neither trained on nor evaluated. A kill in the
+    middle of a checkpoint leaves hidden files of it, ``.<name>.unfinished``.
 
     .. code-block:: python
 

@@ -15,8 +15,9 @@ from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.samplers.sampler import env_actions
-from sb3_walle.transport.chunk import Observations, row
+from sb3_walle.transport.chunk import OBSERVATIONS, Observations, named, row
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RecordedStep:
     @property
     def next_observations(self) -> Observations:
         """What the step led to; at the end of an episode, the beginning of the next one."""
-        return row(self.rollout.next_observations, self.index)
+        return self.rollout.next_observations(self.index)
 
     @property
     def actions(self) -> np.ndarray:
@@ -59,22 +60,25 @@ class RecordedStep:
     @property
     def is_normalized(self) -> bool:
         """Whether there is a ``VecNormalize``."""
-        return self.rollout.originals.exist
+        return ORIGINAL_REWARDS in self.rollout.fields
 
     @property
     def original_observations(self) -> Observations:
         """The observations before ``VecNormalize``."""
-        return self.rollout.originals.observations(self.index) if self.is_normalized else self.observations
+        if not self.is_normalized:
+            return self.observations
+        return row(named(self.rollout.fields, ORIGINAL_OBSERVATIONS), self.index)
 
     @property
     def original_next_observations(self) -> Observations:
         """What the step led to, before ``VecNormalize``."""
-        return self.rollout.originals.next_observations(self.index) if self.is_normalized else self.next_observations
+        name = ORIGINAL_OBSERVATIONS if self.is_normalized else OBSERVATIONS
+        return self.rollout.next_observations(self.index, name)
 
     @property
     def original_rewards(self) -> np.ndarray:
         """The rewards before ``VecNormalize``, ``[n_envs]``."""
-        return self.rollout.originals.rewards(self.index) if self.is_normalized else self.rewards
+        return self.rollout.fields[ORIGINAL_REWARDS][self.index] if self.is_normalized else self.rewards
 
     @property
     def continues(self) -> np.ndarray:
@@ -102,7 +106,7 @@ class RecordedStep:
             return infos
         originals = copy(infos)
         for env in np.flatnonzero(self.dones):
-            last = self.rollout.originals.terminal_observation(self.index, int(env))
+            last = self.rollout.original_terminal_observations[self.index, int(env)]
             originals[env] = {**infos[env], TERMINAL_OBSERVATION: last}
         return originals
 

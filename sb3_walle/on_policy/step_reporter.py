@@ -15,6 +15,7 @@ from sb3_walle.algorithm.info_needs import may_look_at_infos
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
+from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
 from sb3_walle.samplers.infos import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
@@ -81,14 +82,14 @@ class StepReporter:
         clipped_actions = self._clip(rollout.actions[rows.start : rows.stop])
         obs_tensors = self._obs_tensors(rollout, rows)
         value_tensors = th.from_numpy(values).to(algorithm.device).unsqueeze(-1).unbind()
-        log_probs = rollout.log_probs[rows.start : rows.stop]
+        log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
         log_prob_tensors = th.from_numpy(log_probs).to(algorithm.device).unbind()
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], self._infos(rollout, step)
             # Not what the step before led to: where a stream ends, that is another environment's.
             set_last_observations(algorithm, row(rollout.observations, step))
             set_last_episode_starts(algorithm, rollout.episode_starts[step])
-            new_obs = row(rollout.next_observations, step)
+            new_obs = rollout.next_observations(step)
             algorithm.num_timesteps += rollout.n_envs
             self.wrapper_state.follow(rollout, step, infos)
             for watch in self._watchers:

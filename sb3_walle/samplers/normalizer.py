@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.infos import ORIGINAL_TERMINAL_OBSERVATION, TERMINAL_OBSERVATION
 from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
-from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, between, observation_fields, row
+from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, between, named, observation_fields, row
 from sb3_walle.transport.layout import Field
 
 ORIGINAL_OBSERVATIONS = f"original_{OBSERVATIONS}"
@@ -85,11 +86,12 @@ class NormalizerSpec:
         :param n_steps: most steps that a chunk can hold, T
         :param n_envs: environments of a sampler, B
         :return: original observations, ``[T + 1, B, ...]``, and original rewards, ``[T, B]``; mean and variance of the
-            parts of the observations that steps led to and of the discounted returns (``()``) over the chunk
+            parts of the observations that steps led to and of the discounted returns over the chunk, each flat
         """
         originals = observation_fields(self.original_space, (n_steps + 1, n_envs))
         shapes = {part: self._shape(part) for part in self.parts} | {RETURNS: ()}
-        moments = [Field(name(part), shape, "<f8") for part, shape in shapes.items() for name in (mean_of, variance_of)]
+        sizes = {part: (prod(shape),) for part, shape in shapes.items()}
+        moments = [Field(name(part), size, "<f8") for part, size in sizes.items() for name in (mean_of, variance_of)]
         return (
             *(replace(field, name=f"original_{field.name}") for field in originals),
             Field(ORIGINAL_REWARDS, (n_steps, n_envs), "<f4"),
@@ -150,7 +152,7 @@ class NormalizedEnvs:
             chunk ends
         """
         self._chunk, self._step, self._is_top = chunk, 0, is_top
-        self._originals = self._recorded_originals(chunk)
+        self._originals = named(chunk.arrays, ORIGINAL_OBSERVATIONS)
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
         copy_observations(self.inner.observations, row(self._originals, 0))
 
@@ -266,8 +268,8 @@ class NormalizedEnvs:
         return recorded
 
     def _record_moments(self, part: str, values: np.ndarray, axis: tuple[int, ...] | None) -> None:
-        self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64)
-        self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64)
+        self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64).reshape(-1)
+        self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64).reshape(-1)
 
     @staticmethod
     def _empty(spec: NormalizerSpec, like: Observations) -> Observations:
@@ -276,9 +278,3 @@ class NormalizedEnvs:
             for part, array in parts_of(like).items()
         }
         return arrays if isinstance(like, dict) else arrays[WHOLE]
-
-    @staticmethod
-    def _recorded_originals(chunk: Chunk) -> Observations:
-        prefix = f"{ORIGINAL_OBSERVATIONS}/"
-        nested = {name.removeprefix(prefix): array for name, array in chunk.arrays.items() if name.startswith(prefix)}
-        return nested or chunk.arrays[ORIGINAL_OBSERVATIONS]
