@@ -51,7 +51,7 @@ def n_updates(algorithm: "BaseAlgorithm") -> int:
     :param algorithm: an algorithm
     :return: number of its gradient steps so far; of PPO, of its epochs
     """
-    return algorithm._n_updates  # type: ignore[attr-defined]
+    return algorithm._n_updates
 
 
 def vec_normalize_of(algorithm: "BaseAlgorithm") -> "VecNormalize | None":

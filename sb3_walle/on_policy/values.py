@@ -141,7 +141,8 @@ def _add_stream_end_values(
     if rollout.stream_end_values is not None:
         values = rollout.stream_end_values[steps + rows.start, envs]
     else:
-        led_to = [row(rollout.next_observations(rows.start + step), env) for step, env in zip(steps, envs, strict=True)]
+        places = zip((steps + rows.start).tolist(), envs.tolist(), strict=True)
+        led_to = [row(rollout.next_observations(step), env) for step, env in places]
         values = predict(policy, _stack(led_to), n_batch_axes=1)
     rewards[steps, envs] += discount * values
 
