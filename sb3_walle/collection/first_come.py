@@ -66,19 +66,12 @@ class FirstComePlacement(Placement):
         self.start_run()
 
     def start_run(self) -> None:
-        """Forget all steps, and begin with an empty rollout."""
         self.rollout = None
         #: chunks of which the last rollout needed a part, and the first row that is left
         self._left_over: deque[tuple[Arrival, int]] = deque()
         self._columns = [Columns() for _ in range(self._n_samplers)]
 
     def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
-        """
-        Begin another rollout with the steps that were kept.
-
-        :param version: the learner's policy version
-        :param statistics: what counts steps that are used and steps that are dropped
-        """
         self._version, self._statistics, self.rollout = version, statistics, None
         for columns in self._columns:
             columns.filled = 0
@@ -87,16 +80,9 @@ class FirstComePlacement(Placement):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the rollout is full."""
         return all(columns.filled == self._n_steps for columns in self._columns)
 
     def add(self, arrival: Arrival) -> bool:
-        """
-        Put a chunk into the rollout, and keep what there is no room for.
-
-        :param arrival: the chunk; it is released as soon as its slot is not needed any more
-        :return: whether anything of it is used; otherwise it was too old and has been dropped
-        """
         return self._place(arrival, 0)
 
     def _place(self, arrival: Arrival, row: int) -> bool:

@@ -57,7 +57,6 @@ class FreeCollector(Collector):
         return Capacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)
 
     def start_run(self) -> None:
-        """Begin anew: whatever was asked for before is abandoned."""
         super().start_run()
         self._forget()
 

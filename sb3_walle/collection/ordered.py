@@ -46,7 +46,6 @@ class OrderedCollector(Collector):
         return Capacity(n_rollouts=policy_lag + 1)
 
     def start_run(self) -> None:
-        """Begin anew: whatever was asked for before is abandoned."""
         super().start_run()
         self._forget()
 
@@ -73,7 +72,6 @@ class OrderedCollector(Collector):
 
     @property
     def n_steps_ahead(self) -> int:
-        """How many steps of each environment come before those that are collected with the weights published next."""
         return (self._n_asked - self._n_collected) * self.task.n_steps
 
     def _is_under_way(self) -> bool:

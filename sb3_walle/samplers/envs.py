@@ -64,13 +64,6 @@ class SamplerEnvs:
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one seed for each environment, ``None`` to let its random stream go on
-        :param options: Gymnasium's reset options for each environment
-        :raises ObservationError: if an environment returns what does not fit its observation space
-        """
         for index, reset in enumerate(self._reset_functions):
             keywords = {"options": options[index]} if options[index] else {}
             observation, self.reset_infos[index] = reset(seed=seeds[index], **keywords)
@@ -84,18 +77,6 @@ class SamplerEnvs:
         dones: np.ndarray,
         on_info: OnInfo,
     ) -> None:
-        """
-        Step every environment once. Those whose episode ends are reset.
-
-        :param actions: one action for each environment
-        :param observations: receives what the environments show afterwards, ``[B, ...]``
-        :param rewards: receives the rewards, ``[B]``
-        :param dones: receives whether the step ended an episode, ``[B]``
-        :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
-            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
-            keeps any of it must copy it: environments may use their observations and infos again
-        :raises ObservationError: if an environment returns what does not fit its observation space
-        """
         for index, step in enumerate(self._step_functions):
             observation, rewards[index], terminated, truncated, info = step(actions[index])
             is_end = terminated or truncated
@@ -119,11 +100,6 @@ class SamplerEnvs:
                 on_info(index, info, False)
 
     def keep(self, observations: Observations) -> None:
-        """
-        Note where the environments are.
-
-        :param observations: what the last step led to, ``[B, ...]``
-        """
         copy_observations(observations, self.observations)
 
     def close(self) -> None:

@@ -47,8 +47,9 @@ class EnvLayer(Protocol):
         :param rewards: receives the rewards, ``[B]``
         :param dones: receives whether the step ended an episode, ``[B]``
         :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
-            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
-            keeps any of it must copy it: environments may use their observations and infos again
+            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. To
+            keep any of it, copy it: environments may use their observations and infos again
+        :raises ObservationError: if an environment returns what does not fit its observation space
         """
 
     def keep(self, observations: Observations) -> None:

@@ -72,11 +72,6 @@ class NormalizerSpec:
     epsilon: float
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "NormalizedEnvs":
-        """
-        :param inner: the layer below
-        :param envs: the environments at the bottom
-        :return: the layer around it
-        """
         return NormalizedEnvs(self, inner)
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
@@ -128,7 +123,7 @@ class NormalizedEnvs:
         self._returns = np.zeros(self.n_envs)
         # How many steps of the present chunk were made.
         self._step = 0
-        self._is_top = False
+        self._is_outermost = False
 
     def load_statistics(self, arrays: Mapping[str, np.ndarray]) -> None:
         """
@@ -143,15 +138,15 @@ class NormalizedEnvs:
         self._returns_deviation = np.sqrt(np.float64(arrays[variance_of(RETURNS)]) + self._spec.epsilon)
         self._normalize(self.inner.observations, self.observations)
 
-    def begin_chunk(self, chunk: Chunk, is_top: bool) -> None:
+    def begin_chunk(self, chunk: Chunk, is_outermost: bool) -> None:
         """
         Record into this chunk from now on.
 
         :param chunk: the chunk that is about to be filled
-        :param is_top: whether there is no layer around this one, so that nobody looks at normalised rewards before the
-            chunk ends
+        :param is_outermost: whether there is no layer around this one, so that normalised rewards are not read before
+            the chunk ends
         """
-        self._chunk, self._step, self._is_top = chunk, 0, is_top
+        self._chunk, self._step, self._is_outermost = chunk, 0, is_outermost
         self._originals = named(chunk.arrays, ORIGINAL_OBSERVATIONS)
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
         copy_observations(self.inner.observations, row(self._originals, 0))
@@ -161,7 +156,7 @@ class NormalizedEnvs:
         n_steps = self._step
         if n_steps == 0:
             return
-        if self._is_top:
+        if self._is_outermost:
             self._normalize_rewards(self._original_rewards[:n_steps], self._chunk.rewards[:n_steps])
         led_to = parts_of(between(self._originals, range(1, n_steps + 1)))
         for part in self._spec.parts:
@@ -169,12 +164,6 @@ class NormalizedEnvs:
         self._record_moments(RETURNS, self._discounted_returns(n_steps), axis=None)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one seed for each environment, or ``None``
-        :param options: reset options for each environment
-        """
         self.inner.reset(seeds, options)
         self._returns[:] = 0.0
         self._normalize(self.inner.observations, self.observations)
@@ -207,14 +196,11 @@ class NormalizedEnvs:
         original, original_rewards = row(self._originals, self._step + 1), self._original_rewards[self._step]
         self.inner.step(actions, original, original_rewards, dones, normalize_terminal)
         self._normalize(original, observations)
-        if not self._is_top:
+        if not self._is_outermost:
             self._normalize_rewards(original_rewards, rewards)
         self._step += 1
 
     def keep(self, observations: Observations) -> None:
-        """
-        :param observations: what the last step led to, ``[B, ...]``
-        """
         copy_observations(observations, self.observations)
         if self._step > 0:
             self.inner.keep(row(self._originals, self._step))

@@ -163,7 +163,7 @@ class _ChunkFiller:
 
     def __init__(self, index: int, stack: EnvStack, settings: CollectionSettings) -> None:
         self.stack = stack
-        n_envs, action_space = stack.envs.n_envs, stack.face.action_space
+        n_envs, action_space = stack.envs.n_envs, stack.vec_env_layer.action_space
         self.weight_names = settings.actor.weight_names
         self.actor: Actor = settings.actor.build(n_envs)
         self.policy = PolicyReader(settings.weights_layout, settings.policy_memory)
@@ -184,7 +184,7 @@ class _ChunkFiller:
         seal = packed = None
         if ticket.run == self.policy.run:
             packed = infos.pack()
-            self.actor.end_chunk(self.stack.top.observations, n_steps)
+            self.actor.end_chunk(self.stack.policy_layer.observations, n_steps)
             if self._check_finite:
                 check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
@@ -204,7 +204,7 @@ class _ChunkFiller:
         """Fill the chunk, going on from where the environments are. Returns the number of steps made."""
         stack = self.stack
         stack.begin_chunk(chunk, self.policy.weights)
-        copy_observations(stack.top.observations, row(chunk.observations, 0))
+        copy_observations(stack.policy_layer.observations, row(chunk.observations, 0))
         chunk.episode_starts[0] = stack.episode_starts
         self.actor.begin_chunk(chunk)
         with stack.changing():
@@ -214,7 +214,7 @@ class _ChunkFiller:
 
     def _step(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """The step loop. Returns the number of steps made."""
-        envs, actor, policy, to_env_actions = self.stack.top, self.actor, self.policy, self.to_env_actions
+        envs, actor, policy, to_env_actions = self.stack.policy_layer, self.actor, self.policy, self.to_env_actions
         is_due = None if ticket.max_policy_lag is None else _Due(policy, ticket.max_policy_lag)
         note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0
         observations = rows(chunk.observations, ticket.n_steps + 1)

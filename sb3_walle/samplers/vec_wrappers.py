@@ -33,11 +33,6 @@ class StockWrapper:
     attributes: tuple[tuple[str, Any], ...] = ()
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
-        """
-        :param inner: the layer below
-        :param envs: the environments at the bottom
-        :return: the layer around it
-        """
         return WrappedEnvs(self._wrap, inner, envs)
 
     def _wrap(self, venv: VecEnv) -> VecEnv:
@@ -61,12 +56,6 @@ class UserWrapper:
     wrap: Callable[[VecEnv], VecEnv]
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
-        """
-        :param inner: the layer below
-        :param envs: the environments at the bottom
-        :return: the layer around it
-        :raises TypeError: if the function returns something else than a ``VecEnv``
-        """
         return WrappedEnvs(self.wrap, inner, envs)
 
 
@@ -97,12 +86,6 @@ class WrappedEnvs:
         self._inner_env.is_adopted = True
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one seed for each environment, or ``None``
-        :param options: reset options for each environment
-        """
         self._inner_env.prepare_reset(seeds, options)
         copy_observations(self.venv.reset(), self.observations)  # type: ignore[arg-type]
 
@@ -114,24 +97,12 @@ class WrappedEnvs:
         dones: np.ndarray,
         on_info: OnInfo,
     ) -> None:
-        """
-        Step every environment once.
-
-        :param actions: one action for each environment
-        :param observations: receives what the wrapper shows, ``[B, ...]``
-        :param rewards: receives its rewards, ``[B]``
-        :param dones: receives whether the step ended an episode, ``[B]``
-        :param on_info: called with each of its infos
-        """
         after, rewards[...], dones[...], infos = self.venv.step(np.asarray(actions))
         copy_observations(after, observations)  # type: ignore[arg-type]
         for env, info in enumerate(infos):
             on_info(env, info, bool(dones[env]))
 
     def keep(self, observations: Observations) -> None:
-        """
-        :param observations: what the last step led to, ``[B, ...]``
-        """
         copy_observations(observations, self.observations)
         self._inner_env.keep()
 
