@@ -75,7 +75,7 @@ class SafeCheckpointCallback(CheckpointCallback):
     @classmethod
     def latest(cls, save_path: str | os.PathLike[str], name_prefix: str = "rl_model") -> Checkpoint | None:
         """
-        Find what to go on from.
+        Find the checkpoint to continue from.
 
         :param save_path: as for the constructor
         :param name_prefix: as for the constructor

@@ -1,4 +1,4 @@
-"""Whatever a user passes as ``env``, as samplers."""
+"""From what a user passes as ``env`` to samplers."""
 
 import contextlib
 import os
@@ -163,7 +163,7 @@ def _divided(
         if not wrappers:
             yield samplers
             return
-        # The wrappers stay the same objects: whoever has made them is going to save their statistics, say.
+        # The wrappers stay the same objects: the user may save their statistics, say.
         wrappers[0].venv = samplers
         try:
             yield venv

@@ -55,7 +55,7 @@ class SamplerVecEnv(VecEnv):
 
     A sampler that dies is replaced by another one, which builds the same environments; what was last set in them with
     ``set_attr()``, and with methods whose names begin with ``set_``, is set again. In the middle of ``step()`` a death
-    is an error, because the episode cannot be gone on with; after it, ``reset()`` begins new ones.
+    is an error, because the episode is lost; after it, ``reset()`` begins new ones.
 
     The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with
     the interpreter, whichever comes first. Samplers then finish their present step and close their environments,
@@ -65,8 +65,7 @@ class SamplerVecEnv(VecEnv):
     :param env_fns: one function for each environment that builds it
     :param envs_per_sampler: environments of each sampler, which steps them one after the other
     :param backend: where samplers live, ``"process"`` or ``"inline"`` (this process, for debugging)
-    :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer
-        to; only matters for start-up time and memory
+    :param preload: names of modules to import once, before processes are forked, with those that ``env_fns`` refer to; only matters for start-up time and memory
     :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
         ``lambda venv: VecFrameStack(venv, 4)``; the wrapper sees only the environments of its own sampler
     :param on_failure: what happens when a sampler dies or an environment raises an exception while it collects:
@@ -156,7 +155,7 @@ class SamplerVecEnv(VecEnv):
         return [env for envs in self._ask(lambda _: GetEnvs()) for env in envs]
 
     def build_env(self) -> gym.Env:
-        """:return: another environment like the first one, in this process; whoever asks for it closes it"""
+        """:return: another environment like the first one, in this process, for the caller to close"""
         with continuing_files():
             # Its monitor file is that of the first environment.
             return self._first_env_fn()
@@ -223,7 +222,7 @@ class SamplerVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Samplers that are collecting see the new value when they are through with what they were asked for before, which
+        Samplers that are collecting see the new value when they have finished what they were asked for before, which
         may be as much as a rollout; this call waits for it.
 
         :param attr_name: name of the attribute
@@ -237,7 +236,7 @@ class SamplerVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        Samplers that are collecting make the call when they are through with what they were asked for before, which may
+        Samplers that are collecting make the call when they have finished what they were asked for before, which may
         be as much as a rollout; this call waits for it.
 
         :param method_name: name of the method

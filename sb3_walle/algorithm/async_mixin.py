@@ -50,8 +50,8 @@ class AsyncMixin(_Base):
     before an algorithm of SB3, whose arguments keep their meaning and order; ``n_envs`` is
     ``n_samplers * envs_per_sampler``.
 
-    As in SB3, a model does not close its environments on its own; samplers end when nobody refers to them any more. At
-    the end of a ``with`` block the model's environments are closed, whoever built them.
+    As in SB3, a model does not close its environments on its own; samplers end when nothing refers to them any more.
+    The end of a ``with`` block closes the model's environments, also those that the user built.
 
     .. code-block:: python
 
@@ -69,7 +69,7 @@ class AsyncMixin(_Base):
     :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all
     :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
-        served, so that slow samplers hold nobody up. By default the first of the algorithm's ``supported_modes``.
+        served, so that nothing waits for slow samplers. By default the first of the algorithm's ``supported_modes``.
     :param max_policy_lag: in mode ``"free"``, how many updates the policy that chose an action may be behind when the
         action is learned from, by default 1, and any number for off-policy algorithms, which learn from older ones
         anyway
@@ -79,8 +79,8 @@ class AsyncMixin(_Base):
     :param normalize: whether to put a ``VecNormalize`` around the samplers, or its arguments; its ``gamma`` is the
         algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
         ``model.get_vec_normalize_env().save(path)``
-    :param info_keys: what callbacks find in ``locals["infos"]`` besides what ends an episode: ``"all"``; the keys that
-        they need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
+    :param info_keys: what callbacks find in ``locals["infos"]`` where no episode ends: ``"all"``; the keys that they
+        need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
         subclass overrides a method that is given infos, else none
     :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
         ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``

@@ -12,7 +12,7 @@ from sb3_walle.wrappers import WrappedSamplers
 @dataclass(frozen=True)
 class CollectionRequest:
     """
-    What decides how a collector is made, besides the algorithm of SB3 itself.
+    What decides, beside the algorithm of SB3 itself, how a collector is made.
 
     :param env: the samplers, and what is around them
     :param n_steps: steps of each environment in a rollout

@@ -59,7 +59,7 @@ class ExperienceSource:
     def up_to_date(self, env: WrappedSamplers, settings: tuple, make: Callable[[], Collector]) -> Collector:
         """
         :param env: the samplers, and what is around them
-        :param settings: what the collector depends on besides
+        :param settings: what else the collector depends on
         :param make: makes a collector, if something that it depends on has changed
         :return: the collector
         """

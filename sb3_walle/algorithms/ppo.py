@@ -33,11 +33,11 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
 
     :param args: arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
-        divergence of an update, which is to be ``target_kl`` (0.003 by default). Its update is always eager, and
+        divergence of an update, which aims at ``target_kl`` (0.003 by default). Its update is always eager, and
         ``clip_range`` is of no effect; see :func:`~sb3_walle.learners.kl_penalty.train_with_kl_penalty`.
     :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
-    :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective, besides what
-        :class:`AsyncOnPolicyMixin` raises
+    :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective; and as
+        :class:`AsyncOnPolicyMixin` says
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES

@@ -1,4 +1,4 @@
-"""Placement for on-policy algorithms: whatever arrives first fills the columns, and streams end where it changes."""
+"""Placement for on-policy algorithms: what arrives first fills the columns, and streams end where it changes."""
 
 from collections import deque
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ N_ROLLOUTS_WITHOUT_BOUND = 2
 
 class FreeCollector(Collector):
     """
-    A rollout is made of whatever arrives first, so that a slow sampler never holds anyone up. A sampler's steps go to
+    A rollout is made of what arrives first, so that nothing waits for a slow sampler. A sampler's steps go to
     columns of their own while there is room; how those that slower samplers leave empty are filled is the placement's
     to decide.
 

@@ -16,7 +16,7 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 class OrderedCollector(Collector):
     """
     Rollout ``r`` is collected with the version that the learner has at rollout ``r - policy_lag``, by each sampler the
-    same number of steps. So what is learned from is a function of the seed alone, whatever the timing.
+    same number of steps. So what is learned from is a function of the seed alone, and not of any timing.
 
     With lag 0 samplers wait for each update. With lag 1 they collect a rollout while the learner trains on the one
     before.
@@ -91,7 +91,7 @@ class OrderedCollector(Collector):
         self._ask(version, min(self.policy_lag, max(n_rollouts_left - 1, 0)))
 
     def _ask(self, version: int, n_rollouts: int) -> None:
-        """Ask for as many rollouts besides those that were collected, as far as they were not asked for before."""
+        """Ask for as many rollouts more than were collected, as far as they were not asked for before."""
         while self._n_asked < self._n_collected + n_rollouts:
             for n_steps in self.chunk_steps:
                 self._ask_each(n_steps, version)

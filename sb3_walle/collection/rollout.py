@@ -21,7 +21,7 @@ class Rollout:
 
     Usually a column holds one environment's consecutive steps. Where that is not so, because the next row comes from
     another environment or there is none, a *stream* ends: there the value of the next observation has to stand in for
-    the steps that are missing. The last row always counts as such an end, whatever follows in the next rollout.
+    the steps that are missing. The last row always counts as such an end.
 
     :param n_steps: number of rows
     :param n_envs: number of columns

@@ -113,7 +113,7 @@ class RecordedStep:
 
 class RecordedSteps(PassiveWrapper):
     """
-    Looks like environments to SB3's loop, and hands out recorded steps whatever actions it is given. The environments
+    Looks like environments to SB3's loop, and hands out recorded steps for any actions. The environments
     themselves answer everything else.
 
     :param venv: the environments

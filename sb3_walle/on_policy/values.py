@@ -1,4 +1,4 @@
-"""What the learner has to know of a rollout besides what samplers record: values, and the rewards to learn from."""
+"""What the learner adds to what samplers record: values, and the rewards to learn from."""
 
 import numpy as np
 import torch as th

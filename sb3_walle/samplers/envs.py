@@ -28,7 +28,7 @@ class SamplerEnvs:
     Unlike it, they write observations straight to where they are needed and do not deep-copy every info.
 
     :param factories: builds one environment each
-    :param pulse: told whenever an environment begins a step or a reset; ``None`` if nobody wants to know
+    :param pulse: told whenever an environment begins a step or a reset; ``None`` if no one watches
     :param first_env: number of the first environment among those of all samplers
     :raises TypeError: if a factory returns something else than a Gymnasium environment, or a vectorised one
     :raises ValueError: if two factories return the same environment, or their spaces differ
@@ -60,7 +60,7 @@ class SamplerEnvs:
         self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
         self.observations = self._empty_observations()
-        #: what the last reset of each environment returned besides the observation
+        #: what the last reset of each environment returned together with the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ class EnvLayer(Protocol):
         """
         Start a new episode in every environment.
 
-        :param seeds: one seed for each environment, ``None`` to let its random stream go on
+        :param seeds: one seed for each environment, ``None`` to continue its random stream
         :param options: Gymnasium's reset options for each environment
         """
 

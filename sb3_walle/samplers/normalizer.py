@@ -76,7 +76,7 @@ class NormalizerSpec:
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
-        The arrays that a sampler records in a chunk besides the normalised ones.
+        The arrays that a sampler records in a chunk in addition to the normalised ones.
 
         :param n_steps: most steps that a chunk can hold, T
         :param n_envs: environments of a sampler, B
@@ -184,7 +184,7 @@ class NormalizedEnvs:
         :param rewards: receives the normalised rewards, ``[B]``, now or at the end of the chunk
         :param dones: receives whether the step ended an episode, ``[B]``
         :param on_info: called with each info, in which the terminal observation is normalised, and the original one is
-            there besides
+            there, too
         """
 
         def normalize_terminal(env: int, info: dict[str, Any], done: bool) -> None:
@@ -238,7 +238,7 @@ class NormalizedEnvs:
         np.minimum(scaled, self._spec.clip_reward, out=target, casting="same_kind")
 
     def _discounted_returns(self, n_steps: int) -> np.ndarray:
-        """Of each step, ``[T, B]``: they go on from chunk to chunk, and begin anew with an episode."""
+        """Of each step, ``[T, B]``: they continue from chunk to chunk, and begin anew with an episode."""
         recorded = np.empty((n_steps, self.n_envs))
         gamma = self._spec.gamma
         # Python's floats, which are NumPy's float64: for the few environments of a sampler, arrays take much longer.

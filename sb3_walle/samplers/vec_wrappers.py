@@ -37,7 +37,7 @@ class StockWrapper:
 
     def _wrap(self, venv: VecEnv) -> VecEnv:
         with warnings.catch_warnings():
-            # Whoever wrapped the samplers has seen them already.
+            # The learner has shown them when the samplers were wrapped.
             warnings.simplefilter("ignore")
             wrapped = getattr(sb3_vec_env, self.name)(venv, **dict(self.arguments))
         for name, value in self.attributes:
@@ -64,7 +64,7 @@ class WrappedEnvs:
     A layer that is a ``VecEnv`` wrapper around another layer.
 
     :param wrap: takes a ``VecEnv`` and returns it wrapped
-    :param inner: the layer below, which goes on from where it is
+    :param inner: the layer below, which continues from where it is
     :param envs: the environments at the bottom
     :raises TypeError: if ``wrap`` returns something else than a ``VecEnv``
     """
