@@ -65,7 +65,8 @@ class SamplerVecEnv(VecEnv):
     :param env_fns: one function for each environment that builds it
     :param envs_per_sampler: environments of each sampler, which steps them one after the other
     :param backend: where samplers live, ``"process"`` or ``"inline"`` (this process, for debugging)
-    :param preload: names of modules to import once, before processes are forked, with those that ``env_fns`` refer to; only matters for start-up time and memory
+    :param preload: names of modules to import once, before processes are forked, with those that ``env_fns`` refer
+        to; only matters for start-up time and memory
     :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
         ``lambda venv: VecFrameStack(venv, 4)``; the wrapper sees only the environments of its own sampler
     :param on_failure: what happens when a sampler dies or an environment raises an exception while it collects:

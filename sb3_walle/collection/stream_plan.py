@@ -81,8 +81,8 @@ class StreamPlan:
     column takes a *run* of an environment that is far ahead of its own column: a whole episode, the rest of one, or, if
     episodes may be cut, at least ``RUN_STEPS`` steps, out of what waits for its turn. The column takes the whole run.
     The environment that it comes from continues in its own column after the run. The column's own environment waits
-    until it has a run, too: with single steps of a slow environment, the column would soon be in the middle of an episode
-    again, and could not leave it.
+    until it has a run, too: with single steps of a slow environment, the column would soon be in the middle of an
+    episode again, and could not leave it.
 
     So a column changes the environment at the end of an episode, or, where episodes may be cut, in the middle of one,
     with at least ``RUN_STEPS`` rows between two cuts. What waits is bounded, because samplers with :meth:`n_waiting`
