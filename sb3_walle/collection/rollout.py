@@ -50,8 +50,9 @@ class Rollout:
         self.original_terminal_observations: dict[tuple[int, int], Any] = {}
         # What a step leads to is the next row, and there are names of arrays that have that one, too. Where a piece of
         # a chunk ends, the row after it is kept: the next one may come from elsewhere, or later, or not at all.
-        has_next_row = {name for name, array in rows.items() if len(array) > like.capacity}
-        self._names_of_next = sorted(has_next_row - {EPISODE_STARTS})
+        self._names_of_next = [
+            name for name, array in rows.items() if len(array) > like.capacity and name != EPISODE_STARTS
+        ]
         self._kept: dict[int, list[tuple[slice, dict[str, np.ndarray]]]] = {}
         self._last_next: dict[str, tuple[int, Observations]] = {}
 
