@@ -83,12 +83,11 @@ class Rollout:
         :return: what the step led to; at the end of an episode, the beginning of the next one, ``[n_envs, ...]``, or a
             dictionary of such arrays. A view of the next row where the row is continued
         """
-        last_step, found = self._last_next.get(name, (-1, None))
-        if last_step != step or found is None:
-            parts = {part: self._next_row(part, step) for part in self._names_of_next if _is_part(part, name)}
-            found = named(parts, name)
-            self._last_next[name] = step, found
-        return found
+        last_step, led_to = self._last_next.get(name, (-1, {}))
+        if last_step != step:
+            led_to = self._led_to(name, step)
+            self._last_next[name] = step, led_to
+        return led_to
 
     def paste(
         self,
@@ -133,6 +132,13 @@ class Rollout:
         kept = {name: chunk.arrays[name][rows.stop, envs].copy() for name in self._names_of_next}
         self._kept.setdefault(target[0].stop - 1, []).append((target[1], kept))
 
+    def _led_to(self, name: str, step: int) -> Observations:
+        if name in self.fields:
+            return self._next_row(name, step)
+        prefix = f"{name}/"
+        parts = [part for part in self._names_of_next if part.startswith(prefix)]
+        return {part.removeprefix(prefix): self._next_row(part, step) for part in parts}
+
     def _next_row(self, name: str, step: int) -> np.ndarray:
         array = self.fields[name]
         if step not in self._kept:
@@ -157,7 +163,3 @@ class Rollout:
             cut_short = rows.stop < chunk.n_steps
             values = chunk.arrays[VALUES][rows.stop] if cut_short else chunk.arrays[LAST_VALUES]
             self.stream_end_values[last, columns] = values[envs]
-
-
-def _is_part(part: str, name: str) -> bool:
-    return part == name or part.startswith(f"{name}/")

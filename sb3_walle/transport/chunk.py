@@ -68,9 +68,10 @@ def named(arrays: Mapping[str, np.ndarray], name: str) -> Observations:
     :param name: name of an array, or of a dictionary of arrays
     :return: the array, or the dictionary
     """
+    if name in arrays:
+        return arrays[name]
     prefix = f"{name}/"
-    nested = {other.removeprefix(prefix): array for other, array in arrays.items() if other.startswith(prefix)}
-    return nested or arrays[name]
+    return {other.removeprefix(prefix): array for other, array in arrays.items() if other.startswith(prefix)}
 
 
 @dataclass
