@@ -22,28 +22,28 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sb3_walle.a2c import AsyncA2C
+    from sb3_walle.algorithms.a2c import AsyncA2C
+    from sb3_walle.algorithms.ddpg import AsyncDDPG
+    from sb3_walle.algorithms.dqn import AsyncDQN
+    from sb3_walle.algorithms.ppo import AsyncPPO
+    from sb3_walle.algorithms.sac import AsyncSAC
+    from sb3_walle.algorithms.td3 import AsyncTD3
     from sb3_walle.callbacks import SafeCheckpointCallback
-    from sb3_walle.ddpg import AsyncDDPG
-    from sb3_walle.dqn import AsyncDQN
     from sb3_walle.errors import NonFiniteError
     from sb3_walle.off_policy import AsyncOffPolicyMixin
     from sb3_walle.on_policy import AsyncOnPolicyMixin
-    from sb3_walle.ppo import AsyncPPO
-    from sb3_walle.sac import AsyncSAC
     from sb3_walle.samplers.errors import SamplerError, SamplerWarning
-    from sb3_walle.td3 import AsyncTD3
     from sb3_walle.vec_env import SamplerVecEnv
 
 _HOMES = {
-    "AsyncA2C": "sb3_walle.a2c",
-    "AsyncDDPG": "sb3_walle.ddpg",
-    "AsyncDQN": "sb3_walle.dqn",
+    "AsyncA2C": "sb3_walle.algorithms.a2c",
+    "AsyncDDPG": "sb3_walle.algorithms.ddpg",
+    "AsyncDQN": "sb3_walle.algorithms.dqn",
     "AsyncOffPolicyMixin": "sb3_walle.off_policy",
     "AsyncOnPolicyMixin": "sb3_walle.on_policy",
-    "AsyncPPO": "sb3_walle.ppo",
-    "AsyncSAC": "sb3_walle.sac",
-    "AsyncTD3": "sb3_walle.td3",
+    "AsyncPPO": "sb3_walle.algorithms.ppo",
+    "AsyncSAC": "sb3_walle.algorithms.sac",
+    "AsyncTD3": "sb3_walle.algorithms.td3",
     "NonFiniteError": "sb3_walle.errors",
     "SafeCheckpointCallback": "sb3_walle.callbacks",
     "SamplerError": "sb3_walle.samplers.errors",

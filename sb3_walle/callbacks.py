@@ -14,6 +14,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import CheckpointCallback
 
 from sb3_walle.saving import flush_to_disk, written_whole
+from sb3_walle.sb3_private import checkpoint_path
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class SafeCheckpointCallback(CheckpointCallback):
     and the model comes last. Where there is a model, the files that belong to it are complete.
 
     Works with every algorithm of SB3, and names files as SB3 does. Unlike there, the statistics of ``VecNormalize`` are
-    saved by default, if there is one: without them, nobody can go on from a checkpoint, or evaluate it.
+    saved by default, if there is one: without them, a checkpoint can be neither trained on nor evaluated. A kill in the
+    middle of a checkpoint leaves hidden files of it, ``.<name>.unfinished``.
 
     .. code-block:: python
 
@@ -73,7 +75,7 @@ class SafeCheckpointCallback(CheckpointCallback):
     @classmethod
     def latest(cls, save_path: str | os.PathLike[str], name_prefix: str = "rl_model") -> Checkpoint | None:
         """
-        Find what to go on from.
+        Find the checkpoint to continue from.
 
         :param save_path: as for the constructor
         :param name_prefix: as for the constructor
@@ -117,10 +119,10 @@ class SafeCheckpointCallback(CheckpointCallback):
     def _contents(self) -> list[tuple[str, Callable[[io.BufferedWriter], Any]]]:
         """The paths of the checkpoint's files and what writes each of them, the model first."""
         model: Any = self.model
-        contents = [(self._checkpoint_path(extension="zip"), model.save)]
+        contents = [(checkpoint_path(self, "", "zip"), model.save)]
         if self.save_replay_buffer and getattr(model, "replay_buffer", None) is not None:
-            contents.append((self._checkpoint_path("replay_buffer_", "pkl"), model.save_replay_buffer))
+            contents.append((checkpoint_path(self, "replay_buffer_", "pkl"), model.save_replay_buffer))
         vec_normalize = model.get_vec_normalize_env()
         if self.save_vecnormalize and vec_normalize is not None:
-            contents.append((self._checkpoint_path("vecnormalize_", "pkl"), partial(pickle.dump, vec_normalize)))
+            contents.append((checkpoint_path(self, "vecnormalize_", "pkl"), partial(pickle.dump, vec_normalize)))
         return contents

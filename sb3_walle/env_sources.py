@@ -1,4 +1,4 @@
-"""Whatever a user passes as ``env``, as samplers."""
+"""From what a user passes as ``env`` to samplers."""
 
 import contextlib
 import os
@@ -24,6 +24,7 @@ from sb3_walle.samplers.factories import (
 from sb3_walle.samplers.in_place import InPlaceEnv
 from sb3_walle.samplers.refusals import VectorizedEnvError
 from sb3_walle.samplers.vectorized import check_single
+from sb3_walle.sb3_private import reset_arguments, set_reset_arguments
 from sb3_walle.user_warning import warn_user
 from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import chain_of, why_not_in_samplers
@@ -158,11 +159,11 @@ def _divided(
         envs_per_sampler = venv.num_envs // n_samplers
     with _new_samplers(factories, envs_per_sampler, backend, preload, supervision) as samplers:
         # make_vec_env() has seeded the environments for their first reset.
-        samplers._seeds, samplers._options = inside._seeds, inside._options
+        set_reset_arguments(samplers, *reset_arguments(inside))
         if not wrappers:
             yield samplers
             return
-        # The wrappers stay the same objects: whoever has made them is going to save their statistics, say.
+        # The wrappers stay the same objects: the user may save their statistics, say.
         wrappers[0].venv = samplers
         try:
             yield venv
@@ -189,7 +190,7 @@ def _check_agreement(
             f"The SamplerVecEnv has {samplers.n_samplers} samplers of {samplers.envs_per_sampler} environments. "
             f"Leave out n_samplers={n_samplers} and envs_per_sampler={envs_per_sampler}, or build it with these."
         )
-    present = samplers.samplers.supervision
+    present = samplers.client.supervision
     if supervision not in (None, present):
         raise ValueError(
             f"The samplers of a SamplerVecEnv were started with {present}, so {supervision} comes too late. Pass "

@@ -46,8 +46,9 @@ class Normalization:
             return
         for part, statistics in self._statistics().items():
             # Copies, because the statistics keep what they are given, and the chunk's memory is used again.
-            mean, variance = chunk.arrays[mean_of(part)].copy(), chunk.arrays[variance_of(part)].copy()
-            statistics.update_from_moments(mean, variance, count)
+            mean, variance = (chunk.arrays[name(part)].copy() for name in (mean_of, variance_of))
+            shape = statistics.mean.shape
+            statistics.update_from_moments(mean.reshape(shape), variance.reshape(shape), count)
 
     def n_samples_seen(self) -> float:
         """:return: from how many samples the statistics that are in use were made; infinite if they are fixed"""
@@ -61,7 +62,7 @@ class Normalization:
         return min(in_use, default=np.inf)
 
     def _statistics(self) -> Mapping[str, RunningMeanStd]:
-        """The wrapper's present statistics: somebody may have exchanged the objects."""
+        """The wrapper's present statistics: a callback may have exchanged the objects."""
         found = {RETURNS: self.vec_normalize.ret_rms}
         if self.spec.parts:
             statistics = self.vec_normalize.obs_rms

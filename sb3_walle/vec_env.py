@@ -41,6 +41,7 @@ from sb3_walle.samplers.requests import (
 from sb3_walle.samplers.stack import EnvDescription
 from sb3_walle.samplers.succession import Setters
 from sb3_walle.samplers.vec_wrappers import UserWrapper
+from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.user_warning import warn_user
 
@@ -55,7 +56,7 @@ class SamplerVecEnv(VecEnv):
 
     A sampler that dies is replaced by another one, which builds the same environments; what was last set in them with
     ``set_attr()``, and with methods whose names begin with ``set_``, is set again. In the middle of ``step()`` a death
-    is an error, because the episode cannot be gone on with; after it, ``reset()`` begins new ones.
+    is an error, because the episode is lost; after it, ``reset()`` begins new ones.
 
     The processes end with ``close()``, at the end of a ``with`` block, when the object is garbage collected, or with
     the interpreter, whichever comes first. Samplers then finish their present step and close their environments,
@@ -66,7 +67,7 @@ class SamplerVecEnv(VecEnv):
     :param envs_per_sampler: environments of each sampler, which steps them one after the other
     :param backend: where samplers live: ``"process"``, ``"inline"`` (this process, for debugging), or a
         :class:`~sb3_walle.backends.protocol.Backend`
-    :param preload: names of modules to import once, before processes are forked, besides those that ``env_fns`` refer
+    :param preload: names of modules to import once, before processes are forked, with those that ``env_fns`` refer
         to; only matters for start-up time and memory
     :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
         ``lambda venv: VecFrameStack(venv, 4)``; the wrapper sees only the environments of its own sampler
@@ -132,13 +133,14 @@ class SamplerVecEnv(VecEnv):
             travelling = packed(env_fns)
             env_fns, modules = travelling.factories, {*travelling.modules, *preload}
         self._registry = RegistryWatch()
-        self.samplers = SamplerClient(self.backend.launch(self.n_samplers, sorted(modules), supervision), supervision)
+        #: how to ask the samplers for something
+        self.client = SamplerClient(self.backend.launch(self.n_samplers, sorted(modules), supervision), supervision)
         try:
             description = self._build(env_fns)
             super().__init__(len(env_fns), description.observation_space, description.action_space)
         except BaseException:
             # Others may still be building environments, and have nothing to save.
-            self.samplers.close(END_TIMEOUT)
+            self.client.close(END_TIMEOUT)
             raise
         self.metadata = description.metadata
 
@@ -157,7 +159,7 @@ class SamplerVecEnv(VecEnv):
         return [env for envs in self._ask(lambda _: GetEnvs()) for env in envs]
 
     def build_env(self) -> gym.Env:
-        """:return: another environment like the first one, in this process; whoever asks for it closes it"""
+        """:return: another environment like the first one, in this process, for the caller to close"""
         with continuing_files():
             # Its monitor file is that of the first environment.
             return self._first_env_fn()
@@ -166,11 +168,11 @@ class SamplerVecEnv(VecEnv):
         """
         :return: first observations of new episodes, ``[n_envs, ...]``
         """
-        results: list[ResetResult] = self._ask(lambda envs: Reset(self._seeds[envs], self._options[envs]))
-        if self._seeds[0] is not None:
-            self.first_seed = self._seeds[0]
-        self._reset_seeds()
-        self._reset_options()
+        seeds, options = reset_arguments(self)
+        results: list[ResetResult] = self._ask(lambda envs: Reset(seeds[envs], options[envs]))
+        if seeds[0] is not None:
+            self.first_seed = seeds[0]
+        clear_reset_arguments(self)
         self.reset_infos = [info for result in results for info in result.reset_infos]
         return stack([result.observations for result in results])
 
@@ -202,7 +204,7 @@ class SamplerVecEnv(VecEnv):
             self._closed = True
             if self.collector is not None:
                 self.collector.interrupt()
-            self.samplers.close()
+            self.client.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
@@ -224,7 +226,7 @@ class SamplerVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Samplers that are collecting see the new value when they are through with what they were asked for before, which
+        Samplers that are collecting see the new value when they have finished what they were asked for before, which
         may be as much as a rollout; this call waits for it.
 
         :param attr_name: name of the attribute
@@ -238,7 +240,7 @@ class SamplerVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        Samplers that are collecting make the call when they are through with what they were asked for before, which may
+        Samplers that are collecting make the call when they have finished what they were asked for before, which may
         be as much as a rollout; this call waits for it.
 
         :param method_name: name of the method
@@ -258,7 +260,7 @@ class SamplerVecEnv(VecEnv):
         """
         if wrapper_class is Monitor:
             # Samplers see to that. The question would make each of them import SB3, and torch with it.
-            return [True for _ in self._get_indices(indices)]
+            return [True for _ in env_indices(self, indices)]
         return self._ask_some(lambda envs: EnvIsWrapped(wrapper_class, envs), indices)
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -288,7 +290,7 @@ class SamplerVecEnv(VecEnv):
             for sampler in range(self.n_samplers)
         }
         try:
-            descriptions: dict[int, EnvDescription] = self.samplers.call(requests)
+            descriptions: dict[int, EnvDescription] = self.client.call(requests)
         except SamplerError as error:
             if isinstance(error.__cause__, UnsupportedSpaceError):
                 raise refusal(error.__cause__.space) from None
@@ -331,16 +333,16 @@ class SamplerVecEnv(VecEnv):
         requests = {
             sampler: request_for(slice(sampler * size, (sampler + 1) * size)) for sampler in range(self.n_samplers)
         }
-        return list(self.samplers.call(requests).values())
+        return list(self.client.call(requests).values())
 
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
         """Ask the samplers that some environments belong to; their answers are lists with one value an environment."""
         self._send_registrations()
-        chosen = [index % self.num_envs for index in self._get_indices(indices)]
+        chosen = [index % self.num_envs for index in env_indices(self, indices)]
         by_sampler: dict[int, list[int]] = {}
         for index in chosen:
             by_sampler.setdefault(index // self.envs_per_sampler, []).append(index % self.envs_per_sampler)
-        answers = self.samplers.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
+        answers = self.client.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
         if 0 in chosen:
             self.first_setters.note(request_for([0]))
         values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_walle.normalization import normalizer_spec
-from sb3_walle.samplers.layers import LayerSpec
+from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.normalizer import WHOLE
 from sb3_walle.samplers.vec_wrappers import StockWrapper
 from sb3_walle.vec_env import SamplerVecEnv
@@ -33,14 +33,14 @@ class WrappedSamplers:
     """
     Samplers and what is around them.
 
-    :param samplers: the samplers
+    :param vec_env: the samplers
     :param layers: what is around them, for the samplers to do, from the inside to the outside
     :param observation_space: what the policy observes, with the data types that it comes in
     :param vec_normalize: the ``VecNormalize`` among the wrappers
     :param monitors: the ``VecMonitor`` wrappers among them
     """
 
-    samplers: SamplerVecEnv
+    vec_env: SamplerVecEnv
     layers: tuple[LayerSpec, ...]
     observation_space: spaces.Space
     vec_normalize: VecNormalize | None

@@ -81,7 +81,7 @@ def test_the_policy_that_samplers_run_is_never_an_old_one() -> None:
             return True
 
         def _on_rollout_end(self) -> None:
-            lags.append(model._collector.statistics.policy_lag_max)
+            lags.append(model._experience.collector.statistics.policy_lag_max)
 
     model.learn(10 * 15, callback=Watch())
     assert model.mode == "sync" and model.policy_version == 10 and lags == 10 * [0]

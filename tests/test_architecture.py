@@ -1,7 +1,10 @@
 """Who may know whom: imports never run upwards."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import sb3_walle
 
@@ -22,6 +25,7 @@ ROOMS = (
     "errors",
     "user_warning",
     "termination",
+    "sb3_private",
     "transport",
     "samplers",
     "backends",
@@ -36,12 +40,7 @@ ROOMS = (
     "algorithm",
     "on_policy",
     "off_policy",
-    "a2c",
-    "ppo",
-    "ddpg",
-    "dqn",
-    "sac",
-    "td3",
+    "algorithms",
     "experiments",
     "cli",
 )
@@ -99,3 +98,18 @@ def test_learners_know_nothing_of_samplers() -> None:
     for path in (ROOT / "learners").rglob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("sb3_walle.")}
         assert rooms <= {"learners", "errors", "saving"}, path
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    # The package itself imports the public names, when they are asked for.
+    graph = {name: (imports(path) & modules.keys()) - {"sb3_walle", name} for name, path in modules.items()}
+    del graph["sb3_walle"]
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", [name for name in sb3_walle.__all__ if name.startswith("Async")])
+def test_an_algorithm_is_made_of_at_most_four_classes_of_ours(name: str) -> None:
+    classes = [owner for owner in getattr(sb3_walle, name).__mro__ if owner.__module__.startswith("sb3_walle.")]
+    assert len(classes) <= 4

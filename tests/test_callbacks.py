@@ -18,7 +18,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from toy_envs import StampedEnv
 
 from sb3_walle import AsyncPPO
-from sb3_walle.algorithm.infos import wants_all_infos
+from sb3_walle.algorithm.info_needs import wants_all_infos
 
 SETTINGS: dict[str, Any] = {"n_steps": 150, "batch_size": 50, "n_epochs": 1, "seed": 1, "device": "cpu"}
 N_ENVS = 3

@@ -199,7 +199,7 @@ def test_ids_that_are_registered_later_exist_in_samplers_and_those_that_replace_
     env = SamplerVecEnv([Switching] * 2)
     registered_locally("Later-v0")
     assert env.env_method("make", "Later-v0") == [9, 9]
-    env.samplers._samplers.kill(0)
+    env.client._samplers.kill(0)
     registered_locally("StillLater-v0")
     with pytest.warns(SamplerWarning):
         assert env.env_method("make", "StillLater-v0") == [9, 9]

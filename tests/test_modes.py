@@ -31,7 +31,7 @@ class LagRecorder(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        statistics = self.model._collector.statistics
+        statistics = self.model._experience.collector.statistics
         self.lags.append(statistics.policy_lag_max)
         self.mean_lags.append(statistics.policy_lag_mean)
         self.stale_steps += statistics.n_stale_steps
@@ -133,7 +133,7 @@ class RolloutKeeper(BaseCallback):
         self.rollouts: list[Rollout] = []
 
     def _on_training_start(self) -> None:
-        collector, rollouts = self.model._collector, self.rollouts
+        collector, rollouts = self.model._experience.collector, self.rollouts
         collect = collector._collect
 
         def keeping(*args: Any) -> Any:
@@ -181,7 +181,8 @@ def test_advantages_never_cross_from_one_stream_to_another(actor: str, truncates
 
 
 def check_stream_ends(rollout: Rollout) -> None:
-    observations, after = rollout.observations, rollout.next_observations
+    observations = rollout.observations
+    after = np.stack([rollout.next_observations(step) for step in range(rollout.n_steps)])
     continues = (observations[1:] == after[:-1]).all(axis=-1)
     # Where a new episode of the same environment begins, the next observation is its first one: that is a continuation.
     np.testing.assert_array_equal(continues, ~rollout.stream_ends[:-1])
@@ -199,7 +200,7 @@ def check_advantages(model: AsyncPPO, rollout: Rollout) -> None:
     for env in range(n_envs):
         advantage = 0.0
         for step in reversed(range(n_steps)):
-            next_value = 0.0 if rollout.dones[step, env] else value(rollout.next_observations[step, env])
+            next_value = 0.0 if rollout.dones[step, env] else value(rollout.next_observations(step)[env])
             terminal = [
                 info["terminal_observation"] for i, info in rollout.infos[step] if i == env and "episode" in info
             ]

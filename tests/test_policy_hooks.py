@@ -90,7 +90,7 @@ def test_hooks_that_watch_force_nothing(name: str, capsys: pytest.CaptureFixture
     with model, warnings.catch_warnings():
         warnings.simplefilter("error")
         model.learn(N_STEPS, callback=WatchCallback(5))
-        assert model._collector.samplers.n_restarts == 0
+        assert model._experience.collector.samplers.n_restarts == 0
     assert "actor: numpy" in (output := capsys.readouterr().out)
     assert output.count("Updates are not compiled: there are hooks") == 1
 

@@ -88,5 +88,5 @@ def test_samplers_keep_their_copy_where_only_weights_have_changed(actor: str) ->
     for _ in range(3):
         model.learn(64, reset_num_timesteps=False)
         model.policy.set_training_mode(True)
-        collectors.add(model._collector)
+        collectors.add(model._experience.collector)
     assert len(collectors) == 1

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv
-from sb3_walle.algorithm.memory import memory_advice
+from sb3_walle.algorithm.memory_advice import memory_advice
 from sb3_walle.collection import queues
 from sb3_walle.collection.queues import Capacity, plan_queues
 from sb3_walle.collection.task import CollectionTask
@@ -46,7 +46,7 @@ def leave(nbytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def taken_by_queues(model: AsyncPPO) -> int:
-    collector = model._collector
+    collector = model._experience.collector
     assert collector is not None
     end = collector.queues.sampler_end
     assert isinstance(end, MemorySamplerEnd)

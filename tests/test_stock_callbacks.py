@@ -38,7 +38,7 @@ from training_pairs import (
 )
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
-from sb3_walle.algorithm.infos import wants_all_infos
+from sb3_walle.algorithm.info_needs import wants_all_infos
 
 # Longer than a chunk, and than what callbacks are shown at once.
 LONG = {"n_steps": 150, "batch_size": 150}

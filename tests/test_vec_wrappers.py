@@ -261,7 +261,7 @@ def test_layers_that_stay_the_same_are_kept() -> None:
     env = VecNormalize(VecFrameStack(in_samplers(RandomWalk), 2))
     first, second = wrapped_samplers(env), wrapped_samplers(env)
     assert first is not None and second is not None
-    assert first.layers == second.layers and first.samplers is second.samplers
+    assert first.layers == second.layers and first.vec_env is second.vec_env
     env.norm_reward = False
     third = wrapped_samplers(env)
     assert third is not None and third.layers != first.layers and third.layers[0] == first.layers[0]

@@ -2,6 +2,8 @@
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_walle.sb3_private import has_torch_weights
+
 _ADVICE_FOR_OTHERS = (
     "Use an algorithm of SB3 or sb3-contrib that is, with AsyncOnPolicyMixin or AsyncOffPolicyMixin; or leave out the "
     "mixin, and train in environments of make_vec_env(..., vec_env_cls=SamplerVecEnv)."
@@ -31,7 +33,7 @@ def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], exa
             f"subclasses of SB3's {base.__name__}, as in class {example}, and {other.__name__} is none. "
             f"{_ADVICE_FOR_OTHERS}"
         )
-    if other is not None and not _has_torch_weights(algorithm):
+    if other is not None and not has_torch_weights(algorithm):
         raise TypeError(
             f"{algorithm.__name__} cannot collect with samplers: {other.__name__} has no policy in PyTorch, whose "
             "weights samplers could be sent. Algorithms in JAX, such as those of SBX, are not supported. "
@@ -54,13 +56,3 @@ def check_model(model: object) -> None:
     """
     if not isinstance(model, BaseAlgorithm):
         raise TypeError(f"{type(model).__name__} is no algorithm of SB3: none is among its bases. {_ADVICE_FOR_OTHERS}")
-
-
-def _has_torch_weights(algorithm: type) -> bool:
-    """Whether it saves any."""
-    try:
-        state_dicts, tensors = algorithm._get_torch_save_params(object.__new__(algorithm))  # type: ignore[attr-defined]
-    except Exception:
-        # It looks at attributes that a model has.
-        return True
-    return bool(state_dicts or tensors)

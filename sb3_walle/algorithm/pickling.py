@@ -7,19 +7,11 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
+from sb3_walle.sb3_private import HAS_CUSTOM_LOGGER, LAST_STEP, LOGGER, VEC_NORMALIZE
+
 # The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are. And what
 # is compiled for this very policy.
-_LEFT_BEHIND = (
-    "env",
-    "_vec_normalize_env",
-    "_collector",
-    "_collector_key",
-    "_last_obs",
-    "_last_original_obs",
-    "_last_episode_starts",
-    "_updates",
-    "_recorded",
-)
+_LEFT_BEHIND = ("env", VEC_NORMALIZE, *LAST_STEP, "_updates", "_recorded")
 
 
 def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
@@ -27,9 +19,11 @@ def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
     :param algorithm: an algorithm
     :return: its attributes as a copy of it should have them, which belongs to no environment and no logger
     """
-    state = {**vars(algorithm), **dict.fromkeys(_LEFT_BEHIND), "_is_learning": False, "_custom_logger": False}
+    state = {**vars(algorithm), **dict.fromkeys(_LEFT_BEHIND), "_is_learning": False, HAS_CUSTOM_LOGGER: False}
+    # The same random streams ahead, and a collector of its own.
+    state["_experience"] = copy(state["_experience"])
     # Open files. SB3 configures another one when training begins.
-    state.pop("_logger", None)
+    state.pop(LOGGER, None)
     if "policy" in state:
         _forget_graphs_of_parts(state["policy"])
         state["policy"] = _without_graph(state["policy"])

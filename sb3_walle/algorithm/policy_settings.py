@@ -1,4 +1,4 @@
-"""What a policy is besides its weights, as far as a change of it can be told."""
+"""The settings of a policy, which are not weights, as far as a change of them can be seen."""
 
 from typing import TypeAlias
 

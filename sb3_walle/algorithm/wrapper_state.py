@@ -4,6 +4,7 @@ from typing import Any
 
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.infos import EPISODE
+from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.wrappers import WrappedSamplers
 
 
@@ -25,8 +26,8 @@ class WrapperState:
         :param infos: the infos of this step, one for each environment
         """
         if self._vec_normalize is not None:
-            self._vec_normalize.old_obs = rollout.originals.next_observations(step)
-            self._vec_normalize.old_reward = rollout.originals.rewards(step)
+            self._vec_normalize.old_obs = rollout.next_observations(step, ORIGINAL_OBSERVATIONS)
+            self._vec_normalize.old_reward = rollout.fields[ORIGINAL_REWARDS][step]
         for monitor in self._monitors:
             for info in infos:
                 if EPISODE in info:

@@ -14,10 +14,10 @@ from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
-from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
+from sb3_walle.samplers.infos import InfoRecord, unpack
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
-from sb3_walle.transport.chunk import INFOS, Chunk
+from sb3_walle.transport.chunk import Chunk
 from sb3_walle.transport.seal import Seal
 
 
@@ -77,7 +77,7 @@ class Collector(ABC):
     ) -> None:
         self.samplers = samplers
         self.task = task
-        #: which infos are passed on from now on; if there is no room for them, they are pickled
+        #: which infos are passed on from now on
         self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers)
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
@@ -106,14 +106,6 @@ class Collector(ABC):
     def n_steps_ahead(self) -> int:
         """How many steps of each environment come before those that are collected with the weights published next."""
         return 0
-
-    def has_room_for(self, infos: InfoSelection) -> bool:
-        """
-        :param infos: some infos
-        :return: whether as much memory was set aside as they should have
-        """
-        shape = (self.chunk_steps[0], self.task.envs_per_sampler)
-        return infos.area_nbytes(*shape) <= self.task.infos.area_nbytes(*shape)
 
     def start_run(self) -> None:
         """Begin anew: whatever was asked for before is abandoned."""
@@ -199,8 +191,9 @@ class Collector(ABC):
             self.statistics.add_wait(perf_counter() - started)
             if report.seal is not None and report.infos is not None:
                 self._n_taken += 1
-                chunk = self.queues.chunks.chunk(sampler, report.slot, report.seal)
-                return ReadyChunk(sampler, report, report.seal, unpack(report.infos, chunk.arrays[INFOS]))
+                # A slot that holds something else is an error now, and not when the chunk is used.
+                self.queues.chunks.chunk(sampler, report.slot, report.seal)
+                return ReadyChunk(sampler, report, report.seal, unpack(report.infos))
 
     def _arrays(self, ready: ReadyChunk) -> Chunk:
         return self.queues.chunks.chunk(ready.sampler, ready.report.slot, ready.seal)

@@ -21,7 +21,7 @@ N_ROLLOUTS_WITHOUT_BOUND = 2
 
 class FreeCollector(Collector):
     """
-    A rollout is made of whatever arrives first, so that a slow sampler never holds anyone up. A sampler's steps go to
+    A rollout is made of what arrives first, so that nothing waits for a slow sampler. A sampler's steps go to
     columns of their own while there is room; how those that slower samplers leave empty are filled is the placement's
     to decide.
 
@@ -57,7 +57,6 @@ class FreeCollector(Collector):
         return Capacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)
 
     def start_run(self) -> None:
-        """Begin anew: whatever was asked for before is abandoned."""
         super().start_run()
         self._forget()
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.collector import Collector
+from sb3_walle.collection.first_come import FirstComePlacement
 from sb3_walle.collection.free import FreeCollector
-from sb3_walle.collection.lanes import LanePlacement
 from sb3_walle.collection.ordered import OrderedCollector
 from sb3_walle.collection.placement import Placement
 from sb3_walle.collection.queues import Capacity
-from sb3_walle.collection.streams import StreamPlacement
+from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
@@ -74,7 +74,7 @@ def make_collector(
 def _placement(task: CollectionTask, n_samplers: int, max_policy_lag: int | None) -> Placement:
     shape = (n_samplers, task.envs_per_sampler, task.n_steps)
     if task.streams is None:
-        return LanePlacement(*shape, max_policy_lag)
+        return FirstComePlacement(*shape, max_policy_lag)
     return StreamPlacement(*shape, task.streams, max_policy_lag)
 
 

@@ -16,7 +16,7 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 class OrderedCollector(Collector):
     """
     Rollout ``r`` is collected with the version that the learner has at rollout ``r - policy_lag``, by each sampler the
-    same number of steps. So what is learned from is a function of the seed alone, whatever the timing.
+    same number of steps. So what is learned from is a function of the seed alone, and not of any timing.
 
     With lag 0 samplers wait for each update. With lag 1 they collect a rollout while the learner trains on the one
     before.
@@ -46,7 +46,6 @@ class OrderedCollector(Collector):
         return Capacity(n_rollouts=policy_lag + 1)
 
     def start_run(self) -> None:
-        """Begin anew: whatever was asked for before is abandoned."""
         super().start_run()
         self._forget()
 
@@ -73,7 +72,6 @@ class OrderedCollector(Collector):
 
     @property
     def n_steps_ahead(self) -> int:
-        """How many steps of each environment come before those that are collected with the weights published next."""
         return (self._n_asked - self._n_collected) * self.task.n_steps
 
     def _is_under_way(self) -> bool:
@@ -93,7 +91,7 @@ class OrderedCollector(Collector):
         self._ask(version, min(self.policy_lag, max(n_rollouts_left - 1, 0)))
 
     def _ask(self, version: int, n_rollouts: int) -> None:
-        """Ask for as many rollouts besides those that were collected, as far as they were not asked for before."""
+        """Ask for as many rollouts more than were collected, as far as they were not asked for before."""
         while self._n_asked < self._n_collected + n_rollouts:
             for n_steps in self.chunk_steps:
                 self._ask_each(n_steps, version)

@@ -98,7 +98,7 @@ def _chunk_layout(task: CollectionTask, actor: ActorSpec, n_steps: int) -> Layou
     fields = actor.fields(n_steps, n_envs)
     if task.normalization is not None:
         fields += task.normalization.spec.fields(n_steps, n_envs)
-    return chunk_layout(n_steps, n_envs, task.observation_space, fields, task.infos.area_nbytes(n_steps, n_envs))
+    return chunk_layout(n_steps, n_envs, task.observation_space, fields)
 
 
 def _in_words(nbytes: float) -> str:

@@ -1,8 +1,8 @@
 """
 Which steps fill which columns, where columns hold whole streams. This file knows steps only by their numbers.
 
-SB3's replay buffers take steps row by row, one of each column. So what a fast environment makes besides the steps of
-its own column has to go into the column of a slower one, and must not tear the streams of either into pieces.
+SB3's replay buffers take steps row by row, one of each column. So what a fast environment makes beyond the steps of its
+own column has to go into the column of a slower one, and must not tear the streams of either into pieces.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,8 +25,8 @@ class StreamRules:
     """
     What the columns of rollouts have to be for what they are copied to.
 
-    :param can_cut: whether an episode may go on elsewhere than in the row below: a replay buffer that can mark its last
-        step as truncated
+    :param can_cut: whether an episode may continue elsewhere than in the row below: a replay buffer that can mark its
+        last step as truncated
     """
 
     can_cut: bool
@@ -69,9 +69,9 @@ class _Column:
         self.at_end = True
         #: rows since an episode was cut in the middle
         self.since_cut = RUN_STEPS
-        #: whether the column's own environment has not kept pace, so that it has to have a run to go on
+        #: whether the column's own environment has not kept pace, so that it needs a run to continue
         self.is_behind = False
-        #: whether it gave a run away, and goes on after it
+        #: whether it gave a run away, and continues after it
         self.has_given = False
 
 
@@ -80,9 +80,9 @@ class StreamPlan:
     Every environment has a column of its own, which takes its steps as they arrive. Where it has nothing to give, the
     column takes a *run* of an environment that is far ahead of its own column: a whole episode, the rest of one, or, if
     episodes may be cut, at least ``RUN_STEPS`` steps, out of what waits for its turn. The column takes the whole run.
-    The environment that it comes from goes on in its own column after the run. The column's own environment waits until
-    it has a run, too: with single steps of a slow environment, the column would soon be in the middle of an episode
-    again, and could not leave it.
+    The environment that it comes from continues in its own column after the run. The column's own environment waits
+    until it has a run, too: with single steps of a slow environment, the column would soon be in the middle of an
+    episode again, and could not leave it.
 
     So a column changes the environment at the end of an episode, or, where episodes may be cut, in the middle of one,
     with at least ``RUN_STEPS`` rows between two cuts. What waits is bounded, because samplers with :meth:`n_waiting`
@@ -145,7 +145,7 @@ class StreamPlan:
         return first
 
     def moves(self) -> Iterator[Move]:
-        """:return: what can be put into columns now; each move is to be carried out before the next one is asked for"""
+        """:return: what can be put into columns now; carry out each move before the next one is asked for"""
         if any(stream.waiting for stream in self._streams) or any(column.run for column in self._columns):
             for sampler in range(self._n_samplers):
                 yield from self.moves_of(sampler)
@@ -334,7 +334,7 @@ class StreamPlan:
             self._n_unfilled -= 1
 
     def _n_to_drop(self, stream: Stream, step: int) -> int:
-        """How many steps of those that wait first are to be dropped because they are older than a step."""
+        """How many steps of those that wait first are older than a step, and are dropped."""
         if not stream.waiting or stream.next_step >= step:
             return 0
         if self._rules.can_cut:

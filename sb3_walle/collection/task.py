@@ -8,18 +8,18 @@ from gymnasium import spaces
 from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.normalization import Normalization
 from sb3_walle.samplers.infos import InfoSelection
-from sb3_walle.samplers.layers import LayerSpec
+from sb3_walle.samplers.layer_spec import LayerSpec
 
 
 @dataclass(frozen=True)
 class CollectionTask:
     """
-    What is to be collected.
+    What samplers collect.
 
     :param observation_space: what the policy observes, with the data types that it comes in
     :param envs_per_sampler: environments of each sampler, B
     :param n_steps: steps of each environment in a rollout
-    :param squash_output: whether actions come in [-1, 1] and are to be rescaled
+    :param squash_output: whether actions come in [-1, 1], for samplers to rescale
     :param layers: what samplers put around their environments, from the inside to the outside
     :param normalization: the ``VecNormalize`` among these, if there is one
     :param infos: which infos are passed on

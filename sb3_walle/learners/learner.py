@@ -38,6 +38,8 @@ class Learner(ABC):
 
     #: what SB3 takes at least for a minibatch, in seconds, as long as nothing has been measured
     eager_seconds: ClassVar[float]
+    #: what the compiled update does. A class in between, or a program that replaces it, may do something else
+    sb3_train: ClassVar[Any]
 
     def __init__(self, algorithm: BaseAlgorithm, choice: str) -> None:
         # The algorithm has this object. If it were known here, too, it would outlive its last user.

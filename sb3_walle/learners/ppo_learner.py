@@ -1,7 +1,9 @@
 """The updates of PPO, compiled where that pays."""
 
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from stable_baselines3.ppo import PPO
 
 from sb3_walle.learners.compilation import Compilation, Compiled
 from sb3_walle.learners.learner import Learner
@@ -18,6 +20,7 @@ class PPOLearner(Learner):
     """
 
     eager_seconds: ClassVar[float] = 1e-3
+    sb3_train: ClassVar[Any] = PPO.train
 
     def _what_decides(self) -> Hashable:
         return what_decides(self._algorithm)

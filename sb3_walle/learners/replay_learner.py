@@ -30,8 +30,6 @@ class ReplayLearner(Learner):
     """
 
     eager_seconds: ClassVar[float] = 2e-3
-    #: what the compiled update does. A class in between, or a program that replaces it, may do something else
-    sb3_train: ClassVar[Any]
 
     def __init__(self, algorithm: Any, choice: str) -> None:
         super().__init__(algorithm, choice)

@@ -1,6 +1,6 @@
 """
 Episodes of which a replay buffer gets no more steps although they have not ended: a sampler died, or a column of the
-buffer goes on with another environment.
+buffer continues with another environment.
 
 Such an episode is truncated, and never terminal: what the critic learns of its last step needs the value of the next
 observation. A buffer with ``optimize_memory_usage`` cannot say that, because it has no place for that observation.
@@ -9,6 +9,8 @@ observation. A buffer with ``optimize_memory_usage`` cannot say that, because it
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_walle.sb3_private import note_end_of_episode
 
 
 def can_mark_cuts(buffer: ReplayBuffer | None) -> bool:
@@ -22,7 +24,7 @@ def can_mark_cuts(buffer: ReplayBuffer | None) -> bool:
 
 def cut_off(buffer: ReplayBuffer, envs: np.ndarray) -> None:
     """
-    Have no episode go on after the step that was added last.
+    End every episode with the step that was added last.
 
     :param buffer: a replay buffer; one of a class that keeps no ``dones`` is left as it is
     :param envs: in which environments, ``[n_envs]``
@@ -38,7 +40,7 @@ def cut_off(buffer: ReplayBuffer, envs: np.ndarray) -> None:
     buffer.dones[last, envs] = buffer.timeouts[last, envs] = True
     if isinstance(buffer, HerReplayBuffer):
         for env in np.flatnonzero(envs):
-            buffer._compute_episode_length(int(env))
+            note_end_of_episode(buffer, int(env))
 
 
 def make_room(buffer: ReplayBuffer) -> None:
@@ -53,7 +55,7 @@ def make_room(buffer: ReplayBuffer) -> None:
 
 def replace_unfinished_episode(buffer: ReplayBuffer, env: int) -> None:
     """
-    Overwrite the steps of an episode that does not go on with copies of as many others, the last of which ends an
+    Overwrite the steps of an episode that does not continue with copies of as many others, the last of which ends an
     episode: of those that were added last, those of the environment with the most recent end that has as many steps
     before it. So every transition that is left is one that was made. If no episode has ended yet, nothing can be done,
     and the last step leads to what is added next.

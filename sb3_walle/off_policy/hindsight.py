@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.learners.trace import random_states_kept
-from sb3_walle.off_policy.facade import Facade
+from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.succession import other_seed
 from sb3_walle.vec_env import SamplerVecEnv
@@ -17,17 +19,19 @@ from sb3_walle.vec_env import SamplerVecEnv
 COMPUTE_REWARD = "compute_reward"
 
 
-class LearnersRewards(Facade):
+class LearnersRewards(PassiveWrapper):
     """
     Environments whose ``compute_reward()`` is called in this process, on one environment that is built for that. Those
     in samplers would answer only when they are done with what they are collecting. That environment is like the first
     one in samplers: it begins with a reset, and what is set in the first one is set in it.
 
-    :param venv: environments in samplers, whatever is around them
+    :param venv: environments in samplers, with the wrappers around them
+    :param samplers: the samplers
     """
 
-    def __init__(self, venv: VecEnv) -> None:
+    def __init__(self, venv: VecEnv, samplers: SamplerVecEnv) -> None:
         super().__init__(venv)
+        self._samplers = samplers
         self._own: SamplerEnvs | None = None
         self._n_set = 0
 
@@ -51,8 +55,7 @@ class LearnersRewards(Facade):
             self._own = None
 
     def _own_env(self) -> SamplerEnvs:
-        samplers = self.venv.unwrapped
-        assert isinstance(samplers, SamplerVecEnv)
+        samplers = self._samplers
         is_new = self._own is None
         if self._own is None:
             with _random_states_kept():
@@ -79,9 +82,23 @@ def _random_states_kept() -> Iterator[None]:
         random.setstate(state)
 
 
-def with_learners_rewards(env: VecEnv) -> VecEnv:
+def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None) -> None:
     """
-    :param env: environments
-    :return: the same, or what computes rewards in this process if they are in samplers
+    Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers.
+
+    :param buffer: a replay buffer; only a ``HerReplayBuffer`` computes rewards
+    :param env: the environments of the algorithm
     """
-    return LearnersRewards(env) if isinstance(env.unwrapped, SamplerVecEnv) else env
+    close_rewards(buffer)
+    if isinstance(buffer, HerReplayBuffer) and env is not None:
+        samplers = env.unwrapped
+        buffer.env = LearnersRewards(env, samplers) if isinstance(samplers, SamplerVecEnv) else env
+
+
+def close_rewards(buffer: ReplayBuffer | None) -> None:
+    """
+    :param buffer: a replay buffer, which closes the environment that it computes rewards with
+    """
+    rewards = getattr(buffer, "env", None)
+    if isinstance(rewards, LearnersRewards):
+        rewards.close_own()

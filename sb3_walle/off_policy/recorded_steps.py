@@ -1,6 +1,7 @@
 """Steps that samplers made, in the place of the environments in SB3's off-policy loop."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.off_policy.facade import Facade
+from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.samplers.sampler import env_actions
-from sb3_walle.transport.chunk import Observations, row
+from sb3_walle.transport.chunk import OBSERVATIONS, Observations, named, row
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class RecordedStep:
     @property
     def next_observations(self) -> Observations:
         """What the step led to; at the end of an episode, the beginning of the next one."""
-        return row(self.rollout.next_observations, self.index)
+        return self.rollout.next_observations(self.index)
 
     @property
     def actions(self) -> np.ndarray:
@@ -58,22 +60,25 @@ class RecordedStep:
     @property
     def is_normalized(self) -> bool:
         """Whether there is a ``VecNormalize``."""
-        return self.rollout.originals.exist
+        return ORIGINAL_REWARDS in self.rollout.fields
 
     @property
     def original_observations(self) -> Observations:
         """The observations before ``VecNormalize``."""
-        return self.rollout.originals.observations(self.index) if self.is_normalized else self.observations
+        if not self.is_normalized:
+            return self.observations
+        return row(named(self.rollout.fields, ORIGINAL_OBSERVATIONS), self.index)
 
     @property
     def original_next_observations(self) -> Observations:
         """What the step led to, before ``VecNormalize``."""
-        return self.rollout.originals.next_observations(self.index) if self.is_normalized else self.next_observations
+        name = ORIGINAL_OBSERVATIONS if self.is_normalized else OBSERVATIONS
+        return self.rollout.next_observations(self.index, name)
 
     @property
     def original_rewards(self) -> np.ndarray:
         """The rewards before ``VecNormalize``, ``[n_envs]``."""
-        return self.rollout.originals.rewards(self.index) if self.is_normalized else self.rewards
+        return self.rollout.fields[ORIGINAL_REWARDS][self.index] if self.is_normalized else self.rewards
 
     @property
     def continues(self) -> np.ndarray:
@@ -101,15 +106,15 @@ class RecordedStep:
             return infos
         originals = copy(infos)
         for env in np.flatnonzero(self.dones):
-            last = self.rollout.originals.terminal_observation(self.index, int(env))
+            last = self.rollout.original_terminal_observations[self.index, int(env)]
             originals[env] = {**infos[env], TERMINAL_OBSERVATION: last}
         return originals
 
 
-class RecordedSteps(Facade):
+class RecordedSteps(PassiveWrapper):
     """
-    Looks like environments to SB3's loop, and hands out recorded steps, whatever actions it is given. Anything else is
-    answered by the environments themselves.
+    Looks like environments to SB3's loop, and hands out recorded steps for any actions. The environments
+    themselves answer everything else.
 
     :param venv: the environments
     """
@@ -120,34 +125,43 @@ class RecordedSteps(Facade):
         self._steps: Iterator[RecordedStep] = iter(())
         self._wrapper_state: WrapperState | None = None
         self._current: RecordedStep | None = None
+        #: whether SB3's loop is at work on recorded steps
+        self.is_handing_out = False
 
-    def begin(self, steps: Iterator[RecordedStep], wrapper_state: WrapperState) -> None:
+    @contextmanager
+    def handing_out(self, steps: Iterator[RecordedStep], wrapper_state: WrapperState) -> Iterator[None]:
         """
-        Go on with other steps.
+        Around SB3's loop. Afterwards, nothing here refers to where the steps come from: callbacks keep what they were
+        shown of a rollout, these steps included.
 
         :param steps: the steps, which may have to be waited for
         :param wrapper_state: kept up to date with them
         """
-        self._steps, self._wrapper_state = steps, wrapper_state
-
-    def end(self) -> None:
-        """Let go of where steps come from: callbacks keep what they were shown of a rollout, these steps included."""
-        self._steps, self._wrapper_state = iter(()), None
+        self._steps, self._wrapper_state, self.is_handing_out = steps, wrapper_state, True
+        try:
+            yield
+        finally:
+            self._steps, self._wrapper_state, self.is_handing_out = iter(()), None, False
 
     @property
     def current(self) -> RecordedStep:
-        """The step that is being made."""
-        assert self._current is not None
+        """
+        The step that is being made.
+
+        :raises RuntimeError: before the first step
+        """
+        if self._current is None:
+            raise RuntimeError("There is no step before next_actions() is called")
         return self._current
 
     def next_actions(self) -> tuple[np.ndarray, np.ndarray]:
         """
-        Go on to the next step.
+        Begin the next step.
 
         :return: the actions that the environments were given, and those that a replay buffer holds
         """
-        self._current = next(self._steps)
-        return self._to_env_actions(self._current.actions), self._current.actions
+        step = self._current = next(self._steps)
+        return self._to_env_actions(step.actions), step.actions
 
     def step_async(self, actions: np.ndarray) -> None:
         """
@@ -156,8 +170,8 @@ class RecordedSteps(Facade):
 
     def step_wait(self) -> VecEnvStepReturn:
         """:return: what the step led to"""
-        step, state = self.current, self._wrapper_state
+        step = self.current
         infos = step.infos()
-        assert state is not None
-        state.follow(step.rollout, step.index, infos)
+        if self._wrapper_state is not None:
+            self._wrapper_state.follow(step.rollout, step.index, infos)
         return step.next_observations, step.rewards, step.dones, infos

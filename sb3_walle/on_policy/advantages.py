@@ -4,7 +4,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_walle.on_policy.buffer import is_sb3s_own
+from sb3_walle.on_policy.rollout_buffer import is_sb3s_own
 
 
 def compute_advantages(buffer: RolloutBuffer, last_values: th.Tensor, dones: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.on_policy.advantages import accumulate
-from sb3_walle.on_policy.buffer import is_sb3s_own
+from sb3_walle.on_policy.rollout_buffer import is_sb3s_own
 from sb3_walle.transport.chunk import Observations
 
 # As in V-trace. An action that the policy has come to like much better counts no more than any other.
@@ -34,7 +34,7 @@ def correct_for_policy_lag(buffer: RolloutBuffer, policy: ActorCriticPolicy, nor
 
     Where the update is going to subtract their mean from advantages, it is taken out before they are weighted. For
     actions of the policy itself, a constant in all advantages changes nothing on average. For another policy's actions,
-    it would make them more likely or less, whatever they have led to.
+    it would make them more likely or less, however good they were.
 
     :param buffer: a complete rollout buffer, whose ``log_probs`` are of the policies that chose the actions, and whose
         ``log_probs``, ``advantages`` and ``returns`` are changed, ``[n_steps, n_envs]``
@@ -92,7 +92,7 @@ def log_probs_of(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> np.ndarray
     for start in range(0, buffer.buffer_size, rows_at_once):
         rows = slice(start, start + rows_at_once)
         observations = obs_as_tensor(_flat(buffer.observations, rows), policy.device)
-        # As the buffer hands them to an update: float32, whatever the action space.
+        # As the buffer hands them to an update: float32 for every action space.
         actions = th.as_tensor(_flat_array(buffer.actions, rows), dtype=th.float32, device=policy.device)
         if isinstance(policy.action_space, spaces.Discrete):
             actions = actions.long().flatten()

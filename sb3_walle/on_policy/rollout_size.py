@@ -1,10 +1,8 @@
 """How many samples an update learns from: ``n_steps`` is per environment, and there may be many of them."""
 
 from math import gcd
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 # From here on an algorithm whose n_steps was chosen for one environment updates its policy rarely.
 LARGE_ROLLOUT = 10_000
@@ -24,13 +22,14 @@ def steps_per_env(n_samples: int, n_envs: int, batch_size: int) -> int:
     return steps or max(1, n_samples // n_envs)
 
 
-def large_rollout_advice(algorithm: "AsyncOnPolicyMixin") -> str | None:
+def large_rollout_advice(algorithm: OnPolicyAlgorithm, default_n_steps: int | None) -> str | None:
     """
     :param algorithm: the algorithm
+    :param default_n_steps: ``n_steps`` of an algorithm that was made without, ``None`` if it was given
     :return: one line for a user who may not know how large rollouts are; ``None`` if they are not, or were asked for
     """
     n_steps, n_envs = algorithm.n_steps, algorithm.n_envs
-    if n_steps != algorithm._default_n_steps or n_steps * n_envs < LARGE_ROLLOUT:
+    if n_steps != default_n_steps or n_steps * n_envs < LARGE_ROLLOUT:
         return None
     divided = steps_per_env(n_steps, n_envs, getattr(algorithm, "batch_size", 1))
     return (

@@ -1,4 +1,4 @@
-"""What the learner has to know of a rollout besides what samplers record: values, and the rewards to learn from."""
+"""What the learner adds to what samplers record: values, and the rewards to learn from."""
 
 import numpy as np
 import torch as th
@@ -6,9 +6,9 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_walle.collection.rollout import Rollout
+from sb3_walle.collection.rollout import BOOTSTRAP_VALUES, VALUES, Rollout
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
-from sb3_walle.transport.chunk import Observations, between
+from sb3_walle.transport.chunk import Observations, between, row
 
 
 def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> np.ndarray:
@@ -18,8 +18,8 @@ def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> 
     :param rows: some of its rows, T
     :return: values of their observations, ``[T, n_envs]``: those that samplers recorded, or else the policy's
     """
-    if rollout.values is not None:
-        return rollout.values[rows.start : rows.stop]
+    if VALUES in rollout.fields:
+        return rollout.fields[VALUES][rows.start : rows.stop]
     return predict(policy, between(rollout.observations, rows), n_batch_axes=2)
 
 
@@ -39,8 +39,8 @@ def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, ga
     rewards = rollout.rewards[rows.start : rows.stop].copy()
     # float32 arithmetic throughout, as in SB3, so that the last bit agrees.
     discount = np.float32(gamma)
-    if rollout.bootstrap_values is not None:
-        rewards += discount * rollout.bootstrap_values[rows.start : rows.stop]
+    if BOOTSTRAP_VALUES in rollout.fields:
+        rewards += discount * rollout.fields[BOOTSTRAP_VALUES][rows.start : rows.stop]
     else:
         _add_truncation_values(policy, rollout, rows, discount, rewards)
     _add_stream_end_values(policy, rollout, rows, discount, rewards)
@@ -90,8 +90,7 @@ def last_values(policy: ActorCriticPolicy, rollout: Rollout) -> th.Tensor:
     if rollout.stream_end_values is not None:
         values = rollout.stream_end_values[-1]
     else:
-        last = range(rollout.n_steps - 1, rollout.n_steps)
-        values = predict(policy, between(rollout.next_observations, last), n_batch_axes=2)[0]
+        values = predict(policy, rollout.next_observations(rollout.n_steps - 1), n_batch_axes=1)
     return th.from_numpy(values.copy()).unsqueeze(-1)
 
 
@@ -139,18 +138,13 @@ def _add_stream_end_values(
     steps, envs = np.nonzero(rollout.stream_ends[before_last] & ~rollout.dones[before_last])
     if len(steps) == 0:
         return
-    places = (steps + rows.start, envs)
     if rollout.stream_end_values is not None:
-        values = rollout.stream_end_values[places]
+        values = rollout.stream_end_values[steps + rows.start, envs]
     else:
-        values = predict(policy, _pick(rollout.next_observations, places), n_batch_axes=1)
+        places = zip((steps + rows.start).tolist(), envs.tolist(), strict=True)
+        led_to = [row(rollout.next_observations(step), env) for step, env in places]
+        values = predict(policy, _stack(led_to), n_batch_axes=1)
     rewards[steps, envs] += discount * values
-
-
-def _pick(observations: Observations, places: tuple[np.ndarray, np.ndarray]) -> Observations:
-    if isinstance(observations, dict):
-        return {key: array[places] for key, array in observations.items()}
-    return observations[places]
 
 
 def _stack(observations: list[Observations]) -> Observations:

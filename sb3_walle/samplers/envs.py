@@ -28,7 +28,7 @@ class SamplerEnvs:
     Unlike it, they write observations straight to where they are needed and do not deep-copy every info.
 
     :param factories: builds one environment each
-    :param pulse: told whenever an environment begins a step or a reset; ``None`` if nobody wants to know
+    :param pulse: told whenever an environment begins a step or a reset; ``None`` if no one watches
     :param first_env: number of the first environment among those of all samplers
     :raises TypeError: if a factory returns something else than a Gymnasium environment, or a vectorised one
     :raises ValueError: if two factories return the same environment, or their spaces differ
@@ -60,17 +60,10 @@ class SamplerEnvs:
         self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
         self.observations = self._empty_observations()
-        #: what the last reset of each environment returned besides the observation
+        #: what the last reset of each environment returned together with the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one seed for each environment, ``None`` to let its random stream go on
-        :param options: Gymnasium's reset options for each environment
-        :raises ObservationError: if an environment returns what does not fit its observation space
-        """
         for index, reset in enumerate(self._reset_functions):
             keywords = {"options": options[index]} if options[index] else {}
             observation, self.reset_infos[index] = reset(seed=seeds[index], **keywords)
@@ -84,18 +77,6 @@ class SamplerEnvs:
         dones: np.ndarray,
         on_info: OnInfo,
     ) -> None:
-        """
-        Step every environment once. Those whose episode ends are reset.
-
-        :param actions: one action for each environment
-        :param observations: receives what the environments show afterwards, ``[B, ...]``
-        :param rewards: receives the rewards, ``[B]``
-        :param dones: receives whether the step ended an episode, ``[B]``
-        :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
-            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
-            keeps any of it must copy it: environments may use their observations and infos again
-        :raises ObservationError: if an environment returns what does not fit its observation space
-        """
         for index, step in enumerate(self._step_functions):
             observation, rewards[index], terminated, truncated, info = step(actions[index])
             is_end = terminated or truncated
@@ -119,11 +100,6 @@ class SamplerEnvs:
                 on_info(index, info, False)
 
     def keep(self, observations: Observations) -> None:
-        """
-        Note where the environments are.
-
-        :param observations: what the last step led to, ``[B, ...]``
-        """
         copy_observations(observations, self.observations)
 
     def close(self) -> None:

@@ -1,15 +1,12 @@
 """What the step loop sees of a sampler's environments: one layer upon another, each with the same few methods."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.transport.chunk import Observations
-
-if TYPE_CHECKING:
-    from sb3_walle.samplers.envs import SamplerEnvs
 
 #: Called with the index of an environment, its info and whether its episode ended.
 OnInfo: TypeAlias = Callable[[int, dict[str, Any], bool], None]
@@ -30,7 +27,7 @@ class EnvLayer(Protocol):
         """
         Start a new episode in every environment.
 
-        :param seeds: one seed for each environment, ``None`` to let its random stream go on
+        :param seeds: one seed for each environment, ``None`` to continue its random stream
         :param options: Gymnasium's reset options for each environment
         """
 
@@ -50,8 +47,9 @@ class EnvLayer(Protocol):
         :param rewards: receives the rewards, ``[B]``
         :param dones: receives whether the step ended an episode, ``[B]``
         :param on_info: called with the index of each environment, its info and whether its episode ended; at that point
-            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. Whoever
-            keeps any of it must copy it: environments may use their observations and infos again
+            the info has ``"TimeLimit.truncated"`` and, at the end of an episode, ``"terminal_observation"``. To
+            keep any of it, copy it: environments may use their observations and infos again
+        :raises ObservationError: if an environment returns what does not fit its observation space
         """
 
     def keep(self, observations: Observations) -> None:
@@ -59,17 +57,6 @@ class EnvLayer(Protocol):
         Note where the environments are.
 
         :param observations: what the last step led to, ``[B, ...]``
-        """
-
-
-class LayerSpec(Protocol):
-    """How to build a layer. Made by the learner, pickled, built in the sampler."""
-
-    def build(self, inner: EnvLayer, envs: "SamplerEnvs") -> EnvLayer:
-        """
-        :param inner: the layer below, which goes on from where it is
-        :param envs: the environments at the bottom
-        :return: the layer around it
         """
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium import spaces
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.infos import ORIGINAL_TERMINAL_OBSERVATION, TERMINAL_OBSERVATION
 from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
-from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, between, observation_fields, row
+from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, between, named, observation_fields, row
 from sb3_walle.transport.layout import Field
 
 ORIGINAL_OBSERVATIONS = f"original_{OBSERVATIONS}"
@@ -71,25 +72,21 @@ class NormalizerSpec:
     epsilon: float
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "NormalizedEnvs":
-        """
-        :param inner: the layer below
-        :param envs: the environments at the bottom
-        :return: the layer around it
-        """
         return NormalizedEnvs(self, inner)
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
-        The arrays that a sampler records in a chunk besides the normalised ones.
+        The arrays that a sampler records in a chunk in addition to the normalised ones.
 
         :param n_steps: most steps that a chunk can hold, T
         :param n_envs: environments of a sampler, B
         :return: original observations, ``[T + 1, B, ...]``, and original rewards, ``[T, B]``; mean and variance of the
-            parts of the observations that steps led to and of the discounted returns (``()``) over the chunk
+            parts of the observations that steps led to and of the discounted returns over the chunk, each flat
         """
         originals = observation_fields(self.original_space, (n_steps + 1, n_envs))
         shapes = {part: self._shape(part) for part in self.parts} | {RETURNS: ()}
-        moments = [Field(name(part), shape, "<f8") for part, shape in shapes.items() for name in (mean_of, variance_of)]
+        sizes = {part: (prod(shape),) for part, shape in shapes.items()}
+        moments = [Field(name(part), size, "<f8") for part, size in sizes.items() for name in (mean_of, variance_of)]
         return (
             *(replace(field, name=f"original_{field.name}") for field in originals),
             Field(ORIGINAL_REWARDS, (n_steps, n_envs), "<f4"),
@@ -126,7 +123,7 @@ class NormalizedEnvs:
         self._returns = np.zeros(self.n_envs)
         # How many steps of the present chunk were made.
         self._step = 0
-        self._is_top = False
+        self._is_outermost = False
 
     def load_statistics(self, arrays: Mapping[str, np.ndarray]) -> None:
         """
@@ -141,16 +138,16 @@ class NormalizedEnvs:
         self._returns_deviation = np.sqrt(np.float64(arrays[variance_of(RETURNS)]) + self._spec.epsilon)
         self._normalize(self.inner.observations, self.observations)
 
-    def begin_chunk(self, chunk: Chunk, is_top: bool) -> None:
+    def begin_chunk(self, chunk: Chunk, is_outermost: bool) -> None:
         """
         Record into this chunk from now on.
 
         :param chunk: the chunk that is about to be filled
-        :param is_top: whether there is no layer around this one, so that nobody looks at normalised rewards before the
-            chunk ends
+        :param is_outermost: whether there is no layer around this one, so that normalised rewards are not read before
+            the chunk ends
         """
-        self._chunk, self._step, self._is_top = chunk, 0, is_top
-        self._originals = self._recorded_originals(chunk)
+        self._chunk, self._step, self._is_outermost = chunk, 0, is_outermost
+        self._originals = named(chunk.arrays, ORIGINAL_OBSERVATIONS)
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
         copy_observations(self.inner.observations, row(self._originals, 0))
 
@@ -159,7 +156,7 @@ class NormalizedEnvs:
         n_steps = self._step
         if n_steps == 0:
             return
-        if self._is_top:
+        if self._is_outermost:
             self._normalize_rewards(self._original_rewards[:n_steps], self._chunk.rewards[:n_steps])
         led_to = parts_of(between(self._originals, range(1, n_steps + 1)))
         for part in self._spec.parts:
@@ -167,12 +164,6 @@ class NormalizedEnvs:
         self._record_moments(RETURNS, self._discounted_returns(n_steps), axis=None)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one seed for each environment, or ``None``
-        :param options: reset options for each environment
-        """
         self.inner.reset(seeds, options)
         self._returns[:] = 0.0
         self._normalize(self.inner.observations, self.observations)
@@ -193,7 +184,7 @@ class NormalizedEnvs:
         :param rewards: receives the normalised rewards, ``[B]``, now or at the end of the chunk
         :param dones: receives whether the step ended an episode, ``[B]``
         :param on_info: called with each info, in which the terminal observation is normalised, and the original one is
-            there besides
+            there, too
         """
 
         def normalize_terminal(env: int, info: dict[str, Any], done: bool) -> None:
@@ -205,14 +196,11 @@ class NormalizedEnvs:
         original, original_rewards = row(self._originals, self._step + 1), self._original_rewards[self._step]
         self.inner.step(actions, original, original_rewards, dones, normalize_terminal)
         self._normalize(original, observations)
-        if not self._is_top:
+        if not self._is_outermost:
             self._normalize_rewards(original_rewards, rewards)
         self._step += 1
 
     def keep(self, observations: Observations) -> None:
-        """
-        :param observations: what the last step led to, ``[B, ...]``
-        """
         copy_observations(observations, self.observations)
         if self._step > 0:
             self.inner.keep(row(self._originals, self._step))
@@ -250,7 +238,7 @@ class NormalizedEnvs:
         np.minimum(scaled, self._spec.clip_reward, out=target, casting="same_kind")
 
     def _discounted_returns(self, n_steps: int) -> np.ndarray:
-        """Of each step, ``[T, B]``: they go on from chunk to chunk, and begin anew with an episode."""
+        """Of each step, ``[T, B]``: they continue from chunk to chunk, and begin anew with an episode."""
         recorded = np.empty((n_steps, self.n_envs))
         gamma = self._spec.gamma
         # Python's floats, which are NumPy's float64: for the few environments of a sampler, arrays take much longer.
@@ -266,8 +254,8 @@ class NormalizedEnvs:
         return recorded
 
     def _record_moments(self, part: str, values: np.ndarray, axis: tuple[int, ...] | None) -> None:
-        self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64)
-        self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64)
+        self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64).reshape(-1)
+        self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64).reshape(-1)
 
     @staticmethod
     def _empty(spec: NormalizerSpec, like: Observations) -> Observations:
@@ -276,9 +264,3 @@ class NormalizedEnvs:
             for part, array in parts_of(like).items()
         }
         return arrays if isinstance(like, dict) else arrays[WHOLE]
-
-    @staticmethod
-    def _recorded_originals(chunk: Chunk) -> Observations:
-        prefix = f"{ORIGINAL_OBSERVATIONS}/"
-        nested = {name.removeprefix(prefix): array for name, array in chunk.arrays.items() if name.startswith(prefix)}
-        return nested or chunk.arrays[ORIGINAL_OBSERVATIONS]

@@ -15,7 +15,7 @@ import numpy as np
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.factories import EnvFactory, Registrations
-from sb3_walle.samplers.layers import LayerSpec
+from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
@@ -198,7 +198,7 @@ class Reset(Request):
 
     def run(self, sampler: Sampler) -> ResetResult:
         sampler.stack.reset(self.seeds, self.options)
-        return ResetResult(deepcopy(sampler.stack.face.observations), deepcopy(sampler.envs.reset_infos))
+        return ResetResult(deepcopy(sampler.stack.vec_env_layer.observations), deepcopy(sampler.envs.reset_infos))
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,9 @@ class Step(Request):
         def keep(env: int, info: dict[str, Any], done: bool) -> None:
             infos[env] = deepcopy(info)
 
-        stack.step_face(self.actions, rewards, keep)
+        stack.step_in_lockstep(self.actions, rewards, keep)
         return StepResult(
-            deepcopy(stack.face.observations),
+            deepcopy(stack.vec_env_layer.observations),
             rewards,
             stack.episode_starts.copy(),
             infos,

@@ -14,9 +14,10 @@ from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
-from sb3_walle.samplers.layers import LayerSpec, copy_observations
+from sb3_walle.samplers.layer_spec import LayerSpec
+from sb3_walle.samplers.layers import copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
-from sb3_walle.transport.chunk import INFOS, Chunk, row, rows
+from sb3_walle.transport.chunk import Chunk, row, rows
 from sb3_walle.transport.ports import Control, SamplerEnd
 from sb3_walle.transport.pulse import Pulse
 from sb3_walle.transport.seal import Seal
@@ -54,7 +55,7 @@ class ChunkReport:
     :param ticket: number of the ticket
     :param slot: slot that was filled
     :param seal: what lies there; ``None`` if the chunk was abandoned
-    :param infos: the infos that are passed on, as far as they do not lie in the slot; ``None`` if it was abandoned
+    :param infos: the infos that are passed on; ``None`` if it was abandoned
     :param seconds: how long it took
     """
 
@@ -154,7 +155,7 @@ class _ChunkFiller:
 
     def __init__(self, index: int, stack: EnvStack, settings: CollectionSettings) -> None:
         self.stack = stack
-        n_envs, action_space = stack.envs.n_envs, stack.face.action_space
+        n_envs, action_space = stack.envs.n_envs, stack.vec_env_layer.action_space
         self.weight_names = settings.actor.weight_names
         self.actor: Actor = settings.actor.build(n_envs)
         queues = settings.queues.open(index)
@@ -174,8 +175,8 @@ class _ChunkFiller:
         n_steps = self._fill(chunk, ticket, infos)
         seal = packed = None
         if ticket.run == self.control.run:
-            packed = infos.pack(chunk.arrays[INFOS])
-            self.actor.end_chunk(self.stack.top.observations, n_steps)
+            packed = infos.pack()
+            self.actor.end_chunk(self.stack.policy_layer.observations, n_steps)
             if self._check_finite:
                 check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
@@ -195,7 +196,7 @@ class _ChunkFiller:
         """Fill the chunk, going on from where the environments are. Returns the number of steps made."""
         stack = self.stack
         stack.begin_chunk(chunk, self.policy.weights)
-        copy_observations(stack.top.observations, row(chunk.observations, 0))
+        copy_observations(stack.policy_layer.observations, row(chunk.observations, 0))
         chunk.episode_starts[0] = stack.episode_starts
         self.actor.begin_chunk(chunk)
         with stack.changing():
@@ -205,7 +206,7 @@ class _ChunkFiller:
 
     def _step(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """The step loop. Returns the number of steps made."""
-        envs, actor, control, to_env_actions = self.stack.top, self.actor, self.control, self.to_env_actions
+        envs, actor, control, to_env_actions = self.stack.policy_layer, self.actor, self.control, self.to_env_actions
         lag = ticket.max_policy_lag
         is_due = None if lag is None else _Due(control, self.policy.version + lag)
         note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0

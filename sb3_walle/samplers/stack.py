@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.envs import SamplerEnvs
-from sb3_walle.samplers.layers import EnvLayer, LayerSpec, OnInfo
+from sb3_walle.samplers.layer_spec import LayerSpec
+from sb3_walle.samplers.layers import EnvLayer, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
 from sb3_walle.transport.chunk import Chunk, Observations
 
@@ -45,35 +46,35 @@ class EnvStack:
     def __init__(self, envs: SamplerEnvs, own_layers: Sequence[LayerSpec] = ()) -> None:
         self.envs = envs
         #: what the ``SamplerVecEnv`` shows
-        self.face: EnvLayer = _pile(own_layers, envs, envs)
+        self.vec_env_layer: EnvLayer = _built_upon(own_layers, envs, envs)
         #: what the policy sees
-        self.top: EnvLayer = self.face
+        self.policy_layer: EnvLayer = self.vec_env_layer
         self._outer_layers: tuple[LayerSpec, ...] = ()
         # Those that were built and know where the environments are; the others are built when the next chunk begins.
         self._built: list[EnvLayer] = []
         #: whether what the environments show is the first observation of an episode, ``[B]``
         self.episode_starts = np.ones(envs.n_envs, dtype=bool)
-        #: whether a step or a reset has failed, or there was none yet, so that nobody knows what the environments show
+        #: whether a step or a reset has failed, or there was none yet, so that it is unknown what the environments show
         self.needs_reset = True
 
     def describe(self) -> EnvDescription:
         """:return: what the learner has to know of the environments, as the ``SamplerVecEnv`` shows them"""
-        face, envs = self.face, self.envs
+        layer, envs = self.vec_env_layer, self.envs
         return EnvDescription(
-            face.observation_space, face.action_space, envs.metadata, envs.identities, envs.monitor_files
+            layer.observation_space, layer.action_space, envs.metadata, envs.identities, envs.monitor_files
         )
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Around whatever steps or resets environments: an exception leaves them in the middle of it."""
+        """Around a step or a reset of environments: an exception leaves them in the middle of it."""
         self.needs_reset = True
         yield
         self.needs_reset = False
 
     def wrap(self, layers: tuple[LayerSpec, ...]) -> None:
         """
-        Put layers around what the ``SamplerVecEnv`` shows. They are built when the next chunk begins, and go on from
-        where the environments are.
+        Put layers around what the ``SamplerVecEnv`` shows. They are built when the next chunk begins, and continue
+        from where the environments are.
 
         :param layers: from the inside to the outside
         """
@@ -92,10 +93,10 @@ class EnvStack:
         :param options: reset options for each environment
         """
         with self.changing():
-            self.top.reset(seeds, options)
+            self.policy_layer.reset(seeds, options)
             self.episode_starts[:] = True
 
-    def step_face(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
+    def step_in_lockstep(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
         """
         Step every environment once, as the ``SamplerVecEnv`` does in lockstep. The layers around it take no part.
 
@@ -104,14 +105,14 @@ class EnvStack:
         :param on_info: called with each info
         """
         self._keep_layers(0)
-        face = self.face
+        layer = self.vec_env_layer
         with self.changing():
-            face.step(actions, face.observations, rewards, self.episode_starts, on_info)
-            face.keep(face.observations)
+            layer.step(actions, layer.observations, rewards, self.episode_starts, on_info)
+            layer.keep(layer.observations)
 
     def begin_chunk(self, chunk: Chunk, published: Mapping[str, np.ndarray]) -> None:
         """
-        Get ready to step the top layer.
+        Get ready to step the layer that the policy sees.
 
         :param chunk: the chunk that is about to be filled
         :param published: what the learner has published, statistics of observations and rewards among it
@@ -122,7 +123,7 @@ class EnvStack:
         if self.needs_reset:
             self.reset([None] * self.envs.n_envs, [{}] * self.envs.n_envs)
         if self._normalizer is not None:
-            self._normalizer.begin_chunk(chunk, is_top=self._normalizer is self.top)
+            self._normalizer.begin_chunk(chunk, is_outermost=self._normalizer is self.policy_layer)
 
     def end_chunk(self, observations: Observations, episode_starts: np.ndarray) -> None:
         """
@@ -133,7 +134,7 @@ class EnvStack:
         """
         if self._normalizer is not None:
             self._normalizer.end_chunk()
-        self.top.keep(observations)
+        self.policy_layer.keep(observations)
         self.episode_starts[:] = episode_starts
 
     @property
@@ -143,18 +144,18 @@ class EnvStack:
     def _keep_layers(self, n_layers: int) -> None:
         """Forget all but the innermost of the outer layers."""
         del self._built[n_layers:]
-        self.top = self._built[-1] if self._built else self.face
+        self.policy_layer = self._built[-1] if self._built else self.vec_env_layer
 
     def _build_missing_layers(self, published: Mapping[str, np.ndarray]) -> None:
         for layer in self._outer_layers[len(self._built) :]:
-            self.top = layer.build(self.top, self.envs)
-            self._built.append(self.top)
-            if isinstance(self.top, NormalizedEnvs):
+            self.policy_layer = layer.build(self.policy_layer, self.envs)
+            self._built.append(self.policy_layer)
+            if isinstance(self.policy_layer, NormalizedEnvs):
                 # Before the next layer looks at what it shows.
-                self.top.load_statistics(published)
+                self.policy_layer.load_statistics(published)
 
 
-def _pile(layers: Sequence[LayerSpec], bottom: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
+def _built_upon(layers: Sequence[LayerSpec], bottom: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
     for layer in layers:
         bottom = layer.build(bottom, envs)
     return bottom

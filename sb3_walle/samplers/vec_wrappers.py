@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
 from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
+from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments, set_reset_arguments
 from sb3_walle.transport.chunk import Observations
 
 
@@ -32,16 +33,11 @@ class StockWrapper:
     attributes: tuple[tuple[str, Any], ...] = ()
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
-        """
-        :param inner: the layer below
-        :param envs: the environments at the bottom
-        :return: the layer around it
-        """
         return WrappedEnvs(self._wrap, inner, envs)
 
     def _wrap(self, venv: VecEnv) -> VecEnv:
         with warnings.catch_warnings():
-            # Whoever wrapped the samplers has seen them already.
+            # The learner has shown them when the samplers were wrapped.
             warnings.simplefilter("ignore")
             wrapped = getattr(sb3_vec_env, self.name)(venv, **dict(self.arguments))
         for name, value in self.attributes:
@@ -60,12 +56,6 @@ class UserWrapper:
     wrap: Callable[[VecEnv], VecEnv]
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
-        """
-        :param inner: the layer below
-        :param envs: the environments at the bottom
-        :return: the layer around it
-        :raises TypeError: if the function returns something else than a ``VecEnv``
-        """
         return WrappedEnvs(self.wrap, inner, envs)
 
 
@@ -74,7 +64,7 @@ class WrappedEnvs:
     A layer that is a ``VecEnv`` wrapper around another layer.
 
     :param wrap: takes a ``VecEnv`` and returns it wrapped
-    :param inner: the layer below, which goes on from where it is
+    :param inner: the layer below, which continues from where it is
     :param envs: the environments at the bottom
     :raises TypeError: if ``wrap`` returns something else than a ``VecEnv``
     """
@@ -96,12 +86,6 @@ class WrappedEnvs:
         self._inner_env.is_adopted = True
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        """
-        Start a new episode in every environment.
-
-        :param seeds: one seed for each environment, or ``None``
-        :param options: reset options for each environment
-        """
         self._inner_env.prepare_reset(seeds, options)
         copy_observations(self.venv.reset(), self.observations)  # type: ignore[arg-type]
 
@@ -113,24 +97,12 @@ class WrappedEnvs:
         dones: np.ndarray,
         on_info: OnInfo,
     ) -> None:
-        """
-        Step every environment once.
-
-        :param actions: one action for each environment
-        :param observations: receives what the wrapper shows, ``[B, ...]``
-        :param rewards: receives its rewards, ``[B]``
-        :param dones: receives whether the step ended an episode, ``[B]``
-        :param on_info: called with each of its infos
-        """
         after, rewards[...], dones[...], infos = self.venv.step(np.asarray(actions))
         copy_observations(after, observations)  # type: ignore[arg-type]
         for env, info in enumerate(infos):
             on_info(env, info, bool(dones[env]))
 
     def keep(self, observations: Observations) -> None:
-        """
-        :param observations: what the last step led to, ``[B, ...]``
-        """
         copy_observations(observations, self.observations)
         self._inner_env.keep()
 
@@ -148,13 +120,12 @@ class _LayerVecEnv(VecEnv):
         super().__init__(layer.n_envs, layer.observation_space, layer.action_space)
 
     def prepare_reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        self._seeds, self._options = list(seeds), list(options)
+        set_reset_arguments(self, seeds, options)
 
     def reset(self) -> VecEnvObs:
         if self.is_adopted:
-            self._layer.reset(self._seeds, self._options)
-            self._reset_seeds()
-            self._reset_options()
+            self._layer.reset(*reset_arguments(self))
+            clear_reset_arguments(self)
             self.reset_infos = self._envs.reset_infos
         self._last = None
         return deepcopy(self._layer.observations)
@@ -163,7 +134,8 @@ class _LayerVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        assert self._actions is not None
+        if self._actions is None:
+            raise RuntimeError("step_wait() was called without step_async()")
         self._last = _empty_like(self._layer.observations)
         rewards, dones = np.empty(self.num_envs, np.float32), np.empty(self.num_envs, bool)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -187,18 +159,18 @@ class _LayerVecEnv(VecEnv):
         return self.env_method("render") if self.render_mode == "rgb_array" else [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        return self._envs.get_attr(attr_name, list(self._get_indices(indices)))
+        return self._envs.get_attr(attr_name, env_indices(self, indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        self._envs.set_attr(attr_name, value, list(self._get_indices(indices)))
+        self._envs.set_attr(attr_name, value, env_indices(self, indices))
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        return self._envs.env_method(method_name, method_args, method_kwargs, list(self._get_indices(indices)))
+        return self._envs.env_method(method_name, method_args, method_kwargs, env_indices(self, indices))
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        return self._envs.env_is_wrapped(wrapper_class, list(self._get_indices(indices)))
+        return self._envs.env_is_wrapped(wrapper_class, env_indices(self, indices))
 
 
 def _contiguous_copy(observations: Observations) -> Observations:

@@ -1,5 +1,6 @@
 """What one sampler collected with one policy version: the arrays of an experience queue's slot."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,7 +12,6 @@ from sb3_walle.transport.layout import Field, Layout
 Observations: TypeAlias = np.ndarray | dict[str, np.ndarray]
 
 OBSERVATIONS = "observations"
-INFOS = "infos"
 
 
 def observation_fields(space: spaces.Space, leading: tuple[int, ...]) -> tuple[Field, ...]:
@@ -42,7 +42,6 @@ def chunk_layout(
     n_envs: int,
     observation_space: spaces.Space,
     further_fields: tuple[Field, ...],
-    info_nbytes: int = 0,
 ) -> Layout:
     """
     The layout of a chunk.
@@ -51,7 +50,6 @@ def chunk_layout(
     :param n_envs: environments of a sampler, B
     :param observation_space: what the policy observes
     :param further_fields: what is recorded besides (actions, log-probabilities, ...)
-    :param info_nbytes: bytes for the numbers in infos
     :return: the layout
     """
     return Layout(
@@ -60,15 +58,29 @@ def chunk_layout(
             Field("rewards", (n_steps, n_envs), "<f4"),
             Field("episode_starts", (n_steps + 1, n_envs), "|b1"),
             *further_fields,
-            Field(INFOS, (info_nbytes,), "|u1"),
         )
     )
+
+
+def named(arrays: Mapping[str, np.ndarray], name: str) -> Observations:
+    """
+    :param arrays: arrays by name, in which a dictionary of arrays is ``name/key`` for each of its keys
+    :param name: name of an array, or of a dictionary of arrays
+    :return: the array, or the dictionary
+    """
+    if name in arrays:
+        return arrays[name]
+    prefix = f"{name}/"
+    return {other.removeprefix(prefix): array for other, array in arrays.items() if other.startswith(prefix)}
 
 
 @dataclass
 class Chunk:
     """
     The arrays of a chunk. T is the number of steps that it can hold, B the environments of its sampler.
+
+    An array ``[T, B, ...]`` or ``[T + 1, B, ...]`` has a row for each step, and a rollout gets it under the same name,
+    whatever records it. Any other array is about the chunk as a whole, and has one axis at most.
 
     Row ``t + 1`` of ``observations`` and ``episode_starts`` is what step ``t`` led to; where an episode ended, that is
     the first observation of the next one. The last observation of the ended episode is in the step's info.
@@ -79,10 +91,8 @@ class Chunk:
     arrays: dict[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        prefix = OBSERVATIONS + "/"
-        nested = {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
         #: what the policy saw, ``[T + 1, B, ...]``; a dictionary of such arrays for a ``Dict`` space
-        self.observations: Observations = nested or self.arrays[OBSERVATIONS]
+        self.observations = named(self.arrays, OBSERVATIONS)
         #: the rewards, normalised if they are inside of a ``VecNormalize``, ``[T, B]``
         self.rewards = self.arrays["rewards"]
         #: whether the observation of the same row is the first of an episode, ``[T + 1, B]``
@@ -106,6 +116,11 @@ class Chunk:
     def dones(self) -> np.ndarray:
         """Whether each step ended an episode, ``[T, B]``."""
         return self.episode_starts[1:]
+
+    def rows_of_steps(self) -> dict[str, np.ndarray]:
+        """:return: the arrays with a row for each step, by name"""
+        shapes = ((self.capacity, self.n_envs), (self.capacity + 1, self.n_envs))
+        return {name: array for name, array in self.arrays.items() if array.shape[:2] in shapes}
 
     def copied(self) -> "Chunk":
         """:return: the same in memory of its own"""

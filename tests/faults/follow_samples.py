@@ -50,7 +50,7 @@ class FollowSamples(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         observations, says_start = self._collected()
-        self.n_stale += self.model._collector.statistics.n_stale_steps
+        self.n_stale += self.model._experience.collector.statistics.n_stale_steps
         stamps = observations[:, :, 0]
         words = np.moveaxis(stamps[..., :CHECKSUM], -1, 0)
         is_whole = (observations == observations[:, :, :1]).all(axis=(2, 3))

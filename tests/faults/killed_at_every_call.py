@@ -44,9 +44,7 @@ def write_and_be_killed(path: Path, n: int) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def main(path: Path, replaces: bool, nameless: bool) -> None:
-    if not nameless:
-        del os.O_TMPFILE
+def main(path: Path, replaces: bool) -> None:
     outcomes, is_through = [], False
     while not is_through:
         path.unlink(missing_ok=True)
@@ -60,4 +58,4 @@ def main(path: Path, replaces: bool, nameless: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), "replaces" in sys.argv, "nameless" in sys.argv)
+    main(Path(sys.argv[1]), "replaces" in sys.argv)

@@ -83,7 +83,7 @@ def train(figures: Figures, mode: str, env_fn: Callable[[], StampedTask], from_o
     ) as model:
         with killing(model) if from_outside else nullcontext():
             model.learn(N_ROLLOUTS * N_STEPS * N_SAMPLERS, callback=samples)
-        figures.kills += env.samplers.n_restarts
+        figures.kills += env.client.n_restarts
         figures.wrong_counts += model.num_timesteps != N_ROLLOUTS * N_STEPS * N_SAMPLERS
         figures.wrong_counts += samples.n_samples != model.num_timesteps
     figures.trainings += 1

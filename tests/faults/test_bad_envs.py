@@ -56,7 +56,7 @@ def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -
         env = SamplerVecEnv([env_fn, StampedTask], **kwargs)
         with make_model(kind, env, **SETTINGS) as model:
             model.learn(TIMESTEPS, callback=samples)
-            n_restarts = env.samplers.n_restarts
+            n_restarts = env.client.n_restarts
     samples.check(TIMESTEPS)
     assert model.num_timesteps == TIMESTEPS
     return n_restarts, [str(warning.message) for warning in caught if warning.category is SamplerWarning]
@@ -97,7 +97,7 @@ def test_what_fails_in_every_new_sampler_ends_training_at_the_second_time(kind: 
         with pytest.raises(SamplerError, match="another restart would not help") as error:
             model.learn(TIMESTEPS)
     assert isinstance(error.value.__cause__, ArithmeticError)
-    assert [warning.category for warning in caught].count(SamplerWarning) == env.samplers.n_restarts == 1
+    assert [warning.category for warning in caught].count(SamplerWarning) == env.client.n_restarts == 1
 
 
 @pytest.mark.parametrize("kind", PIPELINED)
@@ -282,7 +282,7 @@ def test_what_was_set_is_set_again_in_the_new_sampler(kind: str, tmp_path: Path)
     env = SamplerVecEnv([functools.partial(DyingLevels, tmp_path / name) for name in ("one", "other")])
     with make_model(kind, env, **SETTINGS) as model:
         model.learn(256, callback=SetLevel())
-        assert env.samplers.n_restarts == 2
+        assert env.client.n_restarts == 2
         assert env.get_attr("level") == [3, 4]
         assert env.get_attr("height") == [2, 2]
 
@@ -314,7 +314,7 @@ def test_streams_of_a_new_sampler_are_new_and_reproducible(kind: str, tmp_path: 
         env = SamplerVecEnv([functools.partial(Seeded, folder, place, place == 0) for place in range(2)])
         with make_model(kind, env, seed=1, **SETTINGS) as model:
             model.learn(3 * 128)
-            assert env.samplers.n_restarts == 1
+            assert env.client.n_restarts == 1
         return [(folder / str(place)).read_text().split() for place in range(2)]
 
     one, other = drawn("one"), drawn("other")
@@ -341,7 +341,7 @@ def test_numbers_that_are_not_finite_never_reach_the_learner(
         warnings.simplefilter("always")
         with make_model(kind, env, check_nan=True, normalize=normalize, **SETTINGS) as model:
             model.learn(TIMESTEPS)
-            assert env.samplers.n_restarts == 1
+            assert env.client.n_restarts == 1
             assert np.isfinite(learned_observations(model)).all()
             if normalize:
                 assert np.isfinite(model.get_vec_normalize_env().obs_rms.mean).all()

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from toy_envs import StampedEnv
 
 from sb3_walle import AsyncDQN, AsyncPPO, SafeCheckpointCallback, callbacks
-from sb3_walle.algorithm.infos import wants_all_infos
+from sb3_walle.algorithm.info_needs import wants_all_infos
 
 TESTS = Path(__file__).parents[1]
 
@@ -57,15 +57,17 @@ def outcomes_of_kills(what: str, folder: Path) -> list[dict[str, Any]]:
 def test_a_kill_while_a_model_is_replaced_leaves_one_of_the_two(tmp_path: Path) -> None:
     for outcome in outcomes_of_kills("replace", tmp_path):
         assert outcome["version"] > 0 and outcome["weights"] == [outcome["version"]]
-        # A new file has this name for the instant before it takes the place of the old one, see test_saving.py.
+        # A new file has this name until it takes the place of the old one, see test_saving.py.
         assert set(outcome["others"]) <= {".model.zip.unfinished"}
 
 
-def test_a_kill_leaves_complete_checkpoints_and_nothing_else(tmp_path: Path) -> None:
+def test_a_kill_leaves_complete_checkpoints_and_hidden_files_of_one_at_most(tmp_path: Path) -> None:
     for outcome in outcomes_of_kills("add", tmp_path):
         steps, most_steps = outcome["latest"]
         assert steps == most_steps > 0
-        assert outcome["missing"] == outcome["hidden"] == []
+        assert outcome["missing"] == []
+        # The files of one checkpoint, which are written before the first of them gets its name.
+        assert len(outcome["hidden"]) <= 2 and all(name.endswith(".unfinished") for name in outcome["hidden"])
         # The statistics of the checkpoint whose model the kill has prevented.
         assert outcome["ahead"] <= 1
 
@@ -216,7 +218,8 @@ def test_the_model_gets_its_name_when_everything_else_is_complete(
     def observed(path: str) -> Iterator[io.BufferedWriter]:
         with written_whole(path) as file:
             yield file
-            events.append("all written" if not names(tmp_path) else "next")
+            visible = {name for name in names(tmp_path) if not name.startswith(".")}
+            events.append("all written" if not visible else "next")
         events.append(Path(path).name)
 
     monkeypatch.setattr(callbacks, "written_whole", observed)

@@ -87,7 +87,7 @@ def test_environments_get_to_save_when_the_program_ends(
 
 def ask(env: SamplerVecEnv, request: Request) -> bool:
     """Send something to the first sampler without waiting for the answer. Returns whether there was room for it."""
-    return env.samplers._samplers.send(0, 1_000, request)
+    return env.client._samplers.send(0, 1_000, request)
 
 
 def test_step_is_finished_before_the_environment_is_closed(tmp_path: Path) -> None:

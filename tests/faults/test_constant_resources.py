@@ -123,7 +123,7 @@ def test_what_is_taken_stays_what_it_was_after_the_first_rollout(
             model.learn(ROLLOUT)
             assert Resources.of(env) == first, f"after {round + 1} rounds"
         print(f"{kind}: {first.describe(before)}")
-        assert env.samplers.n_restarts == (5 * N_ROUNDS if with_kills else 0)
+        assert env.client.n_restarts == (5 * N_ROUNDS if with_kills else 0)
 
 
 def test_64_samplers_learn_and_take_no_more_than_they_have_to(before: Counter[str]) -> None:

@@ -26,7 +26,7 @@ def check(model: Any, samples: FollowSamples, timesteps: int) -> None:
     """That a model has learned from so many samples, each of them once."""
     samples.check(timesteps)
     assert model.num_timesteps == timesteps
-    restarts = model.env.unwrapped.samplers.n_restarts
+    restarts = model.env.unwrapped.client.n_restarts
     assert samples.n_lives <= model.n_envs + restarts * model.env.unwrapped.envs_per_sampler
 
 
@@ -40,7 +40,7 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
         env = endangered_task(phase, has_short_chunks=not is_ordered(kind))
         with make_model(kind, env, n_samplers=N_SAMPLERS, max_restarts=10_000, **SETTINGS) as model:
             model.learn(n_rollouts * N_STEPS * N_SAMPLERS, callback=samples)
-            n_restarts = model.env.samplers.n_restarts
+            n_restarts = model.env.client.n_restarts
             check(model, samples, n_rollouts * N_STEPS * N_SAMPLERS)
     told = [str(warning.message) for warning in caught if issubclass(warning.category, SamplerWarning)]
     assert len(told) == n_restarts
@@ -88,4 +88,4 @@ def test_lockstep_goes_on_after_a_kill() -> None:
         assert env.get_attr("mark") == [5, 5]
         assert (env.reset()[:, 0, 3] == 0).all()
         env.step(np.zeros(2, int))
-        assert env.samplers.n_restarts == 1
+        assert env.client.n_restarts == 1

@@ -207,7 +207,7 @@ def test_training_goes_on_when_the_process_that_samplers_are_forked_from_is_kill
         ) as told:
             model.learn(8 * 96, callback=KillServer())
         assert model.num_timesteps == 8 * 96
-        assert model.env.samplers.n_restarts == len(told) == N_SAMPLERS
+        assert model.env.client.n_restarts == len(told) == N_SAMPLERS
         assert len({*model.env.env_method("server_pid"), before}) == 2
         assert not is_alive(before)
 

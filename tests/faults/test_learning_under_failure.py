@@ -38,7 +38,7 @@ def test_cart_pole_is_solved(mode: str) -> None:
     settings = {"n_steps": 128, "batch_size": 256, "learning_rate": 1e-3, "gamma": 0.98, "gae_lambda": 0.9}
     with AsyncPPO("MlpPolicy", env, mode=mode, seed=0, device="cpu", **settings) as model:
         model.learn(300_000, callback=evaluation)
-        n_restarts = env.samplers.n_restarts
+        n_restarts = env.client.n_restarts
     print(f"{mode}: a return of {evaluation.last_mean_reward} after {model.num_timesteps} steps and {n_restarts} kills")
     assert evaluation.last_mean_reward >= SOLVED
     assert n_restarts > 0
@@ -56,7 +56,7 @@ def test_an_off_policy_algorithm_learns_signs(mode: str) -> None:
     settings = {"policy_kwargs": {"net_arch": [32]}, "learning_rate": 3e-3, "gamma": 0.0, "gradient_steps": -1}
     with AsyncDQN("MlpPolicy", env, mode=mode, learning_starts=100, seed=0, device="cpu", **settings) as model:
         model.learn(1_500)
-        n_restarts = env.samplers.n_restarts
+        n_restarts = env.client.n_restarts
     mean_return = evaluate_policy(model, Monitor(SignEnv()), n_eval_episodes=20)[0]
     print(f"{mode}: a return of {mean_return} after {model.num_timesteps} steps and {n_restarts} kills")
     # Half of it is what chance gives.

@@ -81,7 +81,7 @@ def fork(way: str, kind: str) -> None:
         fork_and_wait(model, way)
         model.learn(4 * ROLLOUT, callback=ForkInTraining(way))
         assert model.num_timesteps == 4 * ROLLOUT
-        assert model.env.samplers.n_restarts == 0  # type: ignore[union-attr]
+        assert model.env.client.n_restarts == 0  # type: ignore[union-attr]
     print("the samplers have gone on")
 
 
@@ -212,7 +212,7 @@ def test_no_zombie_is_left_while_samplers_are_replaced() -> None:
         wait_until(lambda: not any(map(is_alive, samplers)), "its samplers are dead, too")
         env.reset()
         assert server not in children_with_state(os.getpid())
-        assert env.samplers.n_restarts == 4 + 2
+        assert env.client.n_restarts == 4 + 2
 
 
 # Two models
@@ -251,8 +251,8 @@ def test_a_model_does_not_notice_that_samplers_of_another_one_are_killed(kind: s
         ):
             model.learn(4 * ROLLOUT, callback=LearnBeside(other, with_kills))
             assert other.num_timesteps == 4 * 2 * ROLLOUT
-            assert other.env.samplers.n_restarts == (4 * 2 if with_kills else 0)  # type: ignore[union-attr]
-            assert model.env.samplers.n_restarts == 0  # type: ignore[union-attr]
+            assert other.env.client.n_restarts == (4 * 2 if with_kills else 0)  # type: ignore[union-attr]
+            assert model.env.client.n_restarts == 0  # type: ignore[union-attr]
             return weights_of(model), weights_of(other)
 
     undisturbed, with_kills = train(with_kills=False), train(with_kills=True)
@@ -287,7 +287,7 @@ def test_death_that_control_c_keeps_from_being_noted_is_noted_later(monkeypatch:
             patch.setattr(SamplerClient, "_replace", interrupt)
             env.reset()
         env.reset()
-        assert env.samplers.n_restarts == 1
+        assert env.client.n_restarts == 1
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.SamplerWarning")

@@ -58,7 +58,7 @@ def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
             model.learn(timesteps)
         assert model.num_timesteps == timesteps
         n_lives = check_stored(model, timesteps, is_ordered=mode != "free")
-        assert N_ENVS < n_lives <= N_ENVS + env.samplers.n_restarts
+        assert N_ENVS < n_lives <= N_ENVS + env.client.n_restarts
     assert killed
 
 

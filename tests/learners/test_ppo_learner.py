@@ -188,7 +188,7 @@ def test_subclass_with_a_train_of_its_own_stays_eager(pays: None, traces: list[t
     learning = model(kind=AsyncOwnTrain).learn(2 * ROLLOUT)
     assert isinstance(learning, AsyncOwnTrain) and learning.n_own == 2
     assert traces == [] and not is_compiled(learning)
-    with pytest.raises(ValueError, match="AsyncOwnTrain does something else"):
+    with pytest.raises(ValueError, match="AsyncOwnTrain makes another one"):
         model("compiled", AsyncOwnTrain)
 
 

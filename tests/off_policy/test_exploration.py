@@ -12,8 +12,8 @@ from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckA
 from torch import nn
 
 from sb3_walle import AsyncDDPG, AsyncDQN, AsyncSAC, AsyncTD3
-from sb3_walle.off_policy.actors import choose_actor
-from sb3_walle.off_policy.exploration import ladder_noise, ladder_rate
+from sb3_walle.off_policy.exploration_plan import ladder_noise, ladder_rate
+from sb3_walle.off_policy.exploring_specs import choose_actor
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
 from sb3_walle.samplers.actors.numpy_actor import NumPyActor
 from sb3_walle.samplers.actors.numpy_exploring_export import export_numpy_actor, why_not_numpy
@@ -212,4 +212,4 @@ def test_samplers_on_the_ladder_explore_to_different_degrees(actor: str) -> None
 )
 def test_numpy_runs_what_it_can(build: Any, actor: str) -> None:
     with build(n_samplers=1, backend="inline", buffer_size=100) as model:
-        assert choose_actor(model) == actor
+        assert choose_actor(model.sampler_actor, model) == actor

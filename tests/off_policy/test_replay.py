@@ -132,7 +132,7 @@ def test_gradient_steps_follow_steps_in_the_ratio_that_was_asked_for(
         # No sampler has run ahead further than it may: two rollouts, and in mode "free" what waits for its turn.
         waiting = MOST_WAITING * n_samplers if mode == "free" else 0
         assert sum(made) <= model.num_timesteps + 2 * per_rollout + waiting
-        assert model._n_gradient_steps / model._n_steps_trained == pytest.approx(updates / per_rollout)
+        assert model._replay_ratio.value == pytest.approx(updates / per_rollout)
 
 
 def test_pipelined_training_is_reproducible_and_lags_by_one_rollout() -> None:
@@ -142,8 +142,9 @@ def test_pipelined_training_is_reproducible_and_lags_by_one_rollout() -> None:
         with AsyncSAC("MlpPolicy", Walk, n_samplers=2, **arguments) as model:
             model.learn(120)
             weights.append([value.clone() for value in model.policy.state_dict().values()])
-            assert model._collector is not None
-            assert model._collector.statistics.policy_lag_max == model._collector.statistics.policy_lag_mean == 1
+            assert model._experience.collector is not None
+            statistics = model._experience.collector.statistics
+            assert statistics.policy_lag_max == statistics.policy_lag_mean == 1
     assert all(th.equal(some, others) for some, others in zip(*weights, strict=True))
 
 

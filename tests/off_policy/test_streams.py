@@ -210,7 +210,7 @@ def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: in
             assert bool(buffer.timeouts[row, env]) == is_cut
             assert not is_cut or not model.optimize_memory_usage
     if not model.optimize_memory_usage:
-        assert model._collector.statistics.policy_lag_max <= max_policy_lag
+        assert model._experience.collector.statistics.policy_lag_max <= max_policy_lag
 
 
 class Faint(Stamped):

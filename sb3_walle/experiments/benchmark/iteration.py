@@ -14,10 +14,10 @@ from sb3_walle.experiments.benchmark.throughput import RolloutClock, steps_per_e
 from sb3_walle.experiments.contenders import Contender, running
 from sb3_walle.on_policy import values
 from sb3_walle.on_policy.advantages import compute_advantages
-from sb3_walle.on_policy.buffer import add_rows
-from sb3_walle.on_policy.mixin import AsyncOnPolicyMixin
+from sb3_walle.on_policy.on_policy_mixin import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
-from sb3_walle.on_policy.replay import StepReplay
+from sb3_walle.on_policy.rollout_buffer import add_rows
+from sb3_walle.on_policy.step_reporter import StepReporter
 
 REST = "all the rest"
 # None of them calls another one.
@@ -28,7 +28,7 @@ PHASES: dict[str, Callable[..., Any]] = {
     "values": values.rollout_values,
     "values where episodes were truncated": values.learner_rewards,
     "values after the last step": values.last_values,
-    "callbacks": StepReplay.replay,
+    "callbacks": StepReporter.report,
     "filling the buffer": add_rows,
     "advantages": compute_advantages,
     "logging": AsyncOnPolicyMixin.dump_logs,

@@ -73,7 +73,7 @@ def measure_sampler_step(env_id: str, n_envs: int) -> SamplerStep:
             for watch in watches:
                 watch.seconds = 0.0
             model.collect_rollouts(model.env, callback, model.rollout_buffer, n_rollout_steps=n_steps)
-        assert model._collector is not None
-        total = 1 / model._collector.statistics.sampler_steps_per_second
+        assert model._experience.collector is not None
+        total = 1 / model._experience.collector.statistics.sampler_steps_per_second
         environment = sum(watch.seconds for watch in watches) / (n_steps * n_envs)
     return SamplerStep(1e6 * total, 1e6 * environment)

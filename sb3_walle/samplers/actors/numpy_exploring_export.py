@@ -38,6 +38,7 @@ from sb3_walle.samplers.actors.numpy_parts import (
     linear,
 )
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
+from sb3_walle.sb3_private import mean_and_deviation, theta_and_dt
 
 # Policies, what chooses their actions, and under which name.
 KNOWN: tuple[tuple[type[BasePolicy], type[BasePolicy], str], ...] = (
@@ -132,13 +133,13 @@ def _noise(noise: ActionNoise | None, action_dim: int) -> NoiseSpec | None:
 
     if noise is None:
         return None
+    if not isinstance(noise, NormalActionNoise | OrnsteinUhlenbeckActionNoise):
+        raise TypeError(f"NumPy draws no action noise of {type(noise)}")
+    mean, sigma = (of_each(values) for values in mean_and_deviation(noise))
     if isinstance(noise, NormalActionNoise):
-        return NormalNoiseSpec(of_each(noise._mu), of_each(noise._sigma))
-    assert isinstance(noise, OrnsteinUhlenbeckActionNoise)
+        return NormalNoiseSpec(mean, sigma)
     initial = np.zeros(action_dim) if noise.initial_noise is None else noise.initial_noise
-    return OrnsteinUhlenbeckNoiseSpec(
-        of_each(noise._mu), of_each(noise._sigma), float(noise._theta), float(noise._dt), of_each(initial)
-    )
+    return OrnsteinUhlenbeckNoiseSpec(mean, sigma, *theta_and_dt(noise), of_each(initial))
 
 
 # What stands against it. Each group of checks can rely on those before it.

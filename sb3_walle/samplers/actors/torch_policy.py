@@ -19,6 +19,7 @@ from sb3_walle.samplers.actors.policy_hooks import (
     only_hooks,
     watching_hooks,
 )
+from sb3_walle.sb3_private import constructor_parameters
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.transport.layout import ALIGNMENT
 from sb3_walle.user_warning import warn_user
@@ -157,7 +158,7 @@ class _Recipe:
 
 
 def _recipe(policy: BasePolicy) -> _Recipe:
-    kwargs = policy._get_constructor_parameters()
+    kwargs = constructor_parameters(policy)
     if getattr(policy, "share_features_extractor", True) is False:
         # SB3 leaves this one out.
         kwargs["share_features_extractor"] = False

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from stable_baselines3.ddpg import DDPG
 
-from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.learner import Learner
 from sb3_walle.learners.td3_learner import TD3Learner
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
@@ -25,4 +25,4 @@ class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
 
     has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
-    learner_class: ClassVar[type[ReplayLearner] | None] = TD3Learner
+    learner_class: ClassVar[type[Learner] | None] = TD3Learner

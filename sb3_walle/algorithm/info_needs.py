@@ -66,7 +66,7 @@ def _is_known(owner: type) -> bool:
 
 
 def _called_by(callback: BaseCallback) -> list[BaseCallback]:
-    """The callbacks that a stock callback calls, whatever it calls its attributes."""
+    """The callbacks that a stock callback calls, under any attribute."""
     if isinstance(callback, CallbackList):
         return callback.callbacks
     return [value for name, value in vars(callback).items() if isinstance(value, BaseCallback) and name != "parent"]

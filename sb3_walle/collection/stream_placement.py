@@ -64,7 +64,6 @@ class StreamPlacement(Placement):
         self.start_run()
 
     def start_run(self) -> None:
-        """Forget all steps, and begin with an empty rollout."""
         self.rollout = None
         is_bounded = self.max_policy_lag is not None
         self._plan = StreamPlan(
@@ -77,12 +76,6 @@ class StreamPlacement(Placement):
         self._portions: list[list[_Portion]] = [[] for _ in range(self._n_samplers)]
 
     def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
-        """
-        Begin another rollout with the steps that were kept.
-
-        :param version: the learner's policy version
-        :param statistics: what counts steps that are used and steps that are dropped
-        """
         self._version, self._statistics, self.rollout = version, statistics, None
         self._plan.begin_rollout()
         for sampler in range(self._n_samplers):
@@ -92,16 +85,9 @@ class StreamPlacement(Placement):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the rollout is full."""
         return self._plan.is_complete
 
     def add(self, arrival: Arrival) -> bool:
-        """
-        Put a chunk into the rollout, and copy what there is no room for.
-
-        :param arrival: the chunk, which is released
-        :return: whether anything of it is used; otherwise it was too old and has been dropped
-        """
         chunk, sampler = arrival.chunk, arrival.sampler
         n_steps = chunk.n_steps
         first = self._plan.arrive(sampler, n_steps, _ends(chunk), chunk.episode_starts[0].tolist())
@@ -118,19 +104,10 @@ class StreamPlacement(Placement):
         return is_used
 
     def n_kept(self, sampler: int) -> int:
-        """
-        :param sampler: number of a sampler
-        :return: how many of its steps wait, of each environment at most; none if a column waits for it
-        """
         return self._plan.n_waiting(sampler)
 
     def n_steps_further(self, sampler: int, learner_waits: bool) -> int:
-        """
-        :param sampler: number of a sampler
-        :param learner_waits: whether the rollout waits for steps and no chunk has arrived
-        :return: how many steps the sampler may be ahead beyond the capacity of the experience queue: those of a run if
-            the learner or a column needs one. Otherwise what it collects would only get old
-        """
+        # Those of a run, if the learner or a column needs one. Otherwise what the sampler collects would only get old.
         is_needed = learner_waits or self._plan.is_displaced(sampler)
         return MOST_WAITING if is_needed and self.max_policy_lag is None else 0
 

@@ -1,4 +1,4 @@
-"""Placement for on-policy algorithms: whatever arrives first fills the columns, and streams end where it changes."""
+"""Placement for on-policy algorithms: what arrives first fills the columns, and streams end where it changes."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sb3_walle.collection.statistics import CollectionStatistics
 
 
 @dataclass
-class Lane:
+class Columns:
     """
     The columns of rollouts that are as wide as one sampler's environments.
 
@@ -29,7 +29,7 @@ class Lane:
         :param sampler: a sampler
         :param ticket: number of one of its tickets
         :param row: a row of that chunk
-        :return: whether that row directly follows the last one in the lane
+        :return: whether that row directly follows the last one in these columns
         """
         return (self.sampler, self.ticket, self.next_row) == (sampler, ticket, row)
 
@@ -48,7 +48,7 @@ class Lane:
         self.ticket, self.next_row = (ticket + 1, 0) if used_up else (ticket, rows.stop)
 
 
-class LanePlacement(Placement):
+class FirstComePlacement(Placement):
     """
     A sampler's steps fill columns of their own while there is room, and then those that slower samplers have left
     empty, in pieces of any length: the value of the next observation stands in for the steps that are missing where a
@@ -66,37 +66,23 @@ class LanePlacement(Placement):
         self.start_run()
 
     def start_run(self) -> None:
-        """Forget all steps, and begin with an empty rollout."""
         self.rollout = None
         #: chunks of which the last rollout needed a part, and the first row that is left
         self._left_over: deque[tuple[Arrival, int]] = deque()
-        self._lanes = [Lane() for _ in range(self._n_samplers)]
+        self._columns = [Columns() for _ in range(self._n_samplers)]
 
     def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
-        """
-        Begin another rollout with the steps that were kept.
-
-        :param version: the learner's policy version
-        :param statistics: what counts steps that are used and steps that are dropped
-        """
         self._version, self._statistics, self.rollout = version, statistics, None
-        for lane in self._lanes:
-            lane.filled = 0
+        for columns in self._columns:
+            columns.filled = 0
         for _ in range(len(self._left_over)):
             self._place(*self._left_over.popleft())
 
     @property
     def is_complete(self) -> bool:
-        """Whether the rollout is full."""
-        return all(lane.filled == self._n_steps for lane in self._lanes)
+        return all(columns.filled == self._n_steps for columns in self._columns)
 
     def add(self, arrival: Arrival) -> bool:
-        """
-        Put a chunk into the rollout, and keep what there is no room for.
-
-        :param arrival: the chunk; it is released as soon as its slot is not needed any more
-        :return: whether anything of it is used; otherwise it was too old and has been dropped
-        """
         return self._place(arrival, 0)
 
     def _place(self, arrival: Arrival, row: int) -> bool:
@@ -108,24 +94,24 @@ class LanePlacement(Placement):
             return False
         self.rollout = self.rollout or Rollout(self._n_steps, self._n_samplers * self._envs_per_sampler, like=chunk)
         while row < chunk.n_steps:
-            index = self._lane_for(sampler)
+            index = self._columns_for(sampler)
             if index is None:
                 self._left_over.append((arrival, row))
                 return True
-            lane = self._lanes[index]
-            rows = range(row, min(chunk.n_steps, row + self._n_steps - lane.filled))
-            follows = lane.is_continued_by(sampler, arrival.ticket, row)
+            columns = self._columns[index]
+            rows = range(row, min(chunk.n_steps, row + self._n_steps - columns.filled))
+            follows = columns.is_continued_by(sampler, arrival.ticket, row)
             env = index * self._envs_per_sampler
-            self.rollout.paste(chunk, arrival.infos, rows, lane.filled, env, is_continuation=follows)
-            lane.fill(sampler, arrival.ticket, rows, chunk.n_steps)
+            self.rollout.paste(chunk, arrival.infos, rows, columns.filled, env, is_continuation=follows)
+            columns.fill(sampler, arrival.ticket, rows, chunk.n_steps)
             arrival.note_steps(len(rows) * chunk.n_envs, self._statistics)
             row = rows.stop
         arrival.release()
         return True
 
-    def _lane_for(self, sampler: int) -> int | None:
-        """The sampler's own lane while it has room, then the emptiest one."""
-        if self._lanes[sampler].filled < self._n_steps:
+    def _columns_for(self, sampler: int) -> int | None:
+        """The sampler's own columns while they have room, then the emptiest ones."""
+        if self._columns[sampler].filled < self._n_steps:
             return sampler
-        emptiest = min(range(len(self._lanes)), key=lambda index: self._lanes[index].filled)
-        return emptiest if self._lanes[emptiest].filled < self._n_steps else None
+        emptiest = min(range(len(self._columns)), key=lambda index: self._columns[index].filled)
+        return emptiest if self._columns[emptiest].filled < self._n_steps else None

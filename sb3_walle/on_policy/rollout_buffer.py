@@ -9,6 +9,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.transport.chunk import row
 
 
@@ -18,7 +19,8 @@ def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
     :return: a buffer as its ``_setup_model()`` builds one, for its present number of environments
     """
     buffer_class = algorithm.rollout_buffer_class
-    assert buffer_class is not None
+    if buffer_class is None:
+        raise ValueError(f"{type(algorithm).__name__} has no rollout_buffer_class to make a rollout buffer of.")
     return buffer_class(
         algorithm.n_steps,
         algorithm.observation_space,
@@ -85,7 +87,7 @@ def add_rows(
             rewards[index],
             episode_starts[index],
             th.from_numpy(values[index]).unsqueeze(-1),
-            th.from_numpy(rollout.log_probs[step]),
+            th.from_numpy(rollout.fields[LOG_PROBS][step]),
         )
 
 
@@ -100,16 +102,27 @@ def _add_at_once(
     source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
     if isinstance(rollout.observations, dict):
         for key, array in rollout.observations.items():
-            _copy(array[source], buffer.observations[key][target])
+            buffer.observations[key] = _shared_or_copied(array, source, buffer.observations[key], target)
     else:
-        _copy(rollout.observations[source], buffer.observations[target])
+        buffer.observations = _shared_or_copied(rollout.observations, source, buffer.observations, target)
     _copy(rollout.actions[source], buffer.actions[target])
     buffer.rewards[target] = rewards
     buffer.episode_starts[target] = episode_starts
     buffer.values[target] = values
-    buffer.log_probs[target] = rollout.log_probs[source]
+    buffer.log_probs[target] = rollout.fields[LOG_PROBS][source]
     buffer.pos += len(rows)
     buffer.full = buffer.pos == buffer.buffer_size
+
+
+def _shared_or_copied(array: np.ndarray, source: slice, held: np.ndarray, target: slice) -> np.ndarray:
+    """
+    What the buffer holds from now on: the rollout's array itself where it is of the same kind, which saves a copy of
+    all observations. The buffer gets arrays of its own with its next reset.
+    """
+    if array is held or (source == target and array.shape == held.shape and array.dtype == held.dtype):
+        return array
+    _copy(array[source], held[target])
+    return held
 
 
 def _copy(source: np.ndarray, target: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 import inspect
 import math
 from contextlib import nullcontext
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch as th
@@ -12,17 +11,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_walle.algorithm.async_mixin import AsyncMixin
+from sb3_walle.algorithm.collection_request import CollectionRequest
 from sb3_walle.algorithm.compatibility import check_algorithm
-from sb3_walle.algorithm.mixin import AsyncMixin
 from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.learners.finite import finite_updates
 from sb3_walle.on_policy.advantages import compute_advantages
-from sb3_walle.on_policy.buffer import add_rows, keep_fractions, new_rollout_buffer
-from sb3_walle.on_policy.replay import StepReplay
-from sb3_walle.on_policy.setup import check_memory, published_weights, set_up_collector
+from sb3_walle.on_policy.on_policy_collector import (
+    check_on_policy_memory,
+    make_on_policy_collector,
+    published_weights,
+)
+from sb3_walle.on_policy.rollout_buffer import add_rows, keep_fractions, new_rollout_buffer
+from sb3_walle.on_policy.rollout_size import large_rollout_advice
+from sb3_walle.on_policy.step_reporter import StepReporter
 from sb3_walle.on_policy.values import (
     correct_cut_off,
     last_values,
@@ -30,9 +35,9 @@ from sb3_walle.on_policy.values import (
     learner_rewards,
     rollout_values,
 )
-from sb3_walle.samplers.actors.choice import choose_actor
 from sb3_walle.samplers.actors.torch_policy import travelling_hooks
-from sb3_walle.wrappers import WrappedSamplers, wrapped_samplers
+from sb3_walle.sb3_private import timesteps_to_learn
+from sb3_walle.wrappers import wrapped_samplers
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
@@ -47,12 +52,12 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     Samplers pull the policy, step their environments and send chunks of experience; the algorithm takes the chunks,
     fills its rollout buffer with them and trains as ever. All arguments of the algorithm keep their meaning and order;
-    those for samplers are :class:`~sb3_walle.algorithm.mixin.AsyncMixin`'s.
+    those for samplers are :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin`'s.
 
     The modes other than ``"sync"`` have a policy lag. An algorithm that lists them among its ``supported_modes`` has to
     override :meth:`_correct_for_policy_lag`.
 
-    :param args: arguments of :class:`~sb3_walle.algorithm.mixin.AsyncMixin` and of the algorithm
+    :param args: arguments of :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` and of the algorithm
     :param kwargs: further arguments of both
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
@@ -73,23 +78,29 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         #: ``n_steps`` of an algorithm that was made without; a loaded one may have another
         self._default_n_steps = None if is_given else self.n_steps
 
-    def _check_memory(self) -> None:
-        check_memory(self, choose_actor(self.sampler_actor, self.policy))
+    def _check_memory(self, request: CollectionRequest) -> None:
+        check_on_policy_memory(self, request)
 
-    def _renew_buffer(self) -> None:
-        self.rollout_buffer = new_rollout_buffer(self)
-
-    def _n_steps_per_rollout(self) -> int:
-        return self.n_steps
-
-    def _set_up_collector(self, env: WrappedSamplers, n_steps: int) -> Collector:
-        return set_up_collector(self, env, n_steps, self._samplers_seed)
+    def _make_collector(self, request: CollectionRequest) -> Collector:
+        collector = make_on_policy_collector(self, request)
+        advice = large_rollout_advice(self, self._default_n_steps)
+        if self.verbose >= 1 and advice is not None:
+            print(advice)
+        return collector
 
     def _collector_settings(self) -> tuple:
         return (travelling_hooks(self.policy),)
 
+    def _n_steps_per_rollout(self) -> int:
+        return self.n_steps
+
+    def _renew_buffer(self) -> None:
+        self.rollout_buffer = new_rollout_buffer(self)
+
     def _prepare_updates(self) -> None:
-        self._plan_updates(self._n_rollouts_left())
+        updates = self._learner()
+        if updates is not None:
+            updates.plan(self._n_rollouts_left())
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -113,7 +124,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         keep_fractions(rollout_buffer, wrapped.observation_space)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        replay = StepReplay(self, env, callback, rollout_buffer, n_rollout_steps, WrapperState(wrapped))
+        reporter = StepReporter(self, env, callback, rollout_buffer, n_rollout_steps, WrapperState(wrapped))
         weights = published_weights(self.policy, collector.weight_names)
         rollout: Rollout | None = None
         for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
@@ -121,7 +132,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
                 th.set_rng_state(th.from_numpy(rollout.random_state))
             with torch_threads_beside(collector.n_samplers_at_work):
                 values = rollout_values(self.policy, rollout, rows)
-            if not replay.replay(rollout, rows, values):
+            if not reporter.report(rollout, rows, values):
                 return False
             correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
@@ -129,33 +140,31 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         assert rollout is not None
         self._rollout_policy_lag = collector.statistics.policy_lag_max
         self._finish(rollout, rollout_buffer, callback)
-        if self._collector is not collector:
+        if self._experience.collector is not collector:
             # A callback has set other environments.
             collector.interrupt()
         return True
 
     def train(self) -> None:
         """Update the policy from the rollout buffer, as in SB3."""
-        n_samplers_at_work = 0 if self._collector is None else self._collector.n_samplers_at_work
-        started = perf_counter()
-        with torch_threads_beside(n_samplers_at_work):
+        with self._training():
             if self._rollout_policy_lag > 0:
                 self._correct_for_policy_lag()
             self._update()
         self.policy_version += 1
-        self._learn_seconds = perf_counter() - started
 
     def _update(self) -> None:
-        """SB3's ``train()``. An algorithm that has a faster update of its own makes it here."""
+        updates = self._learner()
+        if updates is None:
+            self._update_eagerly()
+        else:
+            updates.train(self.policy_version + 1, self._update_eagerly)
+        if self.learner_class is not None:
+            self.logger.record("async/compiled_update", int(updates is not None and updates.is_compiled))
+
+    def _update_eagerly(self) -> None:
         with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
             super().train()
-
-    def _plan_updates(self, n_updates: int) -> None:
-        """
-        Called when ``learn()`` begins, and samplers are at work already.
-
-        :param n_updates: number of updates that are going to be made
-        """
 
     def _correct_for_policy_lag(self) -> None:
         """
@@ -181,4 +190,4 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     def _n_rollouts_left(self) -> int:
         """How many rollouts ``learn()`` is going to collect, the current one included."""
-        return math.ceil((self._total_timesteps - self.num_timesteps) / (self.n_steps * self.n_envs))
+        return math.ceil((timesteps_to_learn(self) - self.num_timesteps) / (self.n_steps * self.n_envs))

@@ -5,7 +5,7 @@ from typing import ClassVar
 from stable_baselines3.dqn import DQN
 
 from sb3_walle.learners.dqn_learner import DQNLearner
-from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.learner import Learner
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -25,4 +25,4 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
 
     has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
-    learner_class: ClassVar[type[ReplayLearner] | None] = DQNLearner
+    learner_class: ClassVar[type[Learner] | None] = DQNLearner

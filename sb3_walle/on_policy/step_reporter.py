@@ -11,20 +11,22 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_walle.algorithm.infos import may_look_at_infos
+from sb3_walle.algorithm.info_needs import may_look_at_infos
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
+from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
 from sb3_walle.samplers.infos import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
+from sb3_walle.sb3_private import set_last_episode_starts, set_last_observations, update_info_buffer
 from sb3_walle.transport.chunk import between, row
 
 # Observations that are on the learner's device at the same time, for the sake of callbacks.
 ROWS_AT_ONCE = 128
 
 
-class StepReplay:
+class StepReporter:
     """
     Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's
     ``collect_rollouts()`` and with the algorithm's own counters at what they would be there.
@@ -59,7 +61,7 @@ class StepReplay:
             "n_rollout_steps": n_rollout_steps,
         }
 
-    def replay(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
+    def report(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
         """
         :param rollout: the rollout
         :param rows: which rows of it, T
@@ -68,26 +70,26 @@ class StepReplay:
         """
         for start in range(rows.start, rows.stop, ROWS_AT_ONCE):
             some = range(start, min(start + ROWS_AT_ONCE, rows.stop))
-            if not self._replay(rollout, some, values[start - rows.start : some.stop - rows.start]):
+            if not self._report(rollout, some, values[start - rows.start : some.stop - rows.start]):
                 return False
         # SB3 counts a step when it is over: the next callback to look is that at the rollout's end.
         self.callback.update_locals({"n_steps": rows.stop})
         return True
 
-    def _replay(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
+    def _report(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
         algorithm, callback = self.algorithm, self.callback
         # Computed for all these rows at once, and handed out row by row.
         clipped_actions = self._clip(rollout.actions[rows.start : rows.stop])
         obs_tensors = self._obs_tensors(rollout, rows)
         value_tensors = th.from_numpy(values).to(algorithm.device).unsqueeze(-1).unbind()
-        log_probs = rollout.log_probs[rows.start : rows.stop]
+        log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
         log_prob_tensors = th.from_numpy(log_probs).to(algorithm.device).unbind()
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], self._infos(rollout, step)
             # Not what the step before led to: where a stream ends, that is another environment's.
-            algorithm._last_obs = row(rollout.observations, step)
-            algorithm._last_episode_starts = rollout.episode_starts[step]
-            new_obs = row(rollout.next_observations, step)
+            set_last_observations(algorithm, row(rollout.observations, step))
+            set_last_episode_starts(algorithm, rollout.episode_starts[step])
+            new_obs = rollout.next_observations(step)
             algorithm.num_timesteps += rollout.n_envs
             self.wrapper_state.follow(rollout, step, infos)
             for watch in self._watchers:
@@ -112,8 +114,9 @@ class StepReplay:
                 return False
             # SB3's own looks for episodes, of which nothing else can tell.
             if rollout.infos[step] or self._looks_at_infos:
-                algorithm._update_info_buffer(infos, dones)
-        algorithm._last_obs, algorithm._last_episode_starts = new_obs, dones
+                update_info_buffer(algorithm, infos, dones)
+        set_last_observations(algorithm, new_obs)
+        set_last_episode_starts(algorithm, dones)
         return True
 
     def _obs_tensors(self, rollout: Rollout, rows: range) -> Sequence[th.Tensor | dict[str, th.Tensor]]:

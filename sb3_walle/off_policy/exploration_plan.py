@@ -1,4 +1,4 @@
-"""How samplers are to explore, as SB3's off-policy algorithms do it in their one process."""
+"""How samplers explore: as SB3's off-policy algorithms do it in their one process, or by a ladder."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -10,6 +10,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
 from sb3_walle.samplers.actors.random_streams import RandomStreams
+from sb3_walle.sb3_private import timesteps_to_learn
 
 LADDERS = ("apex",)
 # Ape-X (Horgan et al., 2018, https://arxiv.org/abs/1803.00933): sampler i of N explores with the probability
@@ -52,7 +53,7 @@ def _rates(algorithm: OffPolicyAlgorithm, n_steps_ahead: int, counts: np.ndarray
     if not is_epsilon_greedy(algorithm):
         return np.zeros(len(counts))
     schedule = algorithm.exploration_schedule  # type: ignore[attr-defined]
-    rates = np.array([schedule(1.0 - float(count) / float(algorithm._total_timesteps)) for count in counts])
+    rates = np.array([schedule(1.0 - float(count) / float(timesteps_to_learn(algorithm))) for count in counts])
     if n_steps_ahead == 0:
         # Before the first step ever, SB3's rate is not yet that of its schedule.
         rates[0] = algorithm.exploration_rate  # type: ignore[attr-defined]

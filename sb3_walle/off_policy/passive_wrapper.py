@@ -1,15 +1,14 @@
-"""A ``VecEnv`` that stands in front of another one."""
+"""A ``VecEnv`` wrapper that asks nothing of the environments when it is made."""
 
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 
-class Facade(VecEnvWrapper):
+class PassiveWrapper(VecEnvWrapper):
     """
-    Does what the environments behind it do. Unlike other wrappers, it can be put in front of environments that are at
-    work, because it asks them nothing when it is made.
+    Does what the environments inside do. Unlike other wrappers, it can be put around environments that are at work.
 
-    :param venv: the environments, whatever is around them
+    :param venv: the environments, with the wrappers around them
     """
 
     def __init__(self, venv: VecEnv) -> None:

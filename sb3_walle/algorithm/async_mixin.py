@@ -1,0 +1,499 @@
+"""The mixin that all asynchronous algorithms have in common: environments in samplers, and a collector at work."""
+
+import io
+import pathlib
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from time import perf_counter, time_ns
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_walle.algorithm.collection_request import CollectionRequest
+from sb3_walle.algorithm.compatibility import check_model
+from sb3_walle.algorithm.experience_source import ExperienceSource
+from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
+from sb3_walle.algorithm.memory_advice import memory_advice
+from sb3_walle.algorithm.pickling import state_without_samplers
+from sb3_walle.algorithm.threads import torch_threads_beside
+from sb3_walle.backends.protocol import Backend
+from sb3_walle.backends.supervision import supervision_of
+from sb3_walle.collection.collector import Collector
+from sb3_walle.collection.modes import check_mode
+from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
+from sb3_walle.learners.learner import Learner, check_learner
+from sb3_walle.samplers.actors.choice import check_actor
+from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
+from sb3_walle.saving import model_path, written_whole
+from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
+from sb3_walle.termination import termination_as_exit
+from sb3_walle.user_warning import warn_user
+from sb3_walle.vec_env import SamplerVecEnv
+from sb3_walle.wrappers import NormalizeArgument, normalized, takes_gamma_of_algorithm, wrapped_samplers
+
+# Stands in front of an algorithm of SB3. Type checkers are told that it is one.
+if TYPE_CHECKING:
+    _Base = BaseAlgorithm
+else:
+    _Base = object
+
+SelfAsync = TypeVar("SelfAsync", bound="AsyncMixin")
+
+
+class AsyncMixin(_Base):
+    """
+    What :class:`~sb3_walle.AsyncOnPolicyMixin` and :class:`~sb3_walle.AsyncOffPolicyMixin` have in common. Those stand
+    before an algorithm of SB3, whose arguments keep their meaning and order; ``n_envs`` is
+    ``n_samplers * envs_per_sampler``.
+
+    As in SB3, a model does not close its environments on its own; samplers end when nothing refers to them any more.
+    The end of a ``with`` block closes the model's environments, also those that the user built.
+
+    .. code-block:: python
+
+        with AsyncPPO("MlpPolicy", "HalfCheetah-v4") as model:
+            model.learn()
+
+    A model can be pickled and copied. Its environments stay behind: give the copy some with :meth:`set_env`.
+
+    :param policy: as in SB3
+    :param env: an env id, a function that builds an environment, an environment, a :class:`SamplerVecEnv`, or a
+        ``DummyVecEnv`` whose environments can be moved; either of these in SB3's own wrappers, too. Any other
+        ``VecEnv`` trains as in SB3, without samplers.
+    :param args: the algorithm's other arguments
+    :param n_samplers: number of samplers, by default one for each CPU that this process may use
+    :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all
+    :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
+        reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
+        served, so that nothing waits for slow samplers. By default the first of the algorithm's ``supported_modes``.
+    :param max_policy_lag: in mode ``"free"``, how many updates the policy that chose an action may be behind when the
+        action is learned from, by default 1, and any number for off-policy algorithms, which learn from older ones
+        anyway
+    :param actor: what runs the policy in samplers: ``"torch"``, ``"numpy"`` (MLP policies, several times faster), or
+        ``"auto"`` for NumPy wherever it computes the same distribution
+    :param backend: where samplers live: ``"process"``, ``"inline"`` for this process, or a
+        :class:`~sb3_walle.backends.protocol.Backend`
+    :param normalize: whether to put a ``VecNormalize`` around the samplers, or its arguments; its ``gamma`` is the
+        algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
+        ``model.get_vec_normalize_env().save(path)``
+    :param info_keys: what callbacks find in ``locals["infos"]`` where no episode ends: ``"all"``; the keys that they
+        need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
+        subclass overrides a method that is given infos, else none
+    :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
+        ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``
+    :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death ends
+        ``learn()`` all the same; by default 10, or one for each sampler if there are more
+    :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
+        is killed and counts as dead; by default any time
+    :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
+        environments when they end, before they are killed; by default any time, as in SB3
+    :param samplers_give_way: whether samplers give way to the learner where both want a CPU: they are then a session of
+        their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed. By
+        default True, or what a :class:`SamplerVecEnv` was told
+    :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, several
+        times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
+        with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
+        seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
+        the same numbers. PPO, SAC, TD3, DDPG and DQN have compiled updates
+    :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
+        are not finite, and an update whose loss or gradient is not finite is an error before it changes any weight
+    :param kwargs: the algorithm's other arguments
+    :raises ValueError: if one of these arguments is wrong
+    :raises SamplerError: if an environment cannot be built in a sampler
+    :raises MemoryError: if there is too little memory for the queues
+    """
+
+    #: the modes that the algorithm can learn in; the first one is the default
+    supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
+    #: whether NumPy runs the algorithm's policies of multilayer perceptrons, so that samplers do without torch
+    has_numpy_actor: ClassVar[bool] = True
+    #: makes the algorithm's compiled updates, if it has any
+    learner_class: ClassVar[type[Learner] | None] = None
+    #: the algorithm's discount factor
+    gamma: float
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: EnvSource,
+        *args: Any,
+        n_samplers: int | None = None,
+        envs_per_sampler: int = 1,
+        mode: str | None = None,
+        max_policy_lag: int | None = None,
+        actor: str = "auto",
+        backend: str | Backend = "process",
+        normalize: NormalizeArgument = False,
+        info_keys: InfoKeys = "auto",
+        on_failure: str | None = None,
+        max_restarts: int | None = None,
+        step_timeout: float | None = None,
+        close_timeout: float | None = None,
+        samplers_give_way: bool | None = None,
+        learner: str = "auto",
+        check_nan: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        check_model(self)
+        self.mode = self.supported_modes[0] if mode is None else mode
+        # Algorithms of SB3 have networks that are called actor.
+        self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
+        self.learner, self.check_nan = learner, check_nan
+        self._check_choices()
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
+        #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
+        self.policy_version = 0
+        self._experience = ExperienceSource(select_infos(info_keys, callbacks_may_look=False))
+        self._updates: Learner | None = None
+        self._learn_seconds: float | None = None
+        self._is_learning = False
+        may_be_numpy = self.has_numpy_actor and actor != "torch"
+        numpy_is_likely = may_be_numpy and policy == "MlpPolicy" and not kwargs.get("use_sde")
+        preload = () if numpy_is_likely else ("torch", "stable_baselines3")
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, preload, supervision) as samplers:
+            super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
+            wrapped_samplers(self.env)
+        #: whether the policy learns from normalised observations or rewards
+        vec_normalize = vec_normalize_of(self)
+        self.is_normalized = vec_normalize is not None
+        if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
+            vec_normalize.gamma = self.gamma
+
+    def _check_choices(self) -> None:
+        check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
+        check_actor(self.sampler_actor)
+        check_learner(self.learner)
+        checked_info_keys(self.info_keys)
+
+    def _setup_model(self) -> None:
+        self._check_choices()
+        with memory_advice():
+            super()._setup_model()  # type: ignore[safe-super]
+        request = self._collection_request(self._n_steps_per_rollout())
+        if request is not None:
+            self._check_memory(request)
+        if self.learner == "compiled":
+            self._require_compiled_update()
+
+    # What an algorithm's kind decides
+
+    def _check_memory(self, request: CollectionRequest) -> None:
+        """
+        Check that there is memory for the queues, long before they are made.
+
+        :param request: what samplers are asked for, except for what callbacks want, who can only ask for more
+        :raises MemoryError: if too little is left
+        """
+        raise NotImplementedError
+
+    def _make_collector(self, request: CollectionRequest) -> Collector:
+        """
+        :param request: what samplers are asked for
+        :return: a collector, with the samplers ready for it
+        """
+        raise NotImplementedError
+
+    def _n_steps_per_rollout(self) -> int:
+        """:return: steps of each environment in a rollout"""
+        raise NotImplementedError
+
+    def _collector_settings(self) -> tuple:
+        """:return: what else a collector depends on, so that it has to be made anew when that changes"""
+        return ()
+
+    def _renew_buffer(self) -> None:
+        """Make a buffer for the present number of environments."""
+        raise NotImplementedError
+
+    def _check_n_envs(self, n_envs: int) -> None:
+        """
+        :param n_envs: a new number of environments
+        :raises ValueError: if the algorithm cannot continue with as many
+        """
+
+    def _prepare_updates(self) -> None:
+        """Called when ``learn()`` begins and samplers are ready."""
+
+    # Environments
+
+    def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
+        """
+        Continue with other environments. Between two calls of ``learn()`` there may be more of them than before, or
+        fewer.
+
+        :param env: as for the constructor; where it does not say how many environments there are, as many as before
+        :param force_reset: as in SB3
+        :raises ValueError: if their spaces are others; nothing has changed then
+        :raises RuntimeError: if their number is another one during ``learn()``
+        """
+        n_samplers: int | None = self.n_envs
+        envs_per_sampler, supervision = 1, None
+        backend: str | Backend = "process"
+        present = None if self.env is None else self.env.unwrapped
+        if isinstance(present, SamplerVecEnv):
+            n_samplers, envs_per_sampler, backend = present.n_samplers, present.envs_per_sampler, present.backend
+            supervision = present.client.supervision
+        if isinstance(env, VecEnv):
+            # It says itself how many there are, and what happens when they fail.
+            n_samplers, envs_per_sampler, supervision = None, 1, None
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
+            wrapped_samplers(samplers)
+            self._set_env(samplers, force_reset)
+        self._note_normalization()
+
+    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
+        env_before, n_envs_before = self.env, self.n_envs
+        if env is not None:
+            if self._is_learning and env.num_envs != n_envs_before:
+                raise RuntimeError(
+                    f"The number of environments cannot change during learn(): there are {n_envs_before}, and "
+                    f"{env.num_envs} were given. Call set_env() between two calls of learn()."
+                )
+            if env.num_envs != n_envs_before:
+                self._check_n_envs(env.num_envs)
+            # SB3 insists on as many as before.
+            self.n_envs = env.num_envs
+        try:
+            super().set_env(env, force_reset)  # type: ignore[arg-type]
+        except BaseException:
+            self.n_envs = n_envs_before
+            raise
+        if self.env is not env_before:
+            self._experience.forget()
+        if self.n_envs != n_envs_before:
+            set_last_observations(self, None)
+            self._renew_buffer()
+
+    def _note_normalization(self) -> None:
+        """Warn if the policy does not find the normalised environments any more that it has learned in."""
+        found = vec_normalize_of(self) is not None
+        if self.is_normalized and self.env is not None and not found:
+            warn_user(
+                "The policy has learned in environments inside of a VecNormalize, but these are in none. "
+                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...))."
+            )
+        if self.env is not None:
+            self.is_normalized = found
+
+    def __enter__(self: SelfAsync) -> SelfAsync:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._updates is not None:
+            self._updates.close()
+        if self.env is not None:
+            self.env.close()
+
+    # Collecting
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """
+        Seed everything that SB3 seeds, and the samplers' random streams.
+
+        :param seed: the seed; ``None`` changes nothing, as in SB3
+        """
+        super().set_random_seed(seed)
+        if seed is not None:
+            self._experience.reseed(seed)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        with warnings.catch_warnings():
+            # EvalCallback warns of any difference in type. Where the environments live is none that matters.
+            same = "Training and eval env are not of the same type.*SamplerVecEnv.* != .*(DummyVecEnv|SubprocVecEnv)"
+            warnings.filterwarnings("ignore", message=same)
+            initialised = super()._init_callback(callback, progress_bar)
+        may_look = wants_all_infos(initialised) or may_look_at_infos(self)
+        self._experience.infos = select_infos(self.info_keys, callbacks_may_look=may_look)
+        return initialised
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        self._experience.look_at_policy(self.policy)
+        collector = self._up_to_date_collector(self._n_steps_per_rollout())
+        if collector is not None:
+            collector.start_run()
+        self._prepare_updates()
+        # Preparing the samplers is not part of what time/fps measures.
+        self.start_time = time_ns()
+        return result
+
+    def learn(self: SelfAsync, total_timesteps: int = 1_000_000, *args: Any, **kwargs: Any) -> SelfAsync:
+        """
+        As in SB3. Samplers collect for as long as it runs.
+
+        :param total_timesteps: number of environment steps, over all environments; the last rollout is completed
+        :param args: SB3's further arguments: ``callback``, ``log_interval``, ``tb_log_name`` (by default the name of
+            the class), ``reset_num_timesteps`` and ``progress_bar``
+        :param kwargs: the same by name
+        :return: the algorithm itself
+        :raises RuntimeError: if the model has no environments
+        :raises SamplerError: if a sampler failed or died and is not replaced, or the samplers are closed
+        :raises NonFiniteError: with ``check_nan``, if a loss or a gradient is not finite
+        :raises SystemExit: if the process is told to terminate (SIGTERM), unless the program handles that itself
+        """
+        if self.env is None:
+            raise RuntimeError("The model has no environments to learn in. Give it some with set_env().")
+        name_is_positional = len(args) >= 3  # after callback and log_interval
+        if not name_is_positional:
+            kwargs.setdefault("tb_log_name", type(self).__name__)
+        self._is_learning = True
+        try:
+            with termination_as_exit():
+                return super().learn(total_timesteps, *args, **kwargs)  # type: ignore[safe-super]
+        finally:
+            self._is_learning = False
+            self._experience.interrupt()
+            if self.num_timesteps < timesteps_to_learn(self) and self._updates is not None:
+                self._updates.abandon()
+
+    def _collection_request(self, n_steps: int) -> CollectionRequest | None:
+        """What to ask samplers for; ``None`` if there are none."""
+        env = wrapped_samplers(self.env)
+        if env is None:
+            return None
+        return CollectionRequest(
+            env,
+            n_steps,
+            self.mode,
+            self.max_policy_lag,
+            self.sampler_actor,
+            self._experience.infos,
+            self.check_nan,
+            self._experience.seed,
+            self._experience.n_collectors,
+        )
+
+    def _up_to_date_collector(self, n_steps: int) -> Collector | None:
+        """The collector, made anew if something that it depends on has changed; ``None`` if there are no samplers."""
+        env = wrapped_samplers(self.env)
+        if env is None:
+            self._experience.forget()
+            return None
+
+        def make() -> Collector:
+            self._check_choices()
+            request = self._collection_request(n_steps)
+            assert request is not None
+            return self._make_collector(request)
+
+        settings = (self.policy, n_steps, self.mode, self.max_policy_lag, self.sampler_actor)
+        return self._experience.up_to_date(env, (*settings, *self._collector_settings()), make)
+
+    def _record_collection(self) -> None:
+        """Have the next log tell how the samplers are doing."""
+        for name, value in self._experience.figures().items():
+            self.logger.record(name, value)
+        if self.mode == "free" and self._experience.collector is not None:
+            self.logger.record("async/stale_steps", self._experience.collector.statistics.n_stale_steps)
+        if self._learn_seconds is not None:
+            self.logger.record("time/learn_seconds", self._learn_seconds)
+
+    # Updates
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Around an update: shares the CPUs with the samplers, and measures how long the update takes."""
+        started = perf_counter()
+        with torch_threads_beside(self._experience.n_samplers_at_work):
+            yield
+        self._learn_seconds = perf_counter() - started
+
+    def _learner(self) -> Learner | None:
+        """What makes compiled updates, ``None`` if there are none of this algorithm."""
+        if self._updates is None and self.learner_class is not None and self._trains_as_sb3():
+            self._updates = self.learner_class(self, self.learner)
+        return self._updates
+
+    def _trains_as_sb3(self) -> bool:
+        """Whether the update is the one that is compiled: a class in between, say, may have another one."""
+        train = getattr(super(), "train", None)
+        return getattr(train, "__func__", None) is getattr(self.learner_class, "sb3_train", None)
+
+    def _require_compiled_update(self) -> None:
+        updates = self._learner()
+        if updates is None:
+            raise ValueError(
+                f"learner='compiled' knows the updates of SB3's PPO, SAC, TD3, DDPG and DQN, and {type(self).__name__} "
+                "makes another one. Use learner='eager'."
+            )
+        updates.require()
+
+    # Saving, loading and copying
+
+    @classmethod
+    def load(
+        cls,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: EnvSource = None,
+        *args: Any,
+        n_samplers: int | None = None,
+        envs_per_sampler: int = 1,
+        backend: str | Backend = "process",
+        on_failure: str | None = None,
+        max_restarts: int | None = None,
+        step_timeout: float | None = None,
+        close_timeout: float | None = None,
+        samplers_give_way: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Load a model that was saved by this algorithm, or by SB3's own.
+
+        The arguments from ``n_samplers`` to ``samplers_give_way`` are those of the constructor.
+
+        :param path: where it was saved
+        :param env: environments to train in, as for the constructor
+        :param args: SB3's other arguments
+        :param kwargs: SB3's other arguments; all further ones replace what was saved, e.g. ``mode="sync"``
+        :return: the model
+        """
+        if kwargs.get("mode", "free") != "free":
+            # The bound that was saved belongs to the mode that was saved.
+            kwargs.setdefault("max_policy_lag", None)
+        if "normalize" in kwargs:
+            raise ValueError(
+                "load() takes no normalize: the policy was trained with the statistics that were saved beside it. "
+                "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
+            )
+        if "actor" in kwargs:
+            kwargs["sampler_actor"] = kwargs.pop("actor")
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
+        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
+            with warnings.catch_warnings():
+                # SB3 constructs the model first, and so asks again for what was just found impossible.
+                warnings.filterwarnings("ignore", message=LOCKSTEP)
+                model = super().load(path, samplers, *args, **kwargs)
+            wrapped_samplers(model.env)
+        model._note_normalization()
+        return model
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        As in SB3, but the file appears under its path only when it is complete. An exception or a kill before that
+        leaves the model that was there.
+
+        :param path: where to save, or a file to write to
+        :param exclude: names of attributes that should be left out in addition to those that are by default
+        :param include: names of attributes that should be saved though they are left out by default
+        """
+        if not isinstance(path, str | pathlib.Path):
+            super().save(path, exclude, include)
+            return
+        with written_whole(model_path(path)) as file:
+            super().save(file, exclude, include)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_samplers(self)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_experience", "_updates", "_learn_seconds", "_is_learning"]

@@ -1,0 +1,89 @@
+"""Where an algorithm's experience comes from."""
+
+from collections.abc import Callable
+from typing import Any
+
+from stable_baselines3.common.policies import BasePolicy
+
+from sb3_walle.algorithm.policy_settings import PolicySettings, policy_settings
+from sb3_walle.collection.collector import Collector
+from sb3_walle.samplers.infos import InfoSelection
+from sb3_walle.wrappers import WrappedSamplers
+
+
+class ExperienceSource:
+    """
+    Holds the collector that fits an algorithm as it is at present. A copy begins without a collector, which belongs to
+    samplers and shared memory.
+
+    :param infos: which infos are passed on
+    """
+
+    def __init__(self, infos: InfoSelection) -> None:
+        self.collector: Collector | None = None
+        self.infos = infos
+        #: seed of the samplers' random streams, ``None`` for fresh entropy
+        self.seed: int | None = None
+        #: how many collectors were made from this seed: the streams of the next one are others
+        self.n_collectors = 0
+        self._key: tuple | None = None
+        self._policy_settings: PolicySettings | None = None
+
+    def reseed(self, seed: int) -> None:
+        """
+        Have the next collector begin the random streams of a seed.
+
+        :param seed: the seed
+        """
+        self.seed, self.n_collectors, self._key = seed, 0, None
+
+    def forget(self) -> None:
+        """Let go of the collector, which keeps its samplers alive."""
+        self.collector = self._key = None
+
+    def interrupt(self) -> None:
+        """Have the samplers abandon what they are collecting."""
+        if self.collector is not None:
+            self.collector.interrupt()
+
+    def look_at_policy(self, policy: BasePolicy) -> None:
+        """
+        Samplers hold a copy of the policy, which is made anew if more than its weights has changed.
+
+        :param policy: the algorithm's policy
+        """
+        settings = policy_settings(policy)
+        if settings != self._policy_settings:
+            self._policy_settings, self._key = settings, None
+
+    def up_to_date(self, env: WrappedSamplers, settings: tuple, make: Callable[[], Collector]) -> Collector:
+        """
+        :param env: the samplers, and what is around them
+        :param settings: what else the collector depends on
+        :param make: makes a collector, if something that it depends on has changed
+        :return: the collector
+        """
+        key = (env.vec_env, env.layers, env.vec_normalize, *settings)
+        collector = self.collector
+        if collector is None or env.vec_env.collector is not collector or self._key != key:
+            collector = make()
+            self.collector, self._key = collector, key
+            self.n_collectors += 1
+            env.vec_env.collector = collector
+            collector.start_run()
+        collector.infos = self.infos
+        return collector
+
+    @property
+    def n_samplers_at_work(self) -> int:
+        """How many samplers may be collecting at this moment, in processes of their own."""
+        return 0 if self.collector is None else self.collector.n_samplers_at_work
+
+    def figures(self) -> dict[str, float]:
+        """:return: what is logged of the last rollout, by name"""
+        if self.collector is None:
+            return {}
+        return {**self.collector.statistics.figures(), "async/restarts": self.collector.samplers.n_restarts}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "collector": None, "_key": None}

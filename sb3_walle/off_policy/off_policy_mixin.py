@@ -1,0 +1,363 @@
+"""The mixin: SB3's off-policy algorithm, fed from the experience queue."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_walle.algorithm.async_mixin import AsyncMixin
+from sb3_walle.algorithm.collection_request import CollectionRequest
+from sb3_walle.algorithm.compatibility import check_algorithm
+from sb3_walle.algorithm.wrapper_state import WrapperState
+from sb3_walle.collection.collector import Collector
+from sb3_walle.collection.modes import MODES
+from sb3_walle.learners.finite import finite_steps
+from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.off_policy.cuts import can_mark_cuts
+from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
+from sb3_walle.off_policy.exploring_specs import ExploringSpecs
+from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
+from sb3_walle.off_policy.off_policy_collector import (
+    check_off_policy_memory,
+    make_off_policy_collector,
+    published_weights,
+)
+from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
+from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
+from sb3_walle.off_policy.replay_ratio import ReplayRatio
+from sb3_walle.off_policy.replay_storage import ReplayStorage
+from sb3_walle.off_policy.travelling_hooks import TravellingHooks
+from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.actors.random_streams import set_global_state
+from sb3_walle.samplers.infos import select_infos
+from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
+from sb3_walle.wrappers import wrapped_samplers
+
+# Steps of an episode for which exploration is planned, where a rollout is made of episodes.
+N_STEPS_OF_EPISODES = 4096
+
+# Stands in front of an algorithm of SB3. Type checkers are told that it is one.
+if TYPE_CHECKING:
+    _Base = OffPolicyAlgorithm
+else:
+    _Base = object
+
+
+class AsyncOffPolicyMixin(AsyncMixin, _Base):
+    """
+    Put before an off-policy algorithm of SB3, makes it collect experience with samplers.
+
+    Samplers pull the weights that choose actions, explore as the algorithm does, and send what they experience; SB3's
+    own loop goes through these steps as if it made them, fills the replay buffer and trains. So ``train_freq`` and
+    ``gradient_steps`` mean what they mean in SB3, in every mode: the algorithm makes the same number of gradient steps
+    for each step of the environments, and samplers are ahead of it by at most what the experience queue holds.
+
+    A rollout is what is collected between two trainings, ``train_freq`` steps of each environment; the policy's version
+    is the number of rollouts. All arguments of the algorithm keep their meaning and order; those for samplers are
+    :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin`'s, but in mode ``"free"`` the policy lag has no bound of its
+    own unless ``max_policy_lag`` is given.
+
+    .. code-block:: python
+
+        class AsyncTQC(AsyncOffPolicyMixin, TQC):
+            pass
+
+    :param args: arguments of :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` and of the algorithm
+    :param noise_ladder: ``"apex"`` to have every sampler explore to another degree, which stays the same (Horgan et
+        al., 2018, https://arxiv.org/abs/1803.00933): epsilon-greedy algorithms with probabilities from 0.4 down to
+        0.4 ** 8, others with normal noise of standard deviations from 0.05 to 0.8; instead of the algorithm's own
+        schedule or action noise
+    :param kwargs: further arguments of both
+    :raises ValueError: if one of these arguments is wrong
+    :raises SamplerError: if an environment cannot be built in a sampler
+    :raises MemoryError: if there is too little memory for the queues
+    """
+
+    supported_modes: ClassVar[tuple[str, ...]] = MODES
+    has_numpy_actor: ClassVar[bool] = False
+    #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
+    #: learns how much to explore
+    has_noise_ladder: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_algorithm(cls, AsyncOffPolicyMixin, OffPolicyAlgorithm, "AsyncSAC(AsyncOffPolicyMixin, SAC)")
+
+    def __init__(self, *args: Any, noise_ladder: str | None = None, **kwargs: Any) -> None:
+        self.noise_ladder = noise_ladder
+        self._storage = ReplayStorage()
+        self._replay_ratio = ReplayRatio(0)
+        self._hooks = TravellingHooks()
+        #: what SB3's loop steps instead of the environments; ``None`` without a collector
+        self._recorded: RecordedSteps | None = None
+        self._actor_spec: ActorSpec | None = None
+        self._random_state: np.ndarray | None = None
+        self._n_trainings = 0
+        super().__init__(*args, **kwargs)
+
+    def _check_choices(self) -> None:
+        super()._check_choices()
+        if self.noise_ladder is None:
+            return
+        name = type(self).__name__
+        if self.noise_ladder not in LADDERS:
+            raise ValueError(f"noise_ladder must be one of {LADDERS} or None, got {self.noise_ladder!r}")
+        if not self.has_noise_ladder:
+            raise ValueError(
+                f"noise_ladder={self.noise_ladder!r} makes samplers explore to different degrees, but the policy of "
+                f"{name} learns how much to explore. Leave it out, or use it with AsyncDQN, AsyncDDPG or AsyncTD3."
+            )
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.collects_episodes and self.n_envs > 1:
+            raise ValueError(
+                f"You must use only one env when doing episodic training: train_freq={self.train_freq} was given with "
+                f"{self.n_envs} environments. Count in steps instead, as in train_freq=(1, 'step')."
+            )
+        self._check_ladder()
+        compute_rewards_here(buffer_of(self), self.env)
+
+    def _check_ladder(self) -> None:
+        if self.noise_ladder is None:
+            return
+        if self.action_noise is not None:
+            raise ValueError("noise_ladder brings noise of its own. Leave out one of noise_ladder and action_noise.")
+        wrapped = wrapped_samplers(self.env)
+        if wrapped is not None and wrapped.vec_env.n_samplers < 2:
+            raise ValueError("noise_ladder has a rung for each sampler, of which it takes at least 2: there is only 1.")
+
+    @property
+    def collects_episodes(self) -> bool:
+        """Whether ``train_freq`` counts episodes."""
+        return self._frequency().unit == TrainFrequencyUnit.EPISODE
+
+    def _n_steps_per_rollout(self) -> int:
+        # The length of an episode is not known beforehand. Its steps are asked for one by one.
+        return 1 if self.collects_episodes else self._frequency().frequency
+
+    def _frequency(self) -> TrainFreq:
+        # SB3 has converted what the user gave.
+        return cast(TrainFreq, self.train_freq)
+
+    # Environments and the replay buffer
+
+    def _check_n_envs(self, n_envs: int) -> None:
+        buffer = buffer_of(self)
+        if buffer is not None and (buffer.full or buffer.pos > 0):
+            check_n_envs(buffer, n_envs)
+
+    def _renew_buffer(self) -> None:
+        self._take_buffer(new_replay_buffer(self))
+
+    def _take_buffer(self, buffer: ReplayBuffer | None) -> None:
+        self.replay_buffer = buffer
+        self._storage.forget()
+        compute_rewards_here(buffer, self.env)
+
+    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
+        super()._set_env(env, force_reset)
+        compute_rewards_here(buffer_of(self), self.env)
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """
+        As in SB3.
+
+        :param path: where it was saved
+        :param truncate_last_traj: as in SB3, of a ``HerReplayBuffer``
+        :raises ValueError: if it holds the experience of another number of environments
+        """
+        before = buffer_of(self)
+        super().load_replay_buffer(path, truncate_last_traj)
+        loaded = buffer_of(self)
+        if loaded is not None:
+            try:
+                check_n_envs(loaded, self.n_envs)
+            except ValueError:
+                self.replay_buffer = before
+                raise
+        self._take_buffer(loaded)
+
+    def __exit__(self, *exception: object) -> None:
+        close_rewards(buffer_of(self))
+        super().__exit__(*exception)
+
+    # Collecting
+
+    def _specs(self, request: CollectionRequest) -> ExploringSpecs:
+        return ExploringSpecs(self, request, self.noise_ladder)
+
+    def _check_memory(self, request: CollectionRequest) -> None:
+        check_off_policy_memory(self, request, self._specs(request))
+
+    def _make_collector(self, request: CollectionRequest) -> Collector:
+        self._recorded = RecordedSteps(cast(VecEnv, self.env))
+        plan = self._exploration(n_steps_ahead=0)
+        collector, self._actor_spec = make_off_policy_collector(self, request, self._specs(request), plan)
+        return collector
+
+    def _exploration(self, n_steps_ahead: int) -> Mapping[str, np.ndarray]:
+        """What samplers are told of how to explore after a number of further steps of each environment."""
+        # With a policy lag, the first weights are there for more than one rollout.
+        n_steps = N_STEPS_OF_EPISODES if self.collects_episodes else 2 * self._n_steps_per_rollout()
+        return planned_exploration(self, self._n_trainings, n_steps_ahead, n_steps)
+
+    def _collector_settings(self) -> tuple:
+        hooks = self._hooks.of(self.policy)
+        return (self.action_noise, self.noise_ladder, can_mark_cuts(buffer_of(self)), hooks)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        initialised = super()._init_callback(callback, progress_bar)
+        if wants_all_infos(buffer_of(self)):
+            self._experience.infos = select_infos(self.info_keys, callbacks_may_look=True)
+        return initialised
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._n_trainings += 1
+        self._hooks.look_again()
+        result = super()._setup_learn(*args, **kwargs)
+        self._replay_ratio = ReplayRatio(self.num_timesteps)
+        # Once more: callbacks may change the policy when training starts.
+        self._hooks.look_again()
+        return result
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """
+        Fill the replay buffer from the experience queue.
+
+        :param env: the training environment
+        :param callback: called at every step of all environments, and at the rollout's beginning and end
+        :param train_freq: how much to collect
+        :param replay_buffer: the buffer to fill
+        :param action_noise: noise that samplers have added to actions
+        :param learning_starts: number of steps in which samplers have taken random actions
+        :param log_interval: episodes between two logs
+        :return: how much was collected, and whether to continue
+        """
+        arguments = (callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval)
+        collector = self._up_to_date_collector(self._n_steps_per_rollout())
+        self._replay_ratio.begin_rollout(self.num_timesteps)
+        wrapped, recorded = wrapped_samplers(env), self._recorded
+        if collector is None or wrapped is None or recorded is None:
+            return super().collect_rollouts(env, *arguments)
+        with recorded.handing_out(self._recorded_steps(collector), WrapperState(wrapped)):
+            result = super().collect_rollouts(recorded, *arguments)
+        if self._random_state is not None:
+            # Not before: where there is gSDE, SB3's loop has drawn noise that the sampler has drawn, too.
+            set_global_state(self._random_state, self.action_space)
+        self.policy_version += 1
+        if self._experience.collector is not collector:
+            # A callback has set other environments.
+            collector.interrupt()
+        return result
+
+    def _recorded_steps(self, collector: Collector) -> Iterator[RecordedStep]:
+        """The steps of a rollout, and those after it as long as SB3's loop asks for them."""
+        # Now: where there is gSDE, SB3 draws the noise next that samplers have to draw.
+        plan = self._exploration(collector.n_steps_ahead)
+        weights = published_weights(self, cast(ActorSpec, self._actor_spec), plan)
+        return self._steps_collected_with(collector, weights)
+
+    def _steps_collected_with(self, collector: Collector, weights: dict[str, np.ndarray]) -> Iterator[RecordedStep]:
+        while True:
+            for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
+                self._random_state = rollout.random_state
+                for index in rows:
+                    yield RecordedStep(rollout, index)
+
+    def _n_rollouts_left(self) -> int:
+        """How many rollouts ``learn()`` is going to collect, the current one included."""
+        n_left = timesteps_to_learn(self) - self.num_timesteps
+        return max(math.ceil(n_left / (self._n_steps_per_rollout() * self.n_envs)), 1)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        recorded = self._recorded
+        if recorded is None or not recorded.is_handing_out:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        actions = recorded.next_actions()
+        set_last_observations(self, recorded.current.observations)
+        return actions
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        recorded, sb3_store = self._recorded, super()._store_transition
+        if recorded is None or not recorded.is_handing_out:
+            sb3_store(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+            return
+
+        def store(new_obs: Any, reward: np.ndarray, infos: list[dict[str, Any]]) -> None:
+            sb3_store(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+        self._storage.store(self, recorded.current, replay_buffer, infos, store)
+
+    # Training
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """
+        Update the policy from the replay buffer, as in SB3.
+
+        :param gradient_steps: number of gradient steps
+        :param batch_size: size of each minibatch
+        """
+        with self._training():
+            self._update(gradient_steps, batch_size)
+        self._replay_ratio.add(gradient_steps, self.num_timesteps)
+
+    def _update(self, gradient_steps: int, batch_size: int) -> None:
+        updates = cast(ReplayLearner | None, self._learner())
+        if updates is None or batch_size != self.batch_size:
+            self._update_eagerly(gradient_steps, batch_size)
+            return
+        updates.expect(gradient_steps)
+        updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
+        self.logger.record("async/compiled_update", int(updates.is_compiled))
+
+    def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
+        with finite_steps(self.policy, n_updates(self) + 1) if self.check_nan else nullcontext():
+            super().train(gradient_steps, batch_size)
+
+    def _prepare_updates(self) -> None:
+        updates = cast(ReplayLearner | None, self._learner())
+        if updates is None or self.gradient_steps == 0:
+            return
+        n_left = timesteps_to_learn(self) - max(self.num_timesteps, self.learning_starts)
+        per_rollout = self._n_steps_per_rollout() * self.n_envs
+        updates.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
+        updates.plan(max(0, n_left) // per_rollout)
+
+    def dump_logs(self) -> None:
+        """Write what SB3 logs, and how the samplers are doing."""
+        self._record_collection()
+        if self._replay_ratio.value is not None:
+            self.logger.record("async/replay_ratio", self._replay_ratio.value)
+        super().dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["_storage", "_replay_ratio", "_hooks", "_recorded", "_actor_spec", "_random_state", "_n_trainings"]
+        return [*super()._excluded_save_params(), *own]

@@ -1,0 +1,62 @@
+"""Replay buffers of SB3: which one an algorithm has, how to make it, and what it needs."""
+
+from typing import Any
+
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_walle.learners.replay_samples import is_sb3s_own
+
+
+def buffer_of(algorithm: OffPolicyAlgorithm) -> ReplayBuffer | None:
+    """
+    :param algorithm: an algorithm
+    :return: its replay buffer; ``None`` also after ``del model.replay_buffer``, which frees memory for another one
+    """
+    return getattr(algorithm, "replay_buffer", None)
+
+
+def new_replay_buffer(algorithm: OffPolicyAlgorithm) -> ReplayBuffer:
+    """
+    :param algorithm: an algorithm
+    :return: a buffer as its ``_setup_model()`` builds one, for its present number of environments
+    """
+    buffer_class = algorithm.replay_buffer_class
+    if buffer_class is None:
+        raise ValueError(f"{type(algorithm).__name__} has no replay_buffer_class to make a replay buffer of.")
+    further: dict[str, Any] = dict(algorithm.replay_buffer_kwargs)
+    if issubclass(buffer_class, HerReplayBuffer):
+        further["env"] = algorithm.env
+    return buffer_class(
+        algorithm.buffer_size,
+        algorithm.observation_space,
+        algorithm.action_space,
+        device=algorithm.device,
+        n_envs=algorithm.n_envs,
+        optimize_memory_usage=algorithm.optimize_memory_usage,
+        **further,
+    )
+
+
+def wants_all_infos(buffer: ReplayBuffer | None) -> bool:
+    """
+    :param buffer: a replay buffer
+    :return: whether it may look at any info of any step
+    """
+    if buffer is None:
+        return False
+    return not is_sb3s_own(buffer) or (isinstance(buffer, HerReplayBuffer) and buffer.copy_info_dict)
+
+
+def check_n_envs(buffer: ReplayBuffer, n_envs: int) -> None:
+    """
+    :param buffer: a replay buffer
+    :param n_envs: number of environments
+    :raises ValueError: if the buffer holds experience of another number of them
+    """
+    if buffer.n_envs != n_envs:
+        raise ValueError(
+            f"The replay buffer holds the experience of {buffer.n_envs} environments, one column each, and there are "
+            f"{n_envs} now. Train with {buffer.n_envs} environments, or without what is in the buffer."
+        )

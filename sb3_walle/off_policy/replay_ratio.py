@@ -1,0 +1,33 @@
+"""How many gradient steps are made for each step of the environments."""
+
+
+class ReplayRatio:
+    """
+    Counts since ``learn()`` began.
+
+    :param num_timesteps: steps of the environments so far
+    """
+
+    def __init__(self, num_timesteps: int) -> None:
+        self.n_gradient_steps = self.n_env_steps = 0
+        self._num_timesteps = num_timesteps
+
+    def begin_rollout(self, num_timesteps: int) -> None:
+        """
+        :param num_timesteps: steps of the environments so far
+        """
+        self._num_timesteps = num_timesteps
+
+    def add(self, gradient_steps: int, num_timesteps: int) -> None:
+        """
+        :param gradient_steps: gradient steps that were made
+        :param num_timesteps: steps of the environments so far
+        """
+        self.n_gradient_steps += gradient_steps
+        self.n_env_steps += num_timesteps - self._num_timesteps
+        self._num_timesteps = num_timesteps
+
+    @property
+    def value(self) -> float | None:
+        """Gradient steps for each step of an environment, ``None`` before the first training."""
+        return self.n_gradient_steps / self.n_env_steps if self.n_env_steps > 0 else None

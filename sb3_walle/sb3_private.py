@@ -1,0 +1,195 @@
+"""
+Names that Stable-Baselines3 keeps to itself and that this package calls, reads or sets. They are those of version
+2.9.2, and have been the same since 2.7. ``tests/test_sb3_private.py`` finds all of them in the installed version, and
+names what has changed.
+
+Hooks, which subclasses override as SB3's own algorithms do, are in :data:`HOOKS`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+# Samplers come here, too, and need no torch.
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import CheckpointCallback
+    from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+    from stable_baselines3.common.policies import BasePolicy
+    from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+    from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+#: by SB3's class, the methods that this package overrides and calls with ``super()``, or whose owner it looks for
+HOOKS = {
+    "BaseAlgorithm": (
+        "_excluded_save_params",
+        "_init_callback",
+        "_setup_learn",
+        "_setup_model",
+    ),
+    "OffPolicyAlgorithm": ("_sample_action", "_store_transition"),
+    "BasePolicy": ("_predict",),
+}
+#: attributes of a model that belong to its environments and its logger
+LAST_STEP = ("_last_obs", "_last_original_obs", "_last_episode_starts")
+VEC_NORMALIZE = "_vec_normalize_env"
+LOGGER, HAS_CUSTOM_LOGGER = "_logger", "_custom_logger"
+
+
+def timesteps_to_learn(algorithm: "BaseAlgorithm") -> int:
+    """
+    :param algorithm: an algorithm in ``learn()``
+    :return: the number of steps at which ``learn()`` ends
+    """
+    return algorithm._total_timesteps
+
+
+def n_updates(algorithm: "BaseAlgorithm") -> int:
+    """
+    :param algorithm: an algorithm
+    :return: number of its gradient steps so far; of PPO, of its epochs
+    """
+    return algorithm._n_updates
+
+
+def vec_normalize_of(algorithm: "BaseAlgorithm") -> "VecNormalize | None":
+    """
+    :param algorithm: an algorithm
+    :return: the ``VecNormalize`` around its environments
+    """
+    return algorithm._vec_normalize_env
+
+
+@contextmanager
+def without_vec_normalize(algorithm: "BaseAlgorithm") -> Iterator[None]:
+    """
+    Have an algorithm take observations and rewards for original ones.
+
+    :param algorithm: an algorithm
+    """
+    vec_normalize, algorithm._vec_normalize_env = algorithm._vec_normalize_env, None
+    try:
+        yield
+    finally:
+        algorithm._vec_normalize_env = vec_normalize
+
+
+def set_last_observations(algorithm: "BaseAlgorithm", observations: Any, originals: Any = None) -> None:
+    """
+    :param algorithm: an algorithm
+    :param observations: what its environments show, ``[n_envs, ...]``, ``None`` for environments to be reset
+    :param originals: the same before ``VecNormalize``; ``None`` leaves them as they are
+    """
+    algorithm._last_obs = observations
+    if originals is not None:
+        algorithm._last_original_obs = originals
+
+
+def set_last_episode_starts(algorithm: "BaseAlgorithm", episode_starts: np.ndarray) -> None:
+    """
+    :param algorithm: an algorithm
+    :param episode_starts: whether the last observations are the first of an episode, ``[n_envs]``
+    """
+    algorithm._last_episode_starts = episode_starts
+
+
+def update_info_buffer(algorithm: "BaseAlgorithm", infos: list[dict[str, Any]], dones: np.ndarray) -> None:
+    """
+    Have an algorithm note the episodes that infos tell of.
+
+    :param algorithm: an algorithm
+    :param infos: the infos of a step
+    :param dones: whether the step ended an episode, ``[n_envs]``
+    """
+    algorithm._update_info_buffer(infos, dones)
+
+
+def has_torch_weights(algorithm: "type[BaseAlgorithm]") -> bool:
+    """
+    :param algorithm: a class
+    :return: whether its models save weights of PyTorch, as far as the class tells
+    """
+    try:
+        state_dicts, tensors = algorithm._get_torch_save_params(object.__new__(algorithm))
+    except Exception:
+        # It looks at attributes that a model has.
+        return True
+    return bool(state_dicts or tensors)
+
+
+def note_end_of_episode(buffer: "HerReplayBuffer", env: int) -> None:
+    """
+    :param buffer: a replay buffer in which an episode ends with the step that was added last
+    :param env: its column
+    """
+    buffer._compute_episode_length(env)
+
+
+def reset_arguments(vec_env: "VecEnv") -> tuple[list[int | None], list[dict[str, Any]]]:
+    """
+    :param vec_env: environments
+    :return: the seeds and the options for their next reset
+    """
+    return vec_env._seeds, vec_env._options
+
+
+def set_reset_arguments(vec_env: "VecEnv", seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+    """
+    :param vec_env: environments
+    :param seeds: seeds for their next reset
+    :param options: options for it
+    """
+    vec_env._seeds, vec_env._options = list(seeds), list(options)
+
+
+def clear_reset_arguments(vec_env: "VecEnv") -> None:
+    """
+    :param vec_env: environments that were reset
+    """
+    vec_env._reset_seeds()
+    vec_env._reset_options()
+
+
+def env_indices(vec_env: "VecEnv", indices: Any) -> list[int]:
+    """
+    :param vec_env: environments
+    :param indices: some of them, ``None`` for all
+    :return: their numbers
+    """
+    return list(vec_env._get_indices(indices))
+
+
+def checkpoint_path(callback: "CheckpointCallback", content: str, extension: str) -> str:
+    """
+    :param callback: a callback
+    :param content: what is saved, as in ``"replay_buffer_"``; empty for the model
+    :param extension: the file's extension
+    :return: where the callback saves it at present
+    """
+    return callback._checkpoint_path(content, extension)
+
+
+def constructor_parameters(policy: "BasePolicy") -> dict[str, Any]:
+    """
+    :param policy: a policy
+    :return: the arguments that it was constructed with
+    """
+    return policy._get_constructor_parameters()
+
+
+def mean_and_deviation(noise: "NormalActionNoise | OrnsteinUhlenbeckActionNoise") -> tuple[np.ndarray, np.ndarray]:
+    """
+    :param noise: action noise
+    :return: ``mean`` and ``sigma`` of its constructor, ``[action_dim]``
+    """
+    return noise._mu, noise._sigma
+
+
+def theta_and_dt(noise: "OrnsteinUhlenbeckActionNoise") -> tuple[float, float]:
+    """
+    :param noise: action noise
+    :return: ``theta`` and ``dt`` of its constructor
+    """
+    return float(noise._theta), float(noise._dt)
