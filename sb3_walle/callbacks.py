@@ -23,7 +23,6 @@ class Checkpoint:
     The files of a checkpoint.
 
     :param steps: number of steps that the model was trained for
-    :param model: the model
     :param vec_normalize: the statistics of its ``VecNormalize``, if they were saved
     :param replay_buffer: its replay buffer, if that was saved
     """

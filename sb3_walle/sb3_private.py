@@ -47,28 +47,18 @@ def timesteps_to_learn(algorithm: "BaseAlgorithm") -> int:
 
 
 def n_updates(algorithm: "BaseAlgorithm") -> int:
-    """
-    :param algorithm: an algorithm
-    :return: number of its gradient steps so far; of PPO, of its epochs
-    """
+    """:return: number of its gradient steps so far; of PPO, of its epochs"""
     return algorithm._n_updates
 
 
 def vec_normalize_of(algorithm: "BaseAlgorithm") -> "VecNormalize | None":
-    """
-    :param algorithm: an algorithm
-    :return: the ``VecNormalize`` around its environments
-    """
+    """:return: the ``VecNormalize`` around its environments"""
     return algorithm._vec_normalize_env
 
 
 @contextmanager
 def without_vec_normalize(algorithm: "BaseAlgorithm") -> Iterator[None]:
-    """
-    Have an algorithm take observations and rewards for original ones.
-
-    :param algorithm: an algorithm
-    """
+    """Have an algorithm take observations and rewards for original ones."""
     vec_normalize, algorithm._vec_normalize_env = algorithm._vec_normalize_env, None
     try:
         yield
@@ -78,7 +68,6 @@ def without_vec_normalize(algorithm: "BaseAlgorithm") -> Iterator[None]:
 
 def set_last_observations(algorithm: "BaseAlgorithm", observations: Any, originals: Any = None) -> None:
     """
-    :param algorithm: an algorithm
     :param observations: what its environments show, ``[n_envs, ...]``, ``None`` for environments to be reset
     :param originals: the same before ``VecNormalize``; ``None`` leaves them as they are
     """
@@ -89,7 +78,6 @@ def set_last_observations(algorithm: "BaseAlgorithm", observations: Any, origina
 
 def set_last_episode_starts(algorithm: "BaseAlgorithm", episode_starts: np.ndarray) -> None:
     """
-    :param algorithm: an algorithm
     :param episode_starts: whether the last observations are the first of an episode, ``[n_envs]``
     """
     algorithm._last_episode_starts = episode_starts
@@ -99,7 +87,6 @@ def update_info_buffer(algorithm: "BaseAlgorithm", infos: list[dict[str, Any]], 
     """
     Have an algorithm note the episodes that infos tell of.
 
-    :param algorithm: an algorithm
     :param infos: the infos of a step
     :param dones: whether the step ended an episode, ``[n_envs]``
     """
@@ -163,7 +150,6 @@ def env_indices(vec_env: "VecEnv", indices: Any) -> list[int]:
 
 def checkpoint_path(callback: "CheckpointCallback", content: str, extension: str) -> str:
     """
-    :param callback: a callback
     :param content: what is saved, as in ``"replay_buffer_"``; empty for the model
     :param extension: the file's extension
     :return: where the callback saves it at present
@@ -172,10 +158,7 @@ def checkpoint_path(callback: "CheckpointCallback", content: str, extension: str
 
 
 def constructor_parameters(policy: "BasePolicy") -> dict[str, Any]:
-    """
-    :param policy: a policy
-    :return: the arguments that it was constructed with
-    """
+    """:return: the arguments that it was constructed with"""
     return policy._get_constructor_parameters()
 
 

@@ -165,9 +165,7 @@ class SamplerVecEnv(VecEnv):
             return self._first_env_fn()
 
     def reset(self) -> VecEnvObs:
-        """
-        :return: first observations of new episodes, ``[n_envs, ...]``
-        """
+        """:return: first observations of new episodes, ``[n_envs, ...]``"""
         seeds, options = reset_arguments(self)
         results: list[ResetResult] = self._ask(lambda envs: Reset(seeds[envs], options[envs]))
         if seeds[0] is not None:
@@ -183,9 +181,7 @@ class SamplerVecEnv(VecEnv):
         self._stepping = np.asarray(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """
-        :return: observations, rewards, dones and infos
-        """
+        """:return: observations, rewards, dones and infos"""
         actions, self._stepping = self._stepping, None
         if actions is None:
             raise RuntimeError("step_wait() was called without step_async()")
@@ -254,7 +250,6 @@ class SamplerVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """
-        :param wrapper_class: a wrapper class
         :param indices: which environments, by default all
         :return: whether each of them is wrapped in it
         """
@@ -264,9 +259,7 @@ class SamplerVecEnv(VecEnv):
         return self._ask_some(lambda envs: EnvIsWrapped(wrapper_class, envs), indices)
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """
-        :return: one RGB image of each environment
-        """
+        """:return: one RGB image of each environment"""
         if self.render_mode != "rgb_array":
             return [None] * self.num_envs
         return self.env_method("render")

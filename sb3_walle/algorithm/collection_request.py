@@ -16,7 +16,6 @@ class CollectionRequest:
 
     :param env: the samplers, and what is around them
     :param n_steps: steps of each environment in a rollout
-    :param mode: the mode
     :param max_policy_lag: its bound, ``None`` for the mode's own
     :param actor: what the user asked for, ``"auto"``, ``"numpy"`` or ``"torch"``
     :param infos: which infos are passed on

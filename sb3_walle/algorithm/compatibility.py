@@ -13,7 +13,6 @@ _ADVICE_FOR_OTHERS = (
 def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], example: str) -> None:
     """
     :param algorithm: a subclass of the mixin
-    :param mixin: the mixin
     :param base: SB3's class that the mixin stands before, with the ``collect_rollouts()`` that samplers take part in
     :param example: how to use the mixin, for messages
     :raises TypeError: if the mixin does not stand before the algorithm, the algorithm is of another kind, its policy

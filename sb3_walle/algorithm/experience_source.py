@@ -30,11 +30,7 @@ class ExperienceSource:
         self._policy_settings: PolicySettings | None = None
 
     def reseed(self, seed: int) -> None:
-        """
-        Have the next collector begin the random streams of a seed.
-
-        :param seed: the seed
-        """
+        """Have the next collector begin the random streams of a seed."""
         self.seed, self.n_collectors, self._key = seed, 0, None
 
     def forget(self) -> None:

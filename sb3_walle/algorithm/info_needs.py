@@ -34,7 +34,6 @@ _KNOWN_PACKAGES = ("stable_baselines3", "sb3_contrib", "sb3_walle")
 
 def may_look_at_infos(algorithm: BaseAlgorithm, method: str | None = None) -> bool:
     """
-    :param algorithm: an algorithm
     :param method: one of its methods that are given infos, by default any of them
     :return: whether it was overridden, in a subclass or on the object, so that it may look at any info
     """

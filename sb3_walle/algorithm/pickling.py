@@ -15,10 +15,7 @@ _LEFT_BEHIND = ("env", VEC_NORMALIZE, *LAST_STEP, "_updates", "_recorded")
 
 
 def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
-    """
-    :param algorithm: an algorithm
-    :return: its attributes as a copy of it should have them, which belongs to no environment and no logger
-    """
+    """:return: its attributes as a copy of it should have them, which belongs to no environment and no logger"""
     state = {**vars(algorithm), **dict.fromkeys(_LEFT_BEHIND), "_is_learning": False, HAS_CUSTOM_LOGGER: False}
     # The same random streams ahead, and a collector of its own.
     state["_experience"] = copy(state["_experience"])

@@ -14,7 +14,6 @@ PolicySettings: TypeAlias = tuple[tuple[str, str, tuple[tuple[str, object], ...]
 
 def policy_settings(policy: BasePolicy) -> PolicySettings:
     """
-    :param policy: a policy
     :return: for each of its modules, itself included: name, class, and those attributes that are numbers, strings,
         truth values or ``None``
     """

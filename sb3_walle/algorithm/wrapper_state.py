@@ -21,7 +21,6 @@ class WrapperState:
 
     def follow(self, rollout: Rollout, step: int, infos: list[dict[str, Any]]) -> None:
         """
-        :param rollout: a rollout
         :param step: the row that the training has come to
         :param infos: the infos of this step, one for each environment
         """

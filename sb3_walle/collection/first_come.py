@@ -26,7 +26,6 @@ class Columns:
 
     def is_continued_by(self, sampler: int, ticket: int, row: int) -> bool:
         """
-        :param sampler: a sampler
         :param ticket: number of one of its tickets
         :param row: a row of that chunk
         :return: whether that row directly follows the last one in these columns
@@ -37,7 +36,6 @@ class Columns:
         """
         Note what was put below the last row.
 
-        :param sampler: a sampler
         :param ticket: number of one of its tickets
         :param rows: rows of that chunk
         :param chunk_steps: number of all its rows

@@ -59,7 +59,6 @@ def make_collector(
     """
     :param mode: one of ``MODES``
     :param max_policy_lag: bound for ``"free"``, ``None`` for none
-    :param samplers: the samplers
     :param task: what to collect
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types

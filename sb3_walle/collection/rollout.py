@@ -102,7 +102,6 @@ class Rollout:
         """
         Copy rows of a chunk into the rollout.
 
-        :param chunk: the chunk
         :param infos: the infos that came with it
         :param rows: the chunk's rows to copy
         :param step: first row of the rollout to fill

@@ -26,7 +26,6 @@ def planned_exploration(
     """
     What samplers are told together with a set of weights.
 
-    :param algorithm: the algorithm
     :param training: number of the present ``learn()``
     :param n_steps_ahead: how many steps of each environment lie between those that the algorithm has counted and the
         first that is taken with these weights
@@ -43,7 +42,6 @@ def planned_exploration(
 
 def is_epsilon_greedy(algorithm: OffPolicyAlgorithm) -> bool:
     """
-    :param algorithm: an algorithm
     :return: whether its ``predict()`` takes a random action with the probability ``exploration_rate``, as DQN's does
     """
     return hasattr(algorithm, "exploration_schedule")
@@ -70,7 +68,6 @@ def noise_of_one_env(noise: ActionNoise | None) -> ActionNoise | None:
 
 def scaled_actions_dtype(action_space: spaces.Space, noise: ActionNoise | None) -> str:
     """
-    :param action_space: an action space
     :param noise: action noise of one environment, which is not changed
     :return: data type that holds every scaled action of SB3's ``_sample_action()``, random ones and those of the policy
     """

@@ -27,7 +27,6 @@ ACTING_PARTS = ("actor", "q_net", "quantile_net")
 def choose_actor(actor: str, algorithm: OffPolicyAlgorithm) -> str:
     """
     :param actor: what the user asked for
-    :param algorithm: an algorithm
     :return: ``"numpy"`` or ``"torch"``; for ``"auto"``, NumPy exactly when it chooses actions in the same way
     :raises ValueError: if NumPy was asked for and cannot run the policy
     """
@@ -43,7 +42,6 @@ class ExploringSpecs:
     """
     How to build the actors of an off-policy algorithm, each of which has random streams of its own.
 
-    :param algorithm: the algorithm
     :param request: what it asks of its samplers
     :param noise_ladder: see :class:`~sb3_walle.AsyncOffPolicyMixin`
     """
@@ -100,7 +98,6 @@ class ExploringSpecs:
 
 def acting_names(policy: BasePolicy) -> tuple[str, ...]:
     """
-    :param policy: a policy
     :return: those tensors of its ``state_dict()`` that decide its actions: critics and targets do not. All of a policy
         that chooses them in its own way
     """

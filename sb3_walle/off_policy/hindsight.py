@@ -26,7 +26,6 @@ class LearnersRewards(PassiveWrapper):
     one in samplers: it begins with a reset, and what is set in the first one is set in it.
 
     :param venv: environments in samplers, with the wrappers around them
-    :param samplers: the samplers
     """
 
     def __init__(self, venv: VecEnv, samplers: SamplerVecEnv) -> None:

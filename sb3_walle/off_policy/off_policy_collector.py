@@ -25,7 +25,6 @@ def published_weights(
     algorithm: OffPolicyAlgorithm, actor: ActorSpec, plan: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """
-    :param algorithm: the algorithm
     :param actor: the spec of any sampler's actor
     :param plan: how samplers explore
     :return: all that samplers get for a rollout: everything that the actor names
@@ -41,7 +40,6 @@ def make_off_policy_collector(
     algorithm: OffPolicyAlgorithm, request: CollectionRequest, specs: ExploringSpecs, plan: Mapping[str, np.ndarray]
 ) -> tuple[Collector, ActorSpec]:
     """
-    :param algorithm: the algorithm
     :param request: what it asks of its samplers
     :param specs: how to build their actors
     :param plan: how samplers explore in the first rollout
@@ -57,7 +55,6 @@ def make_off_policy_collector(
 
 def check_off_policy_memory(algorithm: OffPolicyAlgorithm, request: CollectionRequest, specs: ExploringSpecs) -> None:
     """
-    :param algorithm: the algorithm
     :param request: what it asks of its samplers
     :param specs: how to build their actors
     :raises MemoryError: if there is too little memory for the queues

@@ -25,7 +25,6 @@ class RecordedStep:
     """
     One step of all environments.
 
-    :param rollout: the rollout
     :param index: its row in there
     """
 

@@ -11,17 +11,13 @@ from sb3_walle.learners.replay_samples import is_sb3s_own
 
 def buffer_of(algorithm: OffPolicyAlgorithm) -> ReplayBuffer | None:
     """
-    :param algorithm: an algorithm
     :return: its replay buffer; ``None`` also after ``del model.replay_buffer``, which frees memory for another one
     """
     return getattr(algorithm, "replay_buffer", None)
 
 
 def new_replay_buffer(algorithm: OffPolicyAlgorithm) -> ReplayBuffer:
-    """
-    :param algorithm: an algorithm
-    :return: a buffer as its ``_setup_model()`` builds one, for its present number of environments
-    """
+    """:return: a buffer as its ``_setup_model()`` builds one, for its present number of environments"""
     buffer_class = algorithm.replay_buffer_class
     if buffer_class is None:
         raise ValueError(f"{type(algorithm).__name__} has no replay_buffer_class to make a replay buffer of.")

@@ -32,8 +32,6 @@ class ReplayStorage:
         sb3_store: Callable[[np.ndarray | dict[str, np.ndarray], np.ndarray, list[dict[str, Any]]], None],
     ) -> None:
         """
-        :param algorithm: the algorithm
-        :param step: the step
         :param replay_buffer: where to store it
         :param infos: the infos of the step
         :param sb3_store: SB3's way to store a transition, of what the step led to, its rewards and its infos

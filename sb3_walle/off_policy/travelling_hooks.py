@@ -21,10 +21,7 @@ class TravellingHooks:
         self._n_rollouts_until_look = 0
 
     def of(self, policy: BasePolicy) -> HookIds:
-        """
-        :param policy: a policy
-        :return: its hooks that samplers have, as they were found last
-        """
+        """:return: its hooks that samplers have, as they were found last"""
         if self._n_rollouts_until_look == 0:
             self._found = travelling_hooks(policy)
             self._n_rollouts_until_look = ROLLOUTS_PER_LOOK

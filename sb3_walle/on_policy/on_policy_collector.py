@@ -33,7 +33,6 @@ def published_weights(policy: ActorCriticPolicy, names: Sequence[str]) -> dict[s
 
 def make_on_policy_collector(algorithm: OnPolicyAlgorithm, request: CollectionRequest) -> Collector:
     """
-    :param algorithm: the algorithm
     :param request: what it asks of its samplers
     :return: a collector, with the samplers ready for it
     """
@@ -63,7 +62,6 @@ def make_on_policy_collector(algorithm: OnPolicyAlgorithm, request: CollectionRe
 
 def check_on_policy_memory(algorithm: OnPolicyAlgorithm, request: CollectionRequest) -> None:
     """
-    :param algorithm: the algorithm
     :param request: what it asks of its samplers
     :raises MemoryError: if there is too little memory for the queues
     """

@@ -84,7 +84,6 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.float32:
 def log_probs_of(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> np.ndarray:
     """
     :param buffer: a complete rollout buffer
-    :param policy: a policy
     :return: log-probabilities of the buffer's actions under the policy, ``[n_steps, n_envs]``
     """
     rows_at_once = max(1, SAMPLES_AT_ONCE // buffer.n_envs)

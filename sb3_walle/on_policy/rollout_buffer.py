@@ -14,10 +14,7 @@ from sb3_walle.transport.chunk import row
 
 
 def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
-    """
-    :param algorithm: an algorithm
-    :return: a buffer as its ``_setup_model()`` builds one, for its present number of environments
-    """
+    """:return: a buffer as its ``_setup_model()`` builds one, for its present number of environments"""
     buffer_class = algorithm.rollout_buffer_class
     if buffer_class is None:
         raise ValueError(f"{type(algorithm).__name__} has no rollout_buffer_class to make a rollout buffer of.")
@@ -69,8 +66,6 @@ def add_rows(
     """
     Add steps of a rollout to a buffer.
 
-    :param buffer: the buffer
-    :param rollout: the rollout
     :param rows: which rows of it, T
     :param rewards: rewards to learn from, ``[T, n_envs]``
     :param episode_starts: where advantage estimates must not look past, ``[T, n_envs]``

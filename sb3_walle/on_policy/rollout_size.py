@@ -24,7 +24,6 @@ def steps_per_env(n_samples: int, n_envs: int, batch_size: int) -> int:
 
 def large_rollout_advice(algorithm: OnPolicyAlgorithm, default_n_steps: int | None) -> str | None:
     """
-    :param algorithm: the algorithm
     :param default_n_steps: ``n_steps`` of an algorithm that was made without, ``None`` if it was given
     :return: one line for a user who may not know how large rollouts are; ``None`` if they are not, or were asked for
     """

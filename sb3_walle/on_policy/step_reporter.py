@@ -31,10 +31,7 @@ class StepReporter:
     Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's
     ``collect_rollouts()`` and with the algorithm's own counters at what they would be there.
 
-    :param algorithm: the algorithm
     :param env: its training environment
-    :param callback: its callback
-    :param rollout_buffer: its rollout buffer
     :param n_rollout_steps: steps of each environment in a rollout
     :param wrapper_state: kept up to date with the steps
     """
@@ -63,7 +60,6 @@ class StepReporter:
 
     def report(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
         """
-        :param rollout: the rollout
         :param rows: which rows of it, T
         :param values: values of their observations, ``[T, n_envs]``
         :return: False as soon as the callback wants to stop

@@ -14,7 +14,6 @@ from sb3_walle.transport.chunk import Observations, between, row
 def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> np.ndarray:
     """
     :param policy: the learner's policy
-    :param rollout: the rollout
     :param rows: some of its rows, T
     :return: values of their observations, ``[T, n_envs]``: those that samplers recorded, or else the policy's
     """
@@ -31,7 +30,6 @@ def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, ga
     come next is added (Pardo et al., 2018, "Time Limits in Reinforcement Learning", eq. 6), as SB3 does for truncation.
 
     :param policy: the learner's policy
-    :param rollout: the rollout
     :param rows: some of its rows, T, which are the last ones or are continued by the next
     :param gamma: discount factor
     :return: rewards, ``[T, n_envs]``
@@ -56,10 +54,8 @@ def correct_cut_off(
     discounted value of what would have come next is added.
 
     :param policy: the learner's policy
-    :param rollout: the rollout
     :param next_step: the first row that is not in the buffer yet, but known by now
     :param gamma: discount factor
-    :param buffer: the buffer
     """
     last = next_step - 1
     if next_step > 0 and (rollout.stream_ends[last] & ~rollout.dones[last]).any():
@@ -72,7 +68,6 @@ def learner_episode_starts(rollout: Rollout, rows: range) -> np.ndarray:
     """
     Where an advantage estimate must not look past: an episode's first step, or a stream's.
 
-    :param rollout: the rollout
     :param rows: some of its rows, T
     :return: booleans, ``[T, n_envs]``
     """
@@ -98,7 +93,6 @@ def predict(policy: ActorCriticPolicy, observations: Observations, n_batch_axes:
     """
     The policy's values of many observations, in one pass.
 
-    :param policy: the policy
     :param observations: observations, or a dictionary of them
     :param n_batch_axes: number of leading axes
     :return: values, with these leading axes

@@ -146,7 +146,6 @@ class SamplerEnvs:
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Sequence[int]) -> list[bool]:
         """
-        :param wrapper_class: a wrapper class
         :param indices: which environments
         :return: whether each of them is wrapped in it
         """

@@ -66,7 +66,6 @@ def store(observations: Observations, index: int, observation: Any) -> None:
 
     :param observations: the batch, ``[B, ...]``, or a dictionary of such arrays
     :param index: index of the environment
-    :param observation: its observation
     :raises KeyError: if it lacks one of the keys
     :raises ValueError: if its shape does not fit
     :raises TypeError: if it is no number or array, or ``None``, which NumPy would store as NaN
