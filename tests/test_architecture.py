@@ -41,7 +41,6 @@ ROOMS = (
     "on_policy",
     "off_policy",
     "algorithms",
-    "experiments",
     "cli",
 )
 
@@ -74,6 +73,11 @@ def test_imports_never_run_upwards() -> None:
             if name.startswith("sb3_walle."):
                 imported = name.split(".")[1]
                 assert ROOMS.index(imported) <= ROOMS.index(room), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_package_does_not_need_what_is_not_installed() -> None:
+    for path in ROOT.rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"benchmarks", "tests"}, path
 
 
 def test_samplers_and_transport_know_nothing_of_processes() -> None:

@@ -4,7 +4,6 @@ import csv
 import inspect
 import json
 import re
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_walle import __version__
-from sb3_walle.cli import build_parser, main
-from sb3_walle.experiments import training
-from sb3_walle.experiments.plots import plot_learning_curve, read_learning_curve
-from sb3_walle.experiments.returns import comparison as returns
-from sb3_walle.experiments.returns.ppo import PPOReturns
-from sb3_walle.experiments.returns.replay import ReplayReturns
+from sb3_walle.cli import build_parser, comparison, main, training
+from sb3_walle.cli.learning_curve import plot_learning_curve, read_learning_curve
 
 TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0"]
 
@@ -68,14 +63,12 @@ def fails_with_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("argv", "mentioned"),
     [
-        (["--help"], ["train", "bench", "returns", "figures", "example"]),
+        (["--help"], ["train", "bench", "example"]),
         (
             ["train", "--help"],
             ["--n-samplers", "--max-policy-lag", "--plain", "--no-normalize", "pipelined"],
         ),
-        (["bench", "--help"], ["--repeats", "--skip-subproc", "(default: 20480)", "example"]),
-        (["returns", "--help"], ["--seeds", "--no-normalize", "pipelined", "(default: 200000)", "example"]),
-        (["figures", "--help"], ["--quick", "--step-latency", "walle", "(default: figures)", "example"]),
+        (["bench", "--help"], ["--n-samplers", "ppo,sac,td3,ddpg,dqn", "(default: 10)", "example"]),
         (["--version"], [__version__]),
     ],
 )
@@ -89,14 +82,6 @@ def test_help(argv: list[str], mentioned: list[str], capsys: pytest.CaptureFixtu
 
 def sb3s_defaults() -> dict[str, Any]:
     return {name: parameter.default for name, parameter in inspect.signature(PPO.__init__).parameters.items()}
-
-
-def test_defaults_are_those_of_ppo() -> None:
-    arguments = vars(build_parser().parse_args(["returns", "CartPole-v1"]))
-    defaults = sb3s_defaults()
-    shared = arguments.keys() & defaults.keys() - {"env", "n_steps"}
-    assert {"batch_size", "gamma", "clip_range"} <= shared
-    assert {name: arguments[name] for name in shared} == {name: defaults[name] for name in shared}
 
 
 def test_train_shows_the_defaults_of_ppo(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,22 +117,7 @@ def test_bad_value(options: list[str], mentioned: str, capsys: pytest.CaptureFix
     assert mentioned in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
 
 
-@pytest.mark.parametrize(
-    ("options", "mentioned"),
-    [
-        (["--seeds", "1"], "--seeds"),
-        (["--modes", "sync", "fast"], "--modes"),
-        (["--timesteps", "100"], "at least 200 are needed"),
-        (["--bins", "8"], "multiple of 5"),
-        (["--n-steps", "1", "--n-samplers", "1"], "n_steps"),
-        (["--n-samplers", "0"], "--n-samplers"),
-    ],
-)
-def test_bad_value_for_returns(options: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert mentioned in fails_with_usage_error(["returns", "CartPole-v1", *options], capsys)
-
-
-@pytest.mark.parametrize("command", ["train", "bench", "returns"])
+@pytest.mark.parametrize("command", ["train", "bench"])
 @pytest.mark.parametrize("env_id", ["NoSuchEnv-v0", "no_such_module:Env-v0", "CartPole-v99", "not an id"])
 def test_unknown_environment(command: str, env_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert env_id in fails_with_usage_error([command, env_id], capsys)
@@ -268,101 +238,36 @@ def test_learning_curve_without_episodes(tmp_path: Path, text: str) -> None:
     assert is_picture(tmp_path / "curve.png")
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_returns_asks_for_what_the_options_say(
-    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def measured(arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
+    """The cells of the table, by contender."""
+    assert main(["bench", *arguments.split()]) == 0
+    header, _, *lines = capsys.readouterr().out.splitlines()
+    assert "collection, steps/s  vs best SB3  training, steps/s  vs best SB3" in " ".join(header.split(" "))
+    return {name: cells.split() for name, cells in (re.split(r"\s{2,}", line, maxsplit=1) for line in lines)}
+
+
+def test_bench_measures_ppo_with_every_vec_env(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    def compare(settings: PPOReturns, out: Path | None) -> returns.ReturnsOutcome:
-        asked.append((settings, out))
-        return returns.ReturnsOutcome(tmp_path, "the report", interrupted)
-
-    monkeypatch.setattr(returns, "compare_returns", compare)
-    options = [
-        "--modes",
-        "sync",
-        "free",
-        "--n-samplers",
-        "3",
-        "--envs-per-sampler",
-        "2",
-        "--seeds",
-        "4",
-        "--bins",
-        "10",
-    ]
-    more = ["--timesteps", "1e3", "--normalize", "--gamma", "0.9", "--n-steps", "16", "--out", str(tmp_path)]
-    assert main(["returns", "CartPole-v1", *options, *more]) == (130 if interrupted else 0)
-    ((settings, out),) = asked
-    assert out == tmp_path
-    assert (settings.env_id, settings.total_timesteps, settings.n_seeds, settings.n_bins) == (
-        "CartPole-v1",
-        1000,
-        4,
-        10,
-    )
-    assert (settings.modes, settings.n_samplers, settings.envs_per_sampler) == (("sync", "free"), 3, 2)
-    assert settings.normalize
-    assert (settings.n_steps, settings.ppo["gamma"], settings.ppo["batch_size"]) == (16, 0.9, 64)
-    # Nothing but arguments of PPO.
-    assert settings.ppo.keys() <= inspect.signature(PPO.__init__).parameters.keys()
-    output = capsys.readouterr().out
-    assert "the report" in output and str(tmp_path) in output
-    assert ("goes on" in output) == interrupted
+    monkeypatch.setattr(comparison, "N_STEPS", 64)
+    table = measured("CartPole-v1 --n-samplers 2 --learner eager", capsys)
+    sb3s = ["PPO, DummyVecEnv(2)", "PPO, SubprocVecEnv(2)"]
+    assert list(table) == ["AsyncPPO, 2 samplers", *sb3s]
+    for column in (0, 2):
+        rates = {name: float(cells[column].replace(",", "")) for name, cells in table.items()}
+        best = max(rates[name] for name in sb3s)
+        for name, cells in table.items():
+            assert float(cells[column + 1].removesuffix("x")) == pytest.approx(rates[name] / best, abs=0.02)
 
 
-def test_returns_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def compare(settings: PPOReturns, out: Path | None) -> returns.ReturnsOutcome:
-        asked.append((settings, out))
-        return returns.ReturnsOutcome(Path("runs"), "", False)
-
-    monkeypatch.setattr(returns, "compare_returns", compare)
-    assert main(["returns", "CartPole-v1"]) == 0
-    ((settings, out),) = asked
-    assert out is None
-    assert settings == replace(PPOReturns("CartPole-v1"), ppo=settings.ppo)
-    assert "n_steps" not in settings.ppo
+def test_bench_measures_off_policy_algorithms(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "WARM_UP", 80)
+    monkeypatch.delitem(comparison.VEC_ENVS, "SubprocVecEnv")
+    table = measured("CartPole-v1 --algo dqn --n-samplers 2 --timesteps 40 --learner eager", capsys)
+    assert list(table) == ["AsyncDQN, 2 samplers", "DQN, DummyVecEnv(2)"]
 
 
-def test_learning_curves_of_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def compare(settings: ReplayReturns, out: Path | None) -> returns.ReturnsOutcome:
-        asked.append(settings)
-        return returns.ReturnsOutcome(Path("runs"), "", False)
-
-    monkeypatch.setattr(returns, "compare_returns", compare)
-    assert main(["bench", "CartPole-v1", "--algo", "dqn", "--learning", "--n-samplers", "4"]) == 0
-    assert main(["bench", "Pendulum-v1", "--algo", "td3", "--learning", "--net-arch", "64", "32"]) == 0
-    dqn, td3 = asked
-    assert dqn == ReplayReturns(
-        "CartPole-v1", 50_000, 5, n_samplers=4, modes=("pipelined", "free"), n_bins=15, algorithm="dqn"
-    )
-    assert (td3.algorithm, td3.total_timesteps, td3.n_samplers) == ("td3", 10_000, 10)
-    assert td3.arguments == {"policy_kwargs": {"net_arch": [64, 32]}}
-
-
-def test_networks_of_ppo_cannot_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "CartPole-v1", "--net-arch", "64"]) == 2
-    assert "--net-arch is for off-policy algorithms" in capsys.readouterr().err
-
-
-def test_learning_curves_have_the_hyperparameters_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def compare(settings: PPOReturns, out: Path | None) -> returns.ReturnsOutcome:
-        asked.append((settings, out))
-        return returns.ReturnsOutcome(Path("runs"), "", False)
-
-    monkeypatch.setattr(returns, "compare_returns", compare)
-    assert main(["bench", "CartPole-v1", "--learning", "--seeds", "3", "--batch-size", "128"]) == 0
-    ((settings, out),) = asked
-    assert out is None
-    assert settings.modes == ("pipelined", "free")
-    assert (settings.total_timesteps, settings.n_seeds) == (300_000, 3)
-    # SB3's default of n_steps, for each of ten environments.
-    assert (settings.n_samplers, settings.n_steps) == (10, 2048)
-    assert settings.ppo == {"n_steps": 2048, "batch_size": 128, "n_epochs": 10}
+def test_bench_refuses_spaces_that_the_algorithm_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Box" in fails_with_usage_error(["bench", "CartPole-v1", "--algo", "sac", "--learner", "eager"], capsys)

@@ -14,11 +14,10 @@ import yaml
 from stable_baselines3 import PPO
 from test_cli import TINY, run_directory
 
-from sb3_walle.cli import main
+from benchmarks.figures.figures_settings import FiguresSettings
+from sb3_walle.cli import main, training
 from sb3_walle.cli.hyperparameters import TABLE, ZOO, choose_hyperparameters
-from sb3_walle.experiments import training
-from sb3_walle.experiments.figures.settings import FiguresSettings
-from sb3_walle.experiments.training import TrainingSettings
+from sb3_walle.cli.training import TrainingSettings
 
 OF_THE_ZOO = [*(name for name, row in TABLE.items() if row.source == ZOO), "Ant"]
 

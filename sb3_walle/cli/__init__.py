@@ -1,16 +1,15 @@
-"""The ``sb3-walle`` command: what it understands. The work is done in :mod:`sb3_walle.experiments`."""
+"""The ``sb3-walle`` command: what it understands."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from sb3_walle import __version__
-from sb3_walle.cli import bench, figures, returns, train
-from sb3_walle.cli.arguments import INTERRUPTED, USAGE_ERROR, Parser
+from sb3_walle.cli import bench, train
+from sb3_walle.cli.arguments import Parser, run
 
 # PyTorch takes seconds to import: only the functions that need it import what does, so that --help is instant.
 
-COMMANDS = (train, bench, returns, figures)
+COMMANDS = (train, bench)
 EXAMPLES = "examples:\n" + "".join(command.EXAMPLE.partition("\n")[2] for command in COMMANDS)
 
 
@@ -41,15 +40,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: its arguments; those of this process by default
     :return: exit code: 0, 2 if the arguments make no sense, 130 after Ctrl-C
     """
-    arguments = build_parser().parse_args(argv)
-    from sb3_walle.experiments.environments import UsageError
-
-    try:
-        return arguments.run(arguments)
-    except UsageError as error:
-        message = " ".join(str(error).split())
-        print(f"sb3-walle {arguments.command}: error: {message}", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        print(f"sb3-walle {arguments.command}: interrupted, nothing was saved", file=sys.stderr)
-        return INTERRUPTED
+    return run(build_parser(), argv)

@@ -1,7 +1,8 @@
 """What the arguments of all commands have in common."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
@@ -21,6 +22,43 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see '{self.prog} --help')\n")
+
+
+def set_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    """
+    :param parser: describes a command
+    :param command: carries it out; it takes the parsed arguments and returns the exit code
+    """
+    parser.set_defaults(run=command, prog=parser.prog)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """
+    Carry out the command that :func:`set_command` has set.
+
+    :param parser: describes the command line
+    :param argv: its arguments; those of this process by default
+    :return: exit code: that of the command, 2 if the arguments make no sense, 130 after Ctrl-C
+    """
+    arguments = parser.parse_args(argv)
+    from sb3_walle.cli.environments import UsageError
+
+    try:
+        return arguments.run(arguments)
+    except UsageError as error:
+        print(f"{arguments.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print(f"{arguments.prog}: interrupted, nothing was saved", file=sys.stderr)
+        return INTERRUPTED
+
+
+def of_the_user(arguments: argparse.Namespace) -> dict[str, Any]:
+    """
+    :param arguments: the parsed command line
+    :return: what the user gives with it, by name
+    """
+    return {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "prog")}
 
 
 def integer(minimum: int) -> Callable[[str], int]:
@@ -68,24 +106,6 @@ def number(minimum: float, maximum: float = float("inf"), above: bool = False) -
         return value
 
     return convert
-
-
-def duration(text: str) -> float:
-    """
-    The type of an argument that is a time.
-
-    :param text: a number with the unit ``ms`` or ``s``, or 0
-    :return: seconds
-    """
-    units = {"ms": 1e-3, "s": 1.0}
-    unit = next((unit for unit in units if text.endswith(unit)), "")
-    try:
-        value = float(text.removesuffix(unit))
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf") or not (unit or value == 0):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a time, as '1ms' and '0.02s' are")
-    return value * units.get(unit, 1.0)
 
 
 def add_option(group: Any, flag: str, default: Any, text: str, only_given: bool = False, **kwargs: Any) -> None:

@@ -4,10 +4,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sb3_walle.cli.arguments import INTERRUPTED, LEARNERS, MODES, add_option, add_ppo_options, integer
+from sb3_walle.cli.arguments import (
+    INTERRUPTED,
+    LEARNERS,
+    MODES,
+    add_option,
+    add_ppo_options,
+    integer,
+    of_the_user,
+    set_command,
+)
 
 # What is neither an argument of AsyncPPO nor of the training's length.
-OF_THE_COMMAND = ("command", "run", "env", "policy", "run_dir", "plain")
+OF_THE_COMMAND = ("env", "policy", "run_dir", "plain")
 # Arguments of AsyncPPO that are the same whatever suits the environment. All others are hyperparameters.
 OF_THE_MACHINERY = ("seed", "device", "n_samplers", "envs_per_sampler", "mode", "max_policy_lag", "actor", "learner")
 
@@ -34,7 +43,7 @@ def add_command(commands: Any) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run_command)
+    set_command(parser, run_command)
     parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
 
     run = parser.add_argument_group("run")
@@ -84,14 +93,14 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
+    from sb3_walle.cli.closing_words import closing_words
     from sb3_walle.cli.hyperparameters import choose_hyperparameters
+    from sb3_walle.cli.training import TrainingSettings, train
     from sb3_walle.env_sources import available_cpus
-    from sb3_walle.experiments.closing_words import closing_words
-    from sb3_walle.experiments.training import TrainingSettings, train
 
     n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
     machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}
-    given = {name: value for name, value in vars(arguments).items() if name not in (*OF_THE_COMMAND, *machinery)}
+    given = {name: value for name, value in of_the_user(arguments).items() if name not in (*OF_THE_COMMAND, *machinery)}
     chosen = choose_hyperparameters(arguments.env, n_envs, given, arguments.plain)
     settings = TrainingSettings(
         env_id=arguments.env,

@@ -1,0 +1,1 @@
+"""Returns of SB3's algorithms and ours at equal steps."""

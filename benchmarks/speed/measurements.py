@@ -1,0 +1,99 @@
+"""Numbers that repeat, and their medians."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import TypeAlias
+
+#: a quantity, of whom, and its value
+Found: TypeAlias = tuple[str, str, float]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """
+    One number.
+
+    :param part: the part of the benchmark that it belongs to
+    :param quantity: what was measured, with its unit
+    :param contender: of whom
+    :param repeat: in which repeat, from 1
+    :param value: the number
+    """
+
+    part: str
+    quantity: str
+    contender: str
+    repeat: int
+    value: float
+
+
+class Medians:
+    """
+    The medians over the repeats of a part.
+
+    :param found: its numbers
+    """
+
+    def __init__(self, found: Iterable[Found]) -> None:
+        values: dict[tuple[str, str], list[float]] = {}
+        for quantity, contender, value in found:
+            values.setdefault((quantity, contender), []).append(value)
+        self._medians = {key: median(several) for key, several in values.items()}
+
+    @property
+    def quantities(self) -> list[str]:
+        """What was measured, in the order of the measurements."""
+        return list(dict.fromkeys(quantity for quantity, _ in self._medians))
+
+    @property
+    def contenders(self) -> list[str]:
+        """Of whom, in the order of the measurements."""
+        return list(dict.fromkeys(contender for _, contender in self._medians))
+
+    def of(self, quantity: str) -> dict[str, float]:
+        """
+        :param quantity: what was measured
+        :return: the medians by contender
+        """
+        return {contender: value for (of, contender), value in self._medians.items() if of == quantity}
+
+    def get(self, quantity: str, contender: str) -> float | None:
+        """
+        :param quantity: what was measured
+        :param contender: of whom
+        :return: the median; None if there is none
+        """
+        return self._medians.get((quantity, contender))
+
+
+def is_sb3s(contender: str) -> bool:
+    """
+    :param contender: name of a contender
+    :return: whether SB3 brings it
+    """
+    return not contender.startswith("Async")
+
+
+def medians_of(measurements: Iterable[Measurement], part: str) -> Medians:
+    """
+    :param measurements: numbers of any part
+    :param part: a part
+    :return: the medians of this part
+    """
+    return Medians((each.quantity, each.contender, each.value) for each in measurements if each.part == part)
+
+
+def write_measurements(measurements: Iterable[Measurement], path: Path) -> None:
+    """
+    Write every single measurement.
+
+    :param measurements: the numbers
+    :param path: the CSV file, which is replaced
+    """
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(field.name for field in fields(Measurement))
+        writer.writerows(map(astuple, measurements))

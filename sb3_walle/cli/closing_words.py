@@ -1,0 +1,58 @@
+"""What a training run prints at its end: what came of it, where that lies, and how to load and evaluate it."""
+
+import math
+from pathlib import Path
+
+from sb3_walle.cli.training import (
+    LEARNING_CURVE,
+    MODEL,
+    PROGRESS,
+    STATISTICS,
+    TrainingOutcome,
+    TrainingSettings,
+)
+
+
+def closing_words(settings: TrainingSettings, outcome: TrainingOutcome) -> str:
+    """
+    :param settings: what was trained
+    :param outcome: how that ended
+    :return: the lines to print
+    """
+    directory = outcome.directory
+    ended = "Interrupted" if outcome.interrupted else "Finished"
+    lines = [f"{ended} after {outcome.timesteps:,} timesteps and {outcome.minutes:.1f} minutes"]
+    if not math.isnan(outcome.mean_reward):
+        lines[0] += f", with a mean reward of {outcome.mean_reward:,.1f} in the last 100 episodes"
+    lines += [
+        f"  model           {directory / MODEL}",
+        f"  log             {directory / PROGRESS}, and TensorBoard events: tensorboard --logdir '{directory}'",
+        f"  learning curve  {directory / LEARNING_CURVE}",
+    ]
+    statistics = directory / STATISTICS
+    if statistics.exists():
+        lines.insert(2, f"  statistics      {statistics}, of VecNormalize, which the model needs")
+    return "\n".join([*lines, "", "In Python, this loads and evaluates it:", evaluation(settings.env_id, directory)])
+
+
+def evaluation(env_id: str, directory: Path) -> str:
+    """
+    :param env_id: Gymnasium id of the environment
+    :param directory: directory of a run that was trained in it
+    :return: one line of Python that loads the model and evaluates it
+    """
+    imports = [
+        "from stable_baselines3 import PPO",
+        "from stable_baselines3.common.env_util import make_vec_env",
+        "from stable_baselines3.common.evaluation import evaluate_policy",
+    ]
+    statements = [f"env = make_vec_env({env_id!r})"]
+    statistics = directory / STATISTICS
+    if statistics.exists():
+        imports.append("from stable_baselines3.common.vec_env import VecNormalize")
+        statements += [f"env = VecNormalize.load({str(statistics)!r}, env)", "env.training = False"]
+    statements += [
+        f"model = PPO.load({str(directory / MODEL)!r}, env)",
+        "print(evaluate_policy(model, model.get_env()))",
+    ]
+    return "\n".join([*imports, *statements])

@@ -1,0 +1,116 @@
+"""An asynchronous algorithm beside SB3's with its VecEnvs, in one table."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+from sb3_walle import AsyncDDPG, AsyncDQN, AsyncPPO, AsyncSAC, AsyncTD3
+from sb3_walle.cli.environments import check_environment, quiet_factory
+from sb3_walle.cli.tables import format_ratio, format_table
+from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_updates
+
+#: SB3's algorithm and ours
+ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BaseAlgorithm]]] = {
+    "ppo": (PPO, AsyncPPO),
+    "sac": (SAC, AsyncSAC),
+    "td3": (TD3, AsyncTD3),
+    "ddpg": (DDPG, AsyncDDPG),
+    "dqn": (DQN, AsyncDQN),
+}
+VEC_ENVS: dict[str, type[DummyVecEnv | SubprocVecEnv]] = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
+COLLECTION, TRAINING = "collection", "training"
+# SB3's default of PPO.
+N_STEPS = 2048
+# Environment steps of the other algorithms: before a measurement, half of them random, and during one.
+WARM_UP, TIMESTEPS = 600, 2_000
+BUFFER_SIZE = 100_000
+
+
+def policy_of(env: gym.Env) -> str:
+    """SB3's name of the policy that suits an environment's observations."""
+    if isinstance(env.observation_space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    What to measure.
+
+    :param env: Gymnasium id of the environment
+    :param algo: one of :data:`ALGORITHMS`
+    :param n_samplers: samplers of one environment, and environments of SB3's VecEnvs
+    :param timesteps: environment steps of a measurement, all environments together; by default two rollouts of PPO,
+        and 2,000 steps of the others
+    :param learner: update of the asynchronous algorithm
+    """
+
+    env: str
+    algo: str = "ppo"
+    n_samplers: int = 10
+    timesteps: int | None = None
+    learner: str = "compiled"
+
+    def run(self) -> str:
+        """
+        Measure, and say on stderr how far it is.
+
+        :return: the table
+        :raises UsageError: if there is no such environment, or if it does not suit the algorithm
+        """
+        policy = policy_of(check_environment(self.env))
+        rates: dict[str, dict[str, float]] = {COLLECTION: {}, TRAINING: {}}
+        for quantity, of_quantity in rates.items():
+            for name, create in self._contenders(policy, quantity).items():
+                of_quantity[name] = self._measure(create, quantity)
+                print(f"{quantity}: {name}: {of_quantity[name]:,.0f} steps/s", file=sys.stderr)
+        return self._table(rates)
+
+    def _contenders(self, policy: str, quantity: str) -> dict[str, Callable[[], BaseAlgorithm]]:
+        sb3: Any
+        ours: Any
+        sb3, ours = ALGORITHMS[self.algo]
+        factory, n = quiet_factory(self.env), self.n_samplers
+        replay = {"train_freq": 1, "learning_starts": WARM_UP // 2, "buffer_size": BUFFER_SIZE}
+        arguments: dict[str, Any] = {"device": "cpu", **({"n_steps": N_STEPS} if self.algo == "ppo" else replay)}
+        samplers: dict[str, Any] = {"n_samplers": n, "learner": self.learner}
+        if quantity == COLLECTION:
+            # Rollouts of PPO that samplers collect in advance wait for updates, which do not come here.
+            samplers |= {"learner": "eager", "mode": "sync" if self.algo == "ppo" else "pipelined"}
+
+        def on(vec_env: type[DummyVecEnv | SubprocVecEnv]) -> Callable[[], BaseAlgorithm]:
+            return lambda: sb3(policy, make_vec_env(factory, n, vec_env_cls=vec_env), **arguments)
+
+        return {
+            f"{ours.__name__}, {n} samplers": lambda: ours(policy, factory, **samplers, **arguments),
+            **{f"{sb3.__name__}, {name}({n})": on(vec_env) for name, vec_env in VEC_ENVS.items()},
+        }
+
+    def _measure(self, create: Callable[[], BaseAlgorithm], quantity: str) -> float:
+        # Long enough for the first update, which may wait for a compiler.
+        warm_up = 2 * N_STEPS * self.n_samplers if self.algo == "ppo" else WARM_UP
+        default = warm_up if self.algo == "ppo" else TIMESTEPS
+        with leaving_nothing(create) as model:
+            if quantity == COLLECTION:
+                stop_updates(model)
+            return measure(model, Stopwatch(warm_up, self.timesteps or default))
+
+    def _table(self, rates: dict[str, dict[str, float]]) -> str:
+        rows = [[name] for name in rates[TRAINING]]
+        for of_quantity in rates.values():
+            # The first one is ours.
+            best = max(list(of_quantity.values())[1:])
+            for row, rate in zip(rows, of_quantity.values(), strict=True):
+                row += [f"{rate:,.0f}", format_ratio(rate, best)]
+        titles = [title for quantity in rates for title in (f"{quantity}, steps/s", "vs best SB3")]
+        return format_table([self.env, *titles], rows)

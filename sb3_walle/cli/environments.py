@@ -1,0 +1,83 @@
+"""Environments that a command names: whether they can be made at all, and making many without many warnings."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gymnasium as gym
+
+from sb3_walle.samplers.factories import SpecFactory, factory_from_id
+from sb3_walle.samplers.quiet import quiet
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done as asked; the message says why in one line."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """
+    Turn an algorithm's refusal of its arguments or of an environment's spaces into a :class:`UsageError`.
+
+    Only its constructor belongs into the block: exceptions from training keep their traceback.
+    """
+    try:
+        yield
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        if not str(error):
+            raise
+        raise UsageError(str(error)) from error
+
+
+def check_environment(env_id: str) -> gym.Env:
+    """
+    Make the environment once and close it again.
+
+    Samplers make their environments in other processes, where the reason why they could not would be at the bottom of
+    a long traceback. Exceptions from inside the environment itself are left alone.
+
+    :param env_id: the environment's Gymnasium id, as ``"HalfCheetah-v4"`` or ``"module:Name-v0"``
+    :return: the closed environment, whose spaces can still be looked at
+    :raises UsageError: if there is no such environment, or if a package that it needs is not installed
+    """
+    module, colon, _ = env_id.partition(":")
+    try:
+        if colon:
+            importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # A module that the named one misses itself is not a misspelt environment.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UsageError(f"environment '{env_id}': there is no module '{error.name}'") from error
+    try:
+        # Only looks it up, and does not import modules.
+        gym.spec(env_id.rpartition(":")[2])
+    except gym.error.Error as error:
+        raise UsageError(f"unknown environment '{env_id}': {error}") from error
+    try:
+        with quiet():
+            env = gym.make(env_id)
+    except gym.error.DependencyNotInstalled as error:
+        raise UsageError(f"environment '{env_id}' needs a package that is not installed: {error}") from error
+    env.close()
+    return env
+
+
+class QuietFactory(SpecFactory):
+    """Builds an environment without the warnings that Gymnasium and MuJoCo give about the age of many of them."""
+
+    def __call__(self) -> gym.Env:
+        with quiet():
+            return super().__call__()
+
+
+def quiet_factory(env_id: str) -> QuietFactory:
+    """
+    Prepare to build an environment many times.
+
+    :param env_id: the environment's Gymnasium id
+    :return: what builds it, in this process or in another
+    """
+    with quiet():
+        factory = factory_from_id(env_id)
+    return QuietFactory(factory.spec, factory.default_render_mode)

@@ -1,1 +1,0 @@
-"""AsyncPPO against SB3's PPO: speed, start, memory."""
