@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.ddpg import DDPG
 
-from sb3_walle.learners.replay_learner import ReplayLearner
-from sb3_walle.learners.td3_learner import TD3Learner
+from sb3_walle.learners.off_policy_update import OffPolicyUpdate
+from sb3_walle.learners.td3_update import TD3Update
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -25,4 +25,4 @@ class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
 
     has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
-    learner_class: ClassVar[type[ReplayLearner] | None] = TD3Learner
+    update_class: ClassVar[type[OffPolicyUpdate] | None] = TD3Update

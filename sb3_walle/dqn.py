@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.dqn import DQN
 
-from sb3_walle.learners.dqn_learner import DQNLearner
-from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.dqn_update import DQNUpdate
+from sb3_walle.learners.off_policy_update import OffPolicyUpdate
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -25,4 +25,4 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
 
     has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
-    learner_class: ClassVar[type[ReplayLearner] | None] = DQNLearner
+    update_class: ClassVar[type[OffPolicyUpdate] | None] = DQNUpdate

@@ -9,15 +9,12 @@ from stable_baselines3.ppo import PPO
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.finite import finite_updates
 from sb3_walle.learners.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
-from sb3_walle.learners.learner import check_learner
-from sb3_walle.learners.ppo_learner import PPOLearner
+from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.updater import Updater, check_learner
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 
 SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
-
-# What a compiled update does. A class in between, or a program that replaces it, may do something else.
-_SB3_TRAIN = PPO.train
 
 
 class AsyncPPO(AsyncOnPolicyMixin, PPO):
@@ -58,7 +55,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         #: weight of the divergence in the loss, and what learning rates are multiplied with, if the objective has a
         #: penalty
         self.kl_coef = self.learning_rate_factor = 1.0
-        self._updates: PPOLearner | None = None
+        self._updates: Updater | None = None
         super().__init__(*args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -117,9 +114,9 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
             raise ValueError(f"target_kl must be above 0 with objective='kl_penalty', got {self.target_kl}")
 
     def _trains_as_sb3(self) -> bool:
-        return getattr(super(AsyncOnPolicyMixin, self).train, "__func__", None) is _SB3_TRAIN
+        return getattr(super(AsyncOnPolicyMixin, self).train, "__func__", None) is PPOUpdate.sb3_train
 
-    def _learner(self) -> PPOLearner:
+    def _learner(self) -> Updater:
         if self._updates is None:
             is_sb3s = self._trains_as_sb3()
             if self.learner == "compiled" and not is_sb3s:
@@ -127,7 +124,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
                     f"learner='compiled' does what SB3's PPO.train() does, and {type(self).__name__} does something "
                     "else. Use learner='eager'."
                 )
-            self._updates = PPOLearner(self, self.learner if is_sb3s else "eager")
+            self._updates = Updater(PPOUpdate(self), self.learner if is_sb3s else "eager")
         return self._updates
 
     def _plan_updates(self, n_updates: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_walle.learners.trace import random_states_kept
+from sb3_walle.learners.global_state import random_states_kept
 from sb3_walle.off_policy.facade import Facade
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.succession import other_seed

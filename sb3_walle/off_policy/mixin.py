@@ -16,8 +16,7 @@ from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.learner import check_learner
-from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.updater import Updater, check_learner
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration import LADDERS
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
@@ -84,7 +83,7 @@ class AsyncOffPolicyMixin(Updates):
 
     def __init__(self, *args: Any, noise_ladder: str | None = None, learner: str = "auto", **kwargs: Any) -> None:
         self.noise_ladder, self.learner = noise_ladder, learner
-        self._updates: ReplayLearner | None = None
+        self._updates: Updater | None = None
         self._actor_spec: ActorSpec | None = None
         self._recorded: RecordedSteps | None = None
         self._is_replaying = False

@@ -6,17 +6,18 @@ from typing import ClassVar
 
 from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.learners.finite import finite_steps
-from sb3_walle.learners.replay_learner import ReplayLearner
+from sb3_walle.learners.off_policy_update import OffPolicyUpdate
+from sb3_walle.learners.updater import Updater
 from sb3_walle.off_policy.stored_steps import StoredSteps
 
 
 class Updates(StoredSteps):
     """The part of :class:`~sb3_walle.AsyncOffPolicyMixin` that trains."""
 
-    #: what makes compiled updates of the algorithm
-    learner_class: ClassVar[type[ReplayLearner] | None] = None
+    #: the update that can be compiled
+    update_class: ClassVar[type[OffPolicyUpdate] | None] = None
     learner: str
-    _updates: ReplayLearner | None
+    _updates: Updater | None
     _n_gradient_steps: int
     _n_steps_trained: int
     _n_steps_before: int
@@ -42,17 +43,17 @@ class Updates(StoredSteps):
         if updates is None or batch_size != self.batch_size:
             self._update_eagerly(gradient_steps, batch_size)
             return
-        updates.expect(gradient_steps)
+        updates.update.expect(gradient_steps)
         updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
         self.logger.record("async/compiled_update", int(updates.is_compiled))
 
-    def _learner(self) -> ReplayLearner | None:
+    def _learner(self) -> Updater | None:
         """What makes compiled updates; None if there are none of this algorithm."""
-        kind = self.learner_class
+        kind = self.update_class
         if kind is None or getattr(super().train, "__func__", None) is not kind.sb3_train:
             return None
         if self._updates is None:
-            self._updates = kind(self, self.learner)
+            self._updates = Updater(kind(self), self.learner)
         return self._updates
 
     def _prepare_updates(self) -> None:
@@ -61,7 +62,7 @@ class Updates(StoredSteps):
             return
         n_left = self._total_timesteps - max(self.num_timesteps, self.learning_starts)
         per_rollout = self._n_steps_per_rollout() * self.n_envs
-        updates.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
+        updates.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
         updates.plan(max(0, n_left) // per_rollout)
 
     def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:

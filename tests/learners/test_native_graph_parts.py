@@ -169,7 +169,7 @@ def test_another_program_is_needed_with(settings: dict[str, Any], usual: Bluepri
 
 def test_name_does_not_change_on_the_way_to_another_process(usual: Blueprint) -> None:
     # A name that was worked out is kept; without it the copy has to do that itself.
-    parts = pickle.loads(pickle.dumps((usual.graph, usual.inputs, usual.is_parallel, usual.uses_onednn)))
+    parts = pickle.loads(pickle.dumps((usual.graph, usual.inputs, usual.is_parallel)))
     assert Blueprint(*parts).key == usual.key
 
 

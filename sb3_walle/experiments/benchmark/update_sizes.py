@@ -13,7 +13,8 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
-from sb3_walle.learners.ppo_learner import PPOLearner
+from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.updater import Updater
 
 BATCH_SIZES = (64, 256, 1024, 4096)
 # Enough minibatches for a median, even of the smallest, in a time that does not matter.
@@ -117,7 +118,7 @@ def measure_update_size(net: Net, batch_size: int, repeats: int) -> UpdateTimes:
     :return: medians
     """
     by_sb3, by_us = (algorithm_with_samples(net, batch_size) for _ in range(2))
-    learner = PPOLearner(by_us, "compiled")
+    learner = Updater(PPOUpdate(by_us), "compiled")
     learner.require()
 
     def update_compiled() -> None:
