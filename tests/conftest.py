@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch as th
 
-from sb3_walle.learners import learner
+from sb3_walle.learners import updater
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
 
 
@@ -41,7 +41,7 @@ def _own_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DIRECTORY_VARIABLE, str(run / "programs-of-this-run"))
         # Whoever trains for long in a test does not mean to compile.
-        patch.setattr(learner, "WORTH_COMPILING", math.inf)
+        patch.setattr(updater, "WORTH_COMPILING", math.inf)
         yield
 
 

@@ -16,7 +16,8 @@ from benchmarks.speed.measurements import Found, Medians
 from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.text_tables import format_number
 from sb3_walle.cli.tables import format_ratio, format_table
-from sb3_walle.learners.ppo_learner import PPOLearner
+from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.updater import Updater
 
 SB3S, COMPILED = "SB3", "compiled"
 BATCH_SIZES = (64, 256, 1024, 4096)
@@ -140,7 +141,7 @@ def measure_update_size(net: Net, batch_size: int) -> tuple[float, float]:
     :return: microseconds a minibatch of each
     """
     by_sb3, by_us = (algorithm_with_samples(net, batch_size) for _ in range(2))
-    learner = PPOLearner(by_us, "compiled")
+    learner = Updater(PPOUpdate(by_us), "compiled")
     learner.require()
 
     def update_compiled() -> None:

@@ -26,7 +26,8 @@ from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
 from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
-from sb3_walle.learners.learner import Learner, check_learner
+from sb3_walle.learners.algorithm_update import AlgorithmUpdate
+from sb3_walle.learners.updater import Updater, check_learner
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
@@ -113,7 +114,7 @@ class AsyncMixin(_Base):
     #: whether NumPy runs the algorithm's policies of multilayer perceptrons, so that samplers do without torch
     has_numpy_actor: ClassVar[bool] = True
     #: makes the algorithm's compiled updates, if it has any
-    learner_class: ClassVar[type[Learner] | None] = None
+    update_class: ClassVar[type[AlgorithmUpdate] | None] = None
     #: the algorithm's discount factor
     gamma: float
 
@@ -149,7 +150,7 @@ class AsyncMixin(_Base):
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
         self._experience = ExperienceSource(select_infos(info_keys, callbacks_may_look=False))
-        self._updates: Learner | None = None
+        self._updates: Updater | None = None
         self._learn_seconds: float | None = None
         self._is_learning = False
         may_be_numpy = self.has_numpy_actor and actor != "torch"
@@ -403,16 +404,16 @@ class AsyncMixin(_Base):
             yield
         self._learn_seconds = perf_counter() - started
 
-    def _learner(self) -> Learner | None:
+    def _learner(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""
-        if self._updates is None and self.learner_class is not None and self._trains_as_sb3():
-            self._updates = self.learner_class(self, self.learner)
+        if self._updates is None and self.update_class is not None and self._trains_as_sb3():
+            self._updates = Updater(self.update_class(self), self.learner)
         return self._updates
 
     def _trains_as_sb3(self) -> bool:
         """Whether the update is the one that is compiled: a class in between, say, may have another one."""
         train = getattr(super(), "train", None)
-        return getattr(train, "__func__", None) is getattr(self.learner_class, "sb3_train", None)
+        return getattr(train, "__func__", None) is getattr(self.update_class, "sb3_train", None)
 
     def _require_compiled_update(self) -> None:
         updates = self._learner()

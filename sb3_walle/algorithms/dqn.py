@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.dqn import DQN
 
-from sb3_walle.learners.dqn_learner import DQNLearner
-from sb3_walle.learners.learner import Learner
+from sb3_walle.learners.algorithm_update import AlgorithmUpdate
+from sb3_walle.learners.dqn_update import DQNUpdate
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -25,4 +25,4 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
 
     has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
-    learner_class: ClassVar[type[Learner] | None] = DQNLearner
+    update_class: ClassVar[type[AlgorithmUpdate] | None] = DQNUpdate

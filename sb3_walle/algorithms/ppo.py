@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
+from sb3_walle.learners.algorithm_update import AlgorithmUpdate
 from sb3_walle.learners.finite import finite_updates
 from sb3_walle.learners.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
-from sb3_walle.learners.learner import Learner
-from sb3_walle.learners.ppo_learner import PPOLearner
+from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.updater import Updater
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 
@@ -41,7 +42,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
-    learner_class: ClassVar[type[Learner] | None] = PPOLearner
+    update_class: ClassVar[type[AlgorithmUpdate] | None] = PPOUpdate
 
     def __init__(self, *args: Any, objective: str = "clip", **kwargs: Any) -> None:
         self.objective = objective
@@ -61,7 +62,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         if not self.rollout_buffer.generator_ready:
             correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
-    def _learner(self) -> Learner | None:
+    def _learner(self) -> Updater | None:
         return super()._learner() if self.objective == "clip" else None
 
     def _update_eagerly(self) -> None:

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.sac import SAC
 
-from sb3_walle.learners.learner import Learner
-from sb3_walle.learners.sac_learner import SACLearner
+from sb3_walle.learners.algorithm_update import AlgorithmUpdate
+from sb3_walle.learners.sac_update import SACUpdate
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -24,4 +24,4 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
     """
 
     has_numpy_actor: ClassVar[bool] = True
-    learner_class: ClassVar[type[Learner] | None] = SACLearner
+    update_class: ClassVar[type[AlgorithmUpdate] | None] = SACUpdate

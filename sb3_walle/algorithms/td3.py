@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.td3 import TD3
 
-from sb3_walle.learners.learner import Learner
-from sb3_walle.learners.td3_learner import TD3Learner
+from sb3_walle.learners.algorithm_update import AlgorithmUpdate
+from sb3_walle.learners.td3_update import TD3Update
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
@@ -25,4 +25,4 @@ class AsyncTD3(AsyncOffPolicyMixin, TD3):
 
     has_numpy_actor: ClassVar[bool] = True
     has_noise_ladder: ClassVar[bool] = True
-    learner_class: ClassVar[type[Learner] | None] = TD3Learner
+    update_class: ClassVar[type[AlgorithmUpdate] | None] = TD3Update

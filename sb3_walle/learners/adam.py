@@ -1,4 +1,4 @@
-"""Adam and AdamW on a flat vector, with the state that torch's own optimizer goes on with."""
+"""Adam and AdamW on a flat vector, and the state of torch's own optimizers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,55 +101,32 @@ class AdamSettings:
         return parameters - step_size * (first / denominator), (first, *seconds)
 
 
-class AdamState:
+def moments_of(optimizer: th.optim.Optimizer, parameters: Sequence[th.Tensor]) -> tuple[int, Moments]:
     """
-    The moments of an optimizer, on their way out of it and into it.
-
     :param optimizer: torch's Adam or AdamW
-    :param parameters: its parameters that have a gradient
-    :param layout: their places in a vector
+    :param parameters: those of its parameters that have a gradient
+    :return: number of steps so far, and copies of the moments as vectors
+    :raises Unsupported: if not all parameters have made as many steps
     """
+    names = AdamSettings.of(optimizer).moments
+    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
+    n_steps = {int(state["step"]) if state else 0 for state in states}
+    if len(n_steps) != 1:
+        raise Unsupported("the optimizer has made more steps with some parameters than with others")
+    if not all(states):
+        return 0, tuple(th.zeros_like(FlatLayout.flatten(parameters)) for _ in names)
+    return n_steps.pop(), tuple(FlatLayout.flatten([state[name] for state in states]) for name in names)
 
-    def __init__(self, optimizer: th.optim.Optimizer, parameters: Sequence[th.Tensor], layout: FlatLayout) -> None:
-        self._optimizer, self._parameters, self._layout = optimizer, parameters, layout
-        self._names = AdamSettings.of(optimizer).moments
 
-    def read(self) -> tuple[int, Moments]:
-        """
-        :return: number of steps so far, and copies of the moments as vectors
-        :raises Unsupported: if not all parameters have made as many steps
-        """
-        states = [self._optimizer.state.get(parameter, {}) for parameter in self._parameters]
-        n_steps = {int(state["step"]) if state else 0 for state in states}
-        if len(n_steps) != 1:
-            raise Unsupported("the optimizer has made more steps with some parameters than with others")
-        if not any(states):
-            return 0, tuple(th.zeros_like(FlatLayout.flatten(self._parameters)) for _ in self._names)
-        return n_steps.pop(), tuple(FlatLayout.flatten([state[name] for state in states]) for name in self._names)
-
-    def write(self, n_steps: int, moments: Moments, even_if_none: bool = False) -> None:
-        """
-        :param n_steps: number of steps so far
-        :param moments: moments as vectors
-        :param even_if_none: whether the optimizer is to have a state before its first step, too
-        """
-        if n_steps == 0 and not even_if_none:
-            return
-        parts = zip(*(self._layout.views(moment) for moment in moments), strict=True)
-        for parameter, values in zip(self._parameters, parts, strict=True):
-            state = self._optimizer.state[parameter]
-            if not state:
-                state.update(self._new_state(parameter))
-            state["step"].fill_(n_steps)
-            for name, value in zip(self._names, values, strict=True):
-                state[name].copy_(value)
-
-    def _new_state(self, parameter: th.Tensor) -> dict[str, Any]:
-        """As the optimizer makes it in its first step."""
-        group = self._optimizer.param_groups[0]
-        on_device = group.get("capturable") or group.get("fused")
-        # Counted as floating point, in double precision only where that is torch's default.
-        dtype = th.float64 if th.get_default_dtype() == th.float64 and not group.get("fused") else th.float32
-        step = th.zeros((), dtype=dtype, device=parameter.device if on_device else "cpu")
-        moments = {name: th.zeros_like(parameter, memory_format=th.preserve_format) for name in self._names}
-        return {"step": step, **{name: moment.detach() for name, moment in moments.items()}}
+def new_state(optimizer: th.optim.Optimizer, parameter: th.Tensor) -> dict[str, Any]:
+    """
+    :param optimizer: torch's Adam or AdamW
+    :param parameter: one of its parameters
+    :return: the state that the optimizer would make in its first step
+    """
+    group = optimizer.param_groups[0]
+    on_device = group.get("capturable") or group.get("fused")
+    # Counted as floating point, in double precision only where that is torch's default.
+    dtype = th.float64 if th.get_default_dtype() == th.float64 and not group.get("fused") else th.float32
+    step = th.zeros((), dtype=dtype, device=parameter.device if on_device else "cpu")
+    return {"step": step, **{name: th.zeros_like(parameter).detach() for name in AdamSettings.of(optimizer).moments}}

@@ -1,4 +1,4 @@
-"""Gradients that are not longer than somebody allows."""
+"""Gradient-norm clipping."""
 
 import torch as th
 

@@ -1,213 +1,113 @@
-"""A traced step on its way to a program: found on disk, compiled in the background, or recorded on a GPU."""
+"""Programs of traced steps: found on disk, compiled in the background, or recorded on a GPU."""
 
-from collections.abc import Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
 
 import torch as th
-from torch.fx import GraphModule
 
 from sb3_walle.learners.captured import CapturedProgram
-from sb3_walle.learners.minibatch_loop import Program
 from sb3_walle.learners.native.blueprint import Blueprint
 from sb3_walle.learners.native.build import Build
 from sb3_walle.learners.native.program import NativeProgram
 from sb3_walle.learners.native.store import ProgramStore
+from sb3_walle.learners.traced_step import TracedStep
 from sb3_walle.learners.unsupported import Unsupported
+
+#: takes what a step takes, in a list, does what it does, and returns its statistics
+Program: TypeAlias = Callable[[list[th.Tensor]], th.Tensor]
 
 # With smaller minibatches, threads wait for each other longer than they compute. Images are always many numbers.
 PARALLEL_BATCH_SIZE = 256
 IMAGE_AXES = 3
 
 
-class Traced(Protocol):
-    """A step of an algorithm as a graph of operators."""
-
-    @property
-    def graph(self) -> GraphModule:
-        """The graph."""
-
-    @property
-    def inputs(self) -> list[th.Tensor]:
-        """An example of what it takes."""
-
-    @property
-    def n_in_place(self) -> int:
-        """How many of the inputs, the first ones, it changes in place."""
-
-    @property
-    def batch_size(self) -> int:
-        """Samples of the minibatch."""
-
-    @property
-    def observations(self) -> list[th.Tensor]:
-        """Those of the inputs that are observations."""
-
-
-class Compiling(Protocol):
-    """Programs on their way."""
-
-    @property
-    def is_parallel(self) -> bool:
-        """Whether the programs use as many threads as torch does, rather than one."""
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether the programs are there, or are being compiled."""
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took to compile; ``None`` if it was not necessary."""
-
-    def begin(self) -> None:
-        """Have the programs compiled in the background, if they are not there already."""
-
-    def compiled(self, wait: bool) -> Any:
-        """
-        :param wait: whether to wait for it
-        :return: what an update takes, if it is there; ``None`` if not
-        :raises Unsupported: if a program could not be compiled, or cannot be loaded
-        """
-
-    def close(self) -> None:
-        """Stop compiling."""
-
-
-TracedT = TypeVar("TracedT", bound=Traced)
-
-
-class Compiled(NamedTuple, Generic[TracedT]):
+class Compilation:
     """
-    A step in two forms.
+    Compiles traced steps in the background, one after the other, unless their programs are on disk.
 
-    :param traced: as it was traced
-    :param program: as machine code
+    :param steps: the steps by name
+    :raises Unsupported: if there is no compiler for their device, or no place to keep programs
     """
 
-    traced: TracedT
-    program: Program
-
-
-class Compilation(Generic[TracedT]):
-    """
-    The program of a traced step, sooner or later.
-
-    :param traced: the step
-    :raises Unsupported: if there is no compiler for its device, or no place to keep programs
-    """
-
-    def __init__(self, traced: TracedT) -> None:
-        self.traced = traced
-        self._program: Program | None = None
-        self._build: Build | None = None
-        device = traced.inputs[0].device
-        #: whether the program uses as many threads as torch does, rather than one
-        self.is_parallel = device.type != "cpu" or _is_large(traced)
+    def __init__(self, steps: Mapping[str, TracedStep]) -> None:
+        self.steps = dict(steps)
+        self._programs: dict[str, Program] = {}
+        self._builds: list[Build] = []
+        device = next(iter(steps.values())).inputs[0].device
+        #: whether the programs use as many threads as torch does, rather than one
+        self.is_parallel = device.type != "cpu" or any(map(_is_large, steps.values()))
         if device.type == "cuda":
-            self._program = CapturedProgram(traced.graph, traced.n_in_place)
+            self._programs = {name: CapturedProgram(step.graph, step.n_in_place) for name, step in steps.items()}
         elif device.type == "cpu":
-            self._blueprint = Blueprint.of(traced.graph, traced.inputs, self.is_parallel)
             self._store = ProgramStore()
-            self._program = self._found()
+            self._blueprints = {
+                name: Blueprint.of(step.graph, step.inputs, self.is_parallel) for name, step in steps.items()
+            }
+            self._programs = {name: program for name in steps if (program := self._found(name)) is not None}
         else:
             raise Unsupported(f"there is no compiler for the device '{device}'")
 
     @property
     def is_begun(self) -> bool:
-        """Whether the program is there, or is being compiled."""
-        return self._program is not None or self._build is not None
+        """Whether some program is there, or is being compiled."""
+        return bool(self._programs or self._builds)
 
     @property
     def seconds(self) -> float | None:
         """How long it took to compile; ``None`` if it was not necessary."""
-        return None if self._build is None else self._build.seconds
+        return sum(build.seconds for build in self._builds) if self._builds else None
 
     def begin(self) -> None:
-        """Have the program compiled in the background, if it is not there already."""
-        if not self.is_begun:
-            self._build = Build(self._blueprint, self._store.path(self._blueprint.key))
+        """Have the programs compiled in the background, if they are not there already."""
+        missing = self._missing()
+        if missing is not None and not self._builds:
+            self._build(missing)
 
-    def compiled(self, wait: bool) -> Compiled[TracedT] | None:
+    def programs(self, wait: bool) -> dict[str, Program] | None:
         """
-        :param wait: whether to wait for it
-        :return: the step and its program, if it is there
-        :raises Unsupported: if it could not be compiled, or cannot be loaded
+        :param wait: whether to wait for them
+        :return: the programs by name, if all are there
+        :raises Unsupported: if a program could not be compiled, or cannot be loaded
         """
-        if self._program is None and self._build is not None and self._build.is_done(wait):
-            self._program = NativeProgram(self._store.path(self._blueprint.key))
+        while (missing := self._missing()) is not None:
+            if not self._builds:
+                self._build(missing)
+            if not self._builds[-1].is_done(wait):
+                return None
+            self._programs[missing] = NativeProgram(self._path(missing))
             self._store.make_room()
-        return None if self._program is None else Compiled(self.traced, self._program)
+            following = self._missing()
+            if following is not None:
+                self._build(following)
+        return self._programs
 
     def close(self) -> None:
         """Stop compiling."""
-        if self._build is not None:
-            self._build.close()
+        for build in self._builds:
+            build.close()
 
-    def _found(self) -> Program | None:
-        key = self._blueprint.key
+    def _missing(self) -> str | None:
+        return next((name for name in self.steps if name not in self._programs), None)
+
+    def _build(self, name: str) -> None:
+        self._builds.append(Build(self._blueprints[name], self._path(name)))
+
+    def _path(self, name: str) -> Path:
+        return self._store.path(self._blueprints[name].key)
+
+    def _found(self, name: str) -> Program | None:
+        key = self._blueprints[name].key
         if not self._store.has(key):
             return None
         try:
-            program = NativeProgram(self._store.path(key))
+            program = NativeProgram(self._path(name))
         except Unsupported:
-            # Whatever has happened to it, another one can be compiled.
+            # Another one can be compiled, whatever has happened to this one.
             self._store.remove(key)
             return None
         self._store.note_use(key)
         return program
-
-
-class Compilations(Generic[TracedT]):
-    """
-    Several programs, one compiled after the other.
-
-    :param traced: the steps by name
-    :raises Unsupported: if there is no compiler for their device, or no place to keep programs
-    """
-
-    def __init__(self, traced: Mapping[str, TracedT]) -> None:
-        self._each = {name: Compilation(step) for name, step in traced.items()}
-
-    @property
-    def is_parallel(self) -> bool:
-        """Whether the programs use as many threads as torch does, rather than one."""
-        return any(one.is_parallel for one in self._each.values())
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether the programs are there, or are being compiled."""
-        return next(iter(self._each.values())).is_begun
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took to compile all of them; ``None`` if it was not necessary."""
-        known = [one.seconds for one in self._each.values() if one.seconds is not None]
-        return sum(known) if known else None
-
-    def begin(self) -> None:
-        """Have the programs compiled in the background, if they are not there already."""
-        next(iter(self._each.values())).begin()
-
-    def compiled(self, wait: bool) -> dict[str, Compiled[TracedT]] | None:
-        """
-        :param wait: whether to wait for them
-        :return: the steps and their programs by name, if they are there
-        :raises Unsupported: if a program could not be compiled, or cannot be loaded
-        """
-        found: dict[str, Compiled[TracedT]] = {}
-        for name, one in self._each.items():
-            if not one.is_begun and not self.is_begun:
-                return None
-            one.begin()
-            compiled = one.compiled(wait)
-            if compiled is None:
-                return None
-            found[name] = compiled
-        return found
-
-    def close(self) -> None:
-        """Stop compiling."""
-        for one in self._each.values():
-            one.close()
 
 
 def may_be_at_hand(device: th.device) -> bool:
@@ -223,7 +123,7 @@ def may_be_at_hand(device: th.device) -> bool:
         return False
 
 
-def _is_large(traced: Traced) -> bool:
+def _is_large(step: TracedStep) -> bool:
     if th.get_num_threads() == 1:
         return False
-    return traced.batch_size >= PARALLEL_BATCH_SIZE or any(len(part.shape) > IMAGE_AXES for part in traced.observations)
+    return step.batch_size >= PARALLEL_BATCH_SIZE or any(len(part.shape) > IMAGE_AXES for part in step.observations)

@@ -13,9 +13,9 @@ from stable_baselines3.ppo import PPO
 
 from sb3_walle.learners.policy_copy import copy_without_optimizer
 from sb3_walle.learners.ppo_objective import (
-    Columns,
     Evaluation,
     PPOVariant,
+    RolloutRows,
     negative_entropy,
     normalized_advantages,
     value_error,
@@ -140,7 +140,14 @@ def _loss(
     if isinstance(algorithm.action_space, spaces.Discrete):
         actions = actions.long().flatten()
     new = Evaluation(*policy.evaluate_actions(samples.observations, actions))
-    old = Columns(actions, samples.old_values, samples.old_log_prob, samples.advantages, samples.returns)
+    old = RolloutRows(
+        samples.observations,
+        actions,
+        samples.old_values,
+        samples.old_log_prob,
+        samples.advantages,
+        samples.returns,
+    )
     ratio = th.exp(new.log_prob - old.log_probs)
     kl = divergence(policy, old_policy, samples).mean()
     penalty = coef * kl + HINGE_COEF * th.clamp(kl - 2 * kl_target, min=0.0) ** 2

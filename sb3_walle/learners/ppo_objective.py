@@ -1,17 +1,16 @@
 """PPO's objective on one minibatch, as SB3 computes it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
 from torch.nn import functional as F
 
-#: what is known of each minibatch besides the coefficients: the columns of a rollout buffer
-COLUMNS = ("actions", "values", "log_probs", "advantages", "returns")
 #: what SB3 takes from its arguments and schedules in each update, with some that are worked out from these in double
 #: precision
 COEFFICIENTS = ("clip_range", "clip_low", "clip_high", "clip_range_vf", "ent_coef", "vf_coef")
-#: what is logged, in the order of :class:`Objective`'s ``statistics``
+#: what is logged
 STATISTICS = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss", "approx_kl", "clip_fraction")
 
 
@@ -42,10 +41,11 @@ class Evaluation(NamedTuple):
     entropy: th.Tensor | None
 
 
-class Columns(NamedTuple):
+class RolloutRows(NamedTuple):
     """
-    A minibatch without its observations, as :data:`COLUMNS` names them.
+    A minibatch of B samples of a rollout buffer.
 
+    :param observations: observations, ``[B, ...]``, or a dictionary of such tensors
     :param actions: actions, ``[B, action_dim]``
     :param values: values before the update, ``[B]``
     :param log_probs: log-probabilities of the actions before the update, ``[B]``
@@ -53,6 +53,7 @@ class Columns(NamedTuple):
     :param returns: returns, ``[B]``
     """
 
+    observations: Any
     actions: th.Tensor
     values: th.Tensor
     log_probs: th.Tensor
@@ -67,10 +68,12 @@ class Objective(NamedTuple):
     """
 
     loss: th.Tensor
-    statistics: tuple[th.Tensor, ...]
+    statistics: dict[str, th.Tensor]
 
 
-def ppo_objective(variant: PPOVariant, new: Evaluation, old: Columns, coefficients: th.Tensor) -> Objective:
+def ppo_objective(
+    variant: PPOVariant, new: Evaluation, old: RolloutRows, coefficients: Mapping[str, th.Tensor]
+) -> Objective:
     """
     The clipped surrogate objective (Schulman et al., 2017, eq. 7 and 9), in the order of operations of SB3's
     ``PPO.train()``.
@@ -81,7 +84,7 @@ def ppo_objective(variant: PPOVariant, new: Evaluation, old: Columns, coefficien
     :param coefficients: what :data:`COEFFICIENTS` names
     :return: the loss, and what is logged
     """
-    clip_range, clip_low, clip_high, clip_range_vf, ent_coef, vf_coef = coefficients.unbind()
+    clip_range, clip_low, clip_high, clip_range_vf, ent_coef, vf_coef = (coefficients[name] for name in COEFFICIENTS)
     advantages = normalized_advantages(variant, old.advantages)
     log_ratio = new.log_prob - old.log_probs
     ratio = th.exp(log_ratio)
@@ -96,7 +99,7 @@ def ppo_objective(variant: PPOVariant, new: Evaluation, old: Columns, coefficien
         approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
         clip_fraction = th.mean((th.abs(ratio - 1) > clip_range).float())
     found = (policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction)
-    return Objective(loss, tuple(statistic.detach() for statistic in found))
+    return Objective(loss, {name: value.detach() for name, value in zip(STATISTICS, found, strict=True)})
 
 
 def normalized_advantages(variant: PPOVariant, advantages: th.Tensor) -> th.Tensor:
@@ -111,7 +114,7 @@ def normalized_advantages(variant: PPOVariant, advantages: th.Tensor) -> th.Tens
     return advantages
 
 
-def value_error(variant: PPOVariant, new: Evaluation, old: Columns, clip_range_vf: th.Tensor) -> th.Tensor:
+def value_error(variant: PPOVariant, new: Evaluation, old: RolloutRows, clip_range_vf: th.Tensor) -> th.Tensor:
     """
     :param variant: which objective
     :param new: what the policy says of the minibatch

@@ -20,7 +20,6 @@ from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
 from sb3_walle.learners.finite import finite_steps
-from sb3_walle.learners.replay_learner import ReplayLearner
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
 from sb3_walle.off_policy.exploring_specs import ExploringSpecs
@@ -330,11 +329,11 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._replay_ratio.add(gradient_steps, self.num_timesteps)
 
     def _update(self, gradient_steps: int, batch_size: int) -> None:
-        updates = cast(ReplayLearner | None, self._learner())
+        updates = self._learner()
         if updates is None or batch_size != self.batch_size:
             self._update_eagerly(gradient_steps, batch_size)
             return
-        updates.expect(gradient_steps)
+        updates.update.expect(gradient_steps)
         updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
         self.logger.record("async/compiled_update", int(updates.is_compiled))
 
@@ -343,12 +342,12 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             super().train(gradient_steps, batch_size)
 
     def _prepare_updates(self) -> None:
-        updates = cast(ReplayLearner | None, self._learner())
+        updates = self._learner()
         if updates is None or self.gradient_steps == 0:
             return
         n_left = timesteps_to_learn(self) - max(self.num_timesteps, self.learning_starts)
         per_rollout = self._n_steps_per_rollout() * self.n_envs
-        updates.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
+        updates.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
         updates.plan(max(0, n_left) // per_rollout)
 
     def dump_logs(self) -> None:

@@ -159,7 +159,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
             self._update_eagerly()
         else:
             updates.train(self.policy_version + 1, self._update_eagerly)
-        if self.learner_class is not None:
+        if self.update_class is not None:
             self.logger.record("async/compiled_update", int(updates is not None and updates.is_compiled))
 
     def _update_eagerly(self) -> None:

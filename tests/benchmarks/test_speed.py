@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stable_baselines3 import PPO
 
 from benchmarks.machine import Machine
 from benchmarks.speed import __main__ as command
@@ -29,6 +28,7 @@ from benchmarks.speed.start_up import descendants, measure_starts, proportional_
 from benchmarks.speed.throughput import COLLECTION, LIMIT
 from benchmarks.speed.update_sizes import NETS, algorithm_with_samples, measure_update_size
 from sb3_walle.cli.environments import UsageError
+from sb3_walle.learners.ppo_update import PPOUpdate
 
 PPO_SETTINGS = PPOSpeed(
     "CartPole-v1",
@@ -155,11 +155,11 @@ def test_others_compute_for_as_long_as_something_is_measured_beside_them() -> No
     assert descendants(os.getpid()) == before
 
 
-class EagerLearner:
+class EagerUpdater:
     """In the place of the compiled update, which takes long to compile."""
 
-    def __init__(self, algorithm: PPO, choice: str) -> None:
-        self.algorithm = algorithm
+    def __init__(self, update: PPOUpdate, choice: str) -> None:
+        self.algorithm = update.algorithm
         assert choice == "compiled"
 
     def require(self) -> None:
@@ -170,7 +170,7 @@ class EagerLearner:
 
 
 def test_updates_of_several_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(update_sizes, "PPOLearner", EagerLearner)
+    monkeypatch.setattr(update_sizes, "Updater", EagerUpdater)
     monkeypatch.setattr(update_sizes, "SAMPLES", 64)
     assert all(microseconds > 0 for microseconds in measure_update_size(NETS["64x64"], 32))
 

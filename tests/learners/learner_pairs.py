@@ -15,9 +15,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from sb3_walle.learners.minibatch_loop import Program
-from sb3_walle.learners.ppo_trace import TracedStep, trace_ppo
+from sb3_walle.learners.compilation import Program
+from sb3_walle.learners.compiled_update import make_update
 from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.traced_step import TracedStep, trace_update
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -100,18 +101,31 @@ class TracedUpdates:
     def __init__(
         self, model: PPO, check_nan: bool = False, around: Callable[[Program], Program] = lambda program: program
     ) -> None:
-        self.traced: TracedStep = trace_ppo(model)
+        model.check_nan = check_nan
+        self.model, self.update = model, PPOUpdate(model)
+        self._groups = self.update.make_groups()
+        self.steps = trace_update(self.update, self._groups)
+        self.programs = {"update": around(self._program)}
         #: number of calls of the program
         self.n_calls = 0
-        self.update = PPOUpdate(model, self.traced.step, around(self._program), self.traced.batch_size, check_nan)
+        #: number of minibatches of the last update
+        self.n_minibatches = 0
 
     def _program(self, inputs: list[th.Tensor]) -> th.Tensor:
         self.n_calls += 1
-        return self.traced.graph(*inputs)[0]
+        return self.steps["update"].graph(*inputs)[0]
 
     def train(self, number: int = 1) -> None:
         """Make an update."""
-        self.update.train(number)
+        arguments = (self.update, self._groups, self.steps, self.programs)
+        self.n_minibatches, _ = make_update(*arguments, number, is_compared=True)
+
+
+def trace_ppo(model: PPO) -> TracedStep:
+    """The step of a model."""
+    update = PPOUpdate(model)
+    update.check()
+    return trace_update(update, update.make_groups())["update"]
 
 
 def share_rollout(source: PPO, target: PPO) -> None:

@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import pytest
 import torch as th
+from learner_pairs import trace_ppo
 from process_helpers import is_alive, processes, status_fields
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.ppo import PPO
 from torch.fx import GraphModule
 
 from sb3_walle.learners.native.blueprint import Blueprint
-from sb3_walle.learners.ppo_trace import TracedStep, trace_ppo
-from sb3_walle.learners.trace import traced
+from sb3_walle.learners.traced_step import TracedStep
+from sb3_walle.learners.tracing import traced
 from sb3_walle.learners.unsupported import Unsupported
 
 # Graphs and algorithms

@@ -9,7 +9,7 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_walle.learners.adam import AdamSettings, AdamState
+from sb3_walle.learners.adam import AdamSettings, moments_of, new_state
 from sb3_walle.learners.flat import FlatLayout
 from sb3_walle.learners.unsupported import Unsupported
 
@@ -53,18 +53,19 @@ def flat_steps(optimizer: th.optim.Optimizer, gradients: list[list[th.Tensor]], 
     """Step on vectors, and put the results where torch would have them."""
     parameters = optimizer.param_groups[0]["params"]
     layout, adam = FlatLayout(parameters), AdamSettings.of(optimizer)
-    state = AdamState(optimizer, parameters, layout)
-    n_steps, moments = state.read()
+    n_steps, moments = moments_of(optimizer, parameters)
     vector = FlatLayout.flatten(parameters)
     for step_gradients, rate in zip(gradients, rates, strict=True):
         gradient = FlatLayout.flatten(step_gradients).to(vector.dtype)
         coefficients = th.as_tensor(adam.coefficients(rate, n_steps, 1), dtype=vector.dtype)[0]
         vector, moments = adam.step(vector, gradient, moments, coefficients)
         n_steps += 1
-    with th.no_grad():
-        for parameter, value in zip(parameters, layout.views(vector), strict=True):
-            parameter.copy_(value)
-    state.write(n_steps, moments)
+    views = zip(*(layout.views(part) for part in (vector, *moments)), strict=True)
+    for parameter, (value, *values) in zip(parameters, views, strict=True):
+        parameter.data.copy_(value)
+        state = optimizer.state[parameter] = new_state(optimizer, parameter)
+        state["step"].fill_(n_steps)
+        state.update(zip(adam.moments, values, strict=True))
 
 
 def assert_same_optimizers(found: th.optim.Optimizer, expected: th.optim.Optimizer, tolerance: float) -> None:
@@ -126,31 +127,35 @@ def test_nothing_is_changed_in_place() -> None:
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
-def test_a_state_that_is_written_is_read(amsgrad: bool) -> None:
-    """Into an optimizer that has no state yet, and into one that has."""
+def test_moments_are_copies_of_those_of_the_optimizer(amsgrad: bool) -> None:
     parameters = random_parameters(th.float32)
     optimizer = th.optim.Adam(parameters, amsgrad=amsgrad)
-    state = AdamState(optimizer, parameters, FlatLayout(parameters))
-    size = sum(parameter.numel() for parameter in parameters)
-    for n_steps in (3, 2**24 - 1):
-        moments = tuple(th.rand(size) for _ in range(3 if amsgrad else 2))
-        state.write(n_steps, moments)
-        found_steps, found_moments = state.read()
-        assert found_steps == n_steps
-        th.testing.assert_close(found_moments, moments, rtol=0, atol=0)
-        # What was read is a copy.
-        found_moments[0].zero_()
-        th.testing.assert_close(state.read()[1], moments, rtol=0, atol=0)
+    n_steps, moments = moments_of(optimizer, parameters)
+    assert n_steps == 0 and len(moments) == (3 if amsgrad else 2) and not any(moment.any() for moment in moments)
+    for _ in range(3):
+        for parameter in parameters:
+            parameter.grad = th.rand_like(parameter)
+        optimizer.step()
+    n_steps, moments = moments_of(optimizer, parameters)
+    assert n_steps == 3
+    expected = [optimizer.state[parameter]["exp_avg"] for parameter in parameters]
+    assert th.equal(moments[0], FlatLayout.flatten(expected))
+    moments[0].zero_()
+    assert all(moment.any() for moment in expected)
 
 
-def test_an_optimizer_that_has_made_no_step_gets_no_state() -> None:
-    parameters = random_parameters()
-    optimizer = th.optim.Adam(parameters)
-    state = AdamState(optimizer, parameters, FlatLayout(parameters))
-    n_steps, moments = state.read()
-    assert n_steps == 0 and all((moment == 0).all() for moment in moments)
-    state.write(n_steps, moments)
-    assert not optimizer.state
+@pytest.mark.parametrize("settings", [{}, {"amsgrad": True}, {"fused": True}])
+def test_a_new_state_is_the_one_that_the_optimizer_makes(settings: dict[str, Any]) -> None:
+    parameters = random_parameters(th.float32)
+    optimizer = th.optim.Adam(parameters, lr=0.0, betas=(0.0, 0.0), **settings)
+    found = new_state(optimizer, parameters[0])
+    for parameter in parameters:
+        parameter.grad = th.zeros_like(parameter)
+    optimizer.step()
+    expected = optimizer.state[parameters[0]]
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape) and not found[name].any()
 
 
 def test_parameters_with_different_numbers_of_steps_are_refused() -> None:
@@ -159,9 +164,8 @@ def test_parameters_with_different_numbers_of_steps_are_refused() -> None:
     optimizer = th.optim.Adam(parameters)
     parameters[0].grad = th.ones_like(parameters[0])
     optimizer.step()
-    state = AdamState(optimizer, parameters, FlatLayout(parameters))
     with pytest.raises(Unsupported, match="has made more steps with some parameters than with others"):
-        state.read()
+        moments_of(optimizer, parameters)
 
 
 def test_decoupled_weight_decay_is_recognised() -> None:

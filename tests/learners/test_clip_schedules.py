@@ -23,7 +23,7 @@ def test_rounding_is_no_other_policy(
     scheduled: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(FakeProgram, "__call__", rounding)
-    monkeypatch.setattr("sb3_walle.learners.learner.MINIBATCHES_PER_COMPARISON", 0)
+    monkeypatch.setattr("sb3_walle.learners.ppo_update.PPOUpdate.minibatches_per_comparison", 0)
     learning = model("compiled", seed=0, **{scheduled: LinearSchedule(0.2, 0, 1)}).learn(4 * ROLLOUT)
     assert is_compiled(learning)
     assert [line for line in lines(capsys, "Updates") if "not compiled" in line] == []

@@ -7,9 +7,8 @@ import torch as th
 from gymnasium import spaces
 from learner_pairs import VECTOR, made
 
-from sb3_walle.learners.compilation import Compilation
-from sb3_walle.learners.ppo_trace import trace_ppo
 from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.updater import Updater
 
 pytestmark = pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
 
@@ -20,14 +19,11 @@ TOLERANCE: dict[str, float] = {"rtol": 1e-3, "atol": 1e-4}
 @pytest.mark.parametrize("settings", [{}, {"target_kl": 0.001}, {"action_space": spaces.Discrete(3)}])
 def test_recorded_updates_are_sb3s(settings: dict[str, Any]) -> None:
     by_sb3, by_us = (made(observation_space=VECTOR, device="cuda", **settings) for _ in range(2))
-    traced = trace_ppo(by_us)
-    compiled = Compilation(traced).compiled(wait=True)
-    assert compiled is not None
-    program = compiled.program
-    assert program is not None
-    update = PPOUpdate(by_us, traced.step, program, traced.batch_size, check_nan=False)
+    updater = Updater(PPOUpdate(by_us), "compiled")
+    updater.require()
+    updater.plan(3)
     for number in range(1, 4):
         by_sb3.train()
-        update.train(number)
+        updater.train(number, lambda: pytest.fail("it is not compiled"))
         for expected, found in zip(by_sb3.policy.parameters(), by_us.policy.parameters(), strict=True):
             th.testing.assert_close(found, expected, **TOLERANCE)

@@ -10,12 +10,12 @@ import pytest
 import torch as th
 from native_helpers import algorithm, blueprint, blueprint_of, graph_of
 from process_helpers import Programs
+from sb3_walle.learners.ppo_trace import trace_ppo
 from torch import fx
 from torch.nn import functional as F
 
 from sb3_walle.learners.native.blueprint import Blueprint, InputSpec
 from sb3_walle.learners.native.graph_parts import GraphParts
-from sb3_walle.learners.ppo_trace import trace_ppo
 from sb3_walle.learners.unsupported import Unsupported
 
 
@@ -169,7 +169,7 @@ def test_another_program_is_needed_with(settings: dict[str, Any], usual: Bluepri
 
 def test_name_does_not_change_on_the_way_to_another_process(usual: Blueprint) -> None:
     # A name that was worked out is kept; without it the copy has to do that itself.
-    parts = pickle.loads(pickle.dumps((usual.graph, usual.inputs, usual.is_parallel, usual.uses_onednn)))
+    parts = pickle.loads(pickle.dumps((usual.graph, usual.inputs, usual.is_parallel)))
     assert Blueprint(*parts).key == usual.key
 
 

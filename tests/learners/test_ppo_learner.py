@@ -22,11 +22,10 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
-from sb3_walle.learners import compilation, ppo_learner
-from sb3_walle.learners import learner as learner_module
-from sb3_walle.learners.minibatch_loop import MinibatchLoop
+from sb3_walle.learners import compilation, compiled_update, updater
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE, ProgramStore
-from sb3_walle.learners.ppo_learner import PPOLearner
+from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.updater import Updater
 
 N_STEPS, N_ENVS = 16, 2
 ROLLOUT = N_STEPS * N_ENVS
@@ -49,7 +48,7 @@ def model(learner: str = "auto", kind: type[AsyncPPO] = AsyncPPO, **settings: An
     return kind("MlpPolicy", "CartPole-v1", learner=learner, **{**SETTINGS, **settings})
 
 
-def updates(learning: AsyncPPO) -> PPOLearner:
+def updates(learning: AsyncPPO) -> Updater:
     assert learning._updates is not None
     return learning._updates
 
@@ -78,20 +77,20 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeBuild]
 def traces(monkeypatch: pytest.MonkeyPatch) -> list[type[PPO]]:
     """What was traced. Not the algorithms themselves: they would not be deleted."""
     found: list[type[PPO]] = []
-    trace = ppo_learner.trace_ppo
+    trace = updater.trace_update
 
-    def noted(algorithm: PPO) -> Any:
-        found.append(type(algorithm))
-        return trace(algorithm)
+    def noted(update: Any, groups: Any) -> Any:
+        found.append(type(update.algorithm))
+        return trace(update, groups)
 
-    monkeypatch.setattr(ppo_learner, "trace_ppo", noted)
+    monkeypatch.setattr(updater, "trace_update", noted)
     return found
 
 
 def set_worth(monkeypatch: pytest.MonkeyPatch, tracing: float, compiling: float) -> None:
     """From how many seconds of updates on it pays to trace and to compile."""
-    monkeypatch.setattr(learner_module, "WORTH_TRACING", tracing)
-    monkeypatch.setattr(learner_module, "WORTH_COMPILING", compiling)
+    monkeypatch.setattr(updater, "WORTH_TRACING", tracing)
+    monkeypatch.setattr(updater, "WORTH_COMPILING", compiling)
 
 
 @pytest.fixture
@@ -281,7 +280,7 @@ def test_auto_says_what_it_gains_without_what_tracing_takes(
 ) -> None:
     """By a clock that only goes on where a test says so."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(learner_module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(updater, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def taking(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
         def slower(*arguments: Any) -> Any:
@@ -293,10 +292,10 @@ def test_auto_says_what_it_gains_without_what_tracing_takes(
     # An update has 4 minibatches.
     monkeypatch.setattr(AsyncPPO.__mro__[1], "_update", taking(0.008, AsyncPPO.__mro__[1]._update))  # type: ignore[attr-defined]
     monkeypatch.setattr(FakeProgram, "__call__", taking(0.0005, FakeProgram.__call__))
-    monkeypatch.setattr(ppo_learner, "trace_ppo", taking(1000.0, ppo_learner.trace_ppo))
+    monkeypatch.setattr(updater, "trace_update", taking(1000.0, updater.trace_update))
     # Traced during the second update, as eager ones of a millisecond each were already made.
     set_worth(monkeypatch, 0.001, 0.001)
-    monkeypatch.setattr(PPOLearner, "eager_seconds", 0.0)
+    monkeypatch.setattr(PPOUpdate, "eager_seconds", 0.0)
     noted = AtRollout(3, lambda: monkeypatch.setattr(compiler, "are_done", True))
     model().learn(3 * ROLLOUT, callback=noted)
     assert noted.are_compiled == [False, False, True] and clock.now > 1000
@@ -327,7 +326,7 @@ def test_auto_takes_into_account_what_updates_have_taken_already(
         clock.now += 1.0
         return clock.now
 
-    monkeypatch.setattr(learner_module, "time", SimpleNamespace(perf_counter=perf_counter))
+    monkeypatch.setattr(updater, "time", SimpleNamespace(perf_counter=perf_counter))
     set_worth(monkeypatch, 4.0, 4.0)
     learning = model()
     for _ in range(4):
@@ -340,9 +339,9 @@ def test_auto_takes_into_account_what_updates_have_taken_already(
 @pytest.fixture
 def third_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a seed, two updates are eager while the compiler is at work, and three are worth its work."""
-    of_each = PPOLearner.eager_seconds * MINIBATCHES
+    of_each = PPOUpdate.eager_seconds * MINIBATCHES
     set_worth(monkeypatch, NEVER, 2.5 * of_each)
-    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 1.5 * of_each)
+    monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 1.5 * of_each)
 
 
 THIRD = [False, False, True, True]
@@ -392,9 +391,9 @@ def test_seeded_auto_says_what_it_waits_for(third_is_compiled: None, capsys: pyt
 def test_seeded_auto_compiles_nothing_where_no_update_would_use_it(
     monkeypatch: pytest.MonkeyPatch, traces: list[type[PPO]]
 ) -> None:
-    of_each = PPOLearner.eager_seconds * MINIBATCHES
+    of_each = PPOUpdate.eager_seconds * MINIBATCHES
     set_worth(monkeypatch, NEVER, 0.5 * of_each)
-    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", of_each)
+    monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", of_each)
     assert seeded(1)[0] == [False] and traces == []
 
 
@@ -512,15 +511,15 @@ def test_program_that_computes_something_else_is_given_up_before_it_does_harm(
 
 def test_updates_of_few_minibatches_are_compared_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doing one of four minibatches in both ways would cost more than many a compiled update gains."""
-    monkeypatch.setattr(learner_module, "MINIBATCHES_PER_COMPARISON", 3 * MINIBATCHES)
+    monkeypatch.setattr(PPOUpdate, "minibatches_per_comparison", 3 * MINIBATCHES)
     compared: list[int] = []
-    in_both_ways = MinibatchLoop._do_in_both_ways
+    agrees = compiled_update.agrees
 
-    def noted(loop: MinibatchLoop, inputs: list[th.Tensor]) -> th.Tensor:
+    def noted(*arguments: Any) -> bool:
         compared.append(learning.policy_version + 1)
-        return in_both_ways(loop, inputs)
+        return agrees(*arguments)
 
-    monkeypatch.setattr(MinibatchLoop, "_do_in_both_ways", noted)
+    monkeypatch.setattr(compiled_update, "agrees", noted)
     learning = model("compiled")
     learning.learn(8 * ROLLOUT)
     assert compared == [1, 4, 7]
@@ -573,7 +572,7 @@ def test_frozen_parameter_stays_as_it_is(
     monkeypatch.setattr(compiler, "are_done", True)
     # Only the first call of learn() is so long that it pays.
     set_worth(monkeypatch, 0.01, 0.01)
-    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 0.001)
+    monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 0.001)
     learning = model(**settings).learn(3 * ROLLOUT)
     assert is_compiled(learning)
     freeze(learning)
@@ -711,7 +710,7 @@ def test_deleted_model_ends_a_build(building: Callable[[], AsyncPPO]) -> None:
 @pytest.mark.parametrize("seed", [None, 0])
 def test_learn_that_ends_early_ends_a_build(seed: int | None, building: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And has not waited for it, seeded or not."""
-    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 2 * PPOLearner.eager_seconds * MINIBATCHES)
+    monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 2 * PPOUpdate.eager_seconds * MINIBATCHES)
     found: list[set[int]] = []
     stop = StopAfter(2, lambda: found.append(compile_processes()))
     learning = model(seed=seed).learn(9 * ROLLOUT, callback=stop)

@@ -19,15 +19,16 @@ from torch import nn
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncDQN, AsyncSAC, AsyncTD3
-from sb3_walle.learners import compilation, replay_update
-from sb3_walle.learners import learner as learner_module
-from sb3_walle.learners.compilation import Compilation, Compiled
-from sb3_walle.learners.dqn_learner import DQNLearner
+from sb3_walle.learners import compilation, compiled_update, updater
+from sb3_walle.learners.compiled_update import make_update
+from sb3_walle.learners.dqn_update import DQNUpdate
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
-from sb3_walle.learners.replay_learner import ReplayLearner
-from sb3_walle.learners.sac_learner import SACLearner
-from sb3_walle.learners.td3_learner import TD3Learner
+from sb3_walle.learners.off_policy_update import OffPolicyUpdate
+from sb3_walle.learners.sac_update import SACUpdate
+from sb3_walle.learners.td3_update import TD3Update
+from sb3_walle.learners.traced_step import TracedStep, trace_update
 from sb3_walle.learners.unsupported import Unsupported
+from sb3_walle.learners.updater import Updater
 
 BATCH_SIZE, N_STORED = 32, 300
 VECTOR = spaces.Box(-np.inf, np.inf, (5,), np.float64)
@@ -77,20 +78,36 @@ def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False,
     return model
 
 
-def learner_of(model: Any) -> ReplayLearner:
-    kinds: dict[Any, Any] = {SAC: SACLearner, TD3: TD3Learner, DQN: DQNLearner}
-    (kind,) = (learner for algorithm, learner in kinds.items() if isinstance(model, algorithm))
-    return kind(model, "compiled")
+def update_of(model: Any) -> OffPolicyUpdate:
+    kinds: dict[Any, Any] = {SAC: SACUpdate, TD3: TD3Update, DQN: DQNUpdate}
+    (kind,) = (update for algorithm, update in kinds.items() if isinstance(model, algorithm))
+    return kind(model)
 
 
-def programs(learner: ReplayLearner) -> dict[str, Compiled]:
-    """The graphs themselves as programs, for all that a compiler would change of the numbers is their last digits."""
-    compiling: Any = learner._compile()
-    return {name: uncompiled(one) for name, one in compiling._each.items()}
+class Traced:
+    """
+    Updates a model as compiled programs do, with the traced graphs themselves for programs: all that a compiler would
+    change of the numbers is their last digits.
+
+    :param model: the model
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.update = model, update_of(model)
+        self.update.expect(4)
+        self.update.key()
+        self.groups = self.update.make_groups()
+        self.steps = trace_update(self.update, self.groups)
+        self.programs: dict[str, Any] = {name: program_of(step) for name, step in self.steps.items()}
+
+    def train(self, is_compared: bool = False, may_differ: bool = False) -> bool:
+        """Make four gradient steps; whether the first was the same in both ways."""
+        arguments = (self.update, self.groups, self.steps, self.programs)
+        return make_update(*arguments, 1, is_compared, may_differ)[1]
 
 
-def uncompiled(one: Compilation) -> Compiled:
-    return Compiled(one.traced, lambda inputs: one.traced.graph(*inputs)[0])
+def program_of(step: TracedStep) -> Any:
+    return lambda inputs: step.graph(*inputs)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +119,7 @@ def _fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     yield
 
 
-def train_alike(by_sb3: Any, by_us: Any, learner: ReplayLearner, compiled: Any, n_updates: int = 3) -> None:
+def train_alike(by_sb3: Any, by_us: Any, traced: Traced, n_updates: int = 3) -> None:
     """Train both from the same random states, and compare all that remains of it."""
     for number in range(n_updates):
         states = []
@@ -112,7 +129,7 @@ def train_alike(by_sb3: Any, by_us: Any, learner: ReplayLearner, compiled: Any, 
             if trains_by_sb3:
                 by_sb3.train(4, BATCH_SIZE)
             else:
-                learner._update(compiled, number + 1, is_compared=number == 0)
+                assert traced.train(is_compared=number == 0)
             states.append((np.random.get_state()[1:3], th.get_rng_state()))
         np.testing.assert_equal(states[0][0], states[1][0])
         assert th.equal(states[0][1], states[1][1])
@@ -173,15 +190,13 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_traced_updates_are_sb3s(case: tuple[Any, dict[str, Any]]) -> None:
     algorithm, settings = case
     by_sb3, by_us = (made(algorithm, **settings) for _ in range(2))
-    learner = learner_of(by_us)
-    learner.expect(4)
-    compiled = programs(learner)
+    traced = Traced(by_us)
     # After an update of SB3's own, whose moments have to be taken over.
     for model in (by_sb3, by_us):
         np.random.seed(9)
         th.manual_seed(9)
         model.train(3, BATCH_SIZE)
-    train_alike(by_sb3, by_us, learner, compiled)
+    train_alike(by_sb3, by_us, traced)
 
 
 def test_training_goes_on_with_what_was_loaded(tmp_path: Path) -> None:
@@ -189,13 +204,11 @@ def test_training_goes_on_with_what_was_loaded(tmp_path: Path) -> None:
     other = made(SAC, policy_kwargs={"net_arch": [8, 6]}, learning_rate=0.01)
     other.train(5, BATCH_SIZE)
     other.save(tmp_path / "other")
-    learner = learner_of(by_us)
-    learner.expect(4)
-    compiled = programs(learner)
-    train_alike(by_sb3, by_us, learner, compiled, n_updates=1)
+    traced = Traced(by_us)
+    train_alike(by_sb3, by_us, traced, n_updates=1)
     for model in (by_sb3, by_us):
         model.set_parameters(str(tmp_path / "other"), device="cpu")
-    train_alike(by_sb3, by_us, learner, compiled)
+    train_alike(by_sb3, by_us, traced)
     # What was trained by a program can be saved, and trained on by SB3.
     by_us.save(tmp_path / "ours")
     loaded = SAC.load(tmp_path / "ours", device="cpu")
@@ -245,19 +258,20 @@ def test_what_cannot_be_compiled_is_said(case: tuple[Any, str]) -> None:
     build, message = case
     model = build()
     with pytest.raises(ValueError, match=f"learner='compiled' is impossible: {message}"):
-        learner_of(model).require()
+        Updater(update_of(model), "compiled").require()
 
 
 def test_a_difference_that_does_not_come_again_was_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_sb3, model = (made(SAC) for _ in range(2))
-    learner = learner_of(model)
-    learner.expect(4)
-    compiled = programs(learner)
+    model = made(SAC)
+    updater_of = Updater(update_of(model), "compiled")
+    updater_of.update.expect(4)
+    updater_of.plan(10)
     verdicts = iter([False, False, True, False, False, True])
-    monkeypatch.setattr(replay_update, "agree", lambda *_: next(verdicts))
-    for _ in range(2):
-        # Begins with a comparison; further ones until there is no doubt.
-        train_alike(by_sb3, model, learner, compiled, n_updates=4)
+    monkeypatch.setattr(SACUpdate, "minibatches_per_comparison", 16)
+    monkeypatch.setattr(compiled_update, "agrees", lambda *_: next(verdicts))
+    # Begins with a comparison, and after 16 gradient steps comes another one; further ones until there is no doubt.
+    for number in range(9):
+        updater_of.train(number, lambda: pytest.fail("it is not compiled"))
     assert next(verdicts, None) is None
 
 
@@ -265,26 +279,23 @@ def test_actions_at_their_bounds_are_no_difference() -> None:
     """Where 1 - tanh(x)^2 has few digits left, log-probabilities differ by rounding that is no small number."""
     model = made(SAC)
     with th.no_grad():
-        model.actor.mu.bias.fill_(5.5)
+        model.actor.mu.bias.fill_(4.5)
         model.log_ent_coef.fill_(-5.0)
         _, log_prob = model.actor.action_log_prob(model.replay_buffer.sample(N_STORED).observations)
         # The loss is about 0, which hides nothing.
         model.target_entropy = -log_prob.mean().item()
-    learner = learner_of(model)
-    compiling: Any = learner._compile()
-    compiled = {name: with_another_tanh(one) for name, one in compiling._each.items()}
-    learner._update(compiled, 1, is_compared=True)
-    assert learner._n_doubts == 0
+    traced = Traced(model)
+    for step in traced.steps.values():
+        use_another_tanh(step)
+    assert traced.train(is_compared=True)
 
 
-def with_another_tanh(one: Compilation) -> Compiled:
-    """A program whose tanh rounds in another way."""
-    graph = one.traced.graph
-    for node in graph.graph.nodes:
+def use_another_tanh(step: TracedStep) -> None:
+    """Have a graph round its tanh in another way."""
+    for node in step.graph.graph.nodes:
         if node.target is th.ops.aten.tanh.default:
             node.target = tanh_rounded_down
-    graph.recompile()
-    return uncompiled(one)
+    step.graph.recompile()
 
 
 def tanh_rounded_down(values: th.Tensor) -> th.Tensor:
@@ -293,21 +304,76 @@ def tanh_rounded_down(values: th.Tensor) -> th.Tensor:
 
 def test_a_policy_that_has_changed_in_secret_is_found_out() -> None:
     model = made(SAC)
-    learner = learner_of(model)
-    compiled = programs(learner)
-    # Nothing that anybody could see from outside.
+    traced = Traced(model)
+    # Nothing that can be seen from outside.
     model.actor.latent_pi[1].forward = lambda x: x.clamp(-0.5, 0.5)
     by_sb3 = made(SAC)
     by_sb3.actor.latent_pi[1].forward = model.actor.latent_pi[1].forward
     # It may have been rounding. Until that is clear, the policy as it is now is what counts.
-    learner.expect(4)
-    train_alike(by_sb3, model, learner, compiled, n_updates=2)
+    for number in range(2):
+        for train in (lambda: by_sb3.train(4, BATCH_SIZE), lambda: traced.train(is_compared=True, may_differ=True)):
+            np.random.seed(number)
+            th.manual_seed(number)
+            assert train() in (None, False)
+        assert_same(by_sb3, model)
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     random_state = np.random.get_state()[2]
     with pytest.raises(Unsupported, match="something else than it did when its update was compiled"):
-        learner._update(compiled, 3, is_compared=False)
+        traced.train(is_compared=True)
     assert all(th.equal(before[name], value) for name, value in model.policy.state_dict().items())
     assert np.random.get_state()[2] == random_state
+
+
+# Programs that compute something else, slightly
+
+
+def spoiled(program: Any, index: int, factor: float) -> Any:
+    """A program that leaves another tensor in one of its inputs."""
+
+    def wrong(inputs: list[th.Tensor]) -> th.Tensor:
+        found = program(inputs)
+        inputs[index].mul_(factor)
+        return found
+
+    return wrong
+
+
+# Where SAC's state has the actor's parameters, its gradient, that of the critics, and the target's parameters.
+@pytest.mark.parametrize("index", [0, 3, 7, 12], ids=["actor", "actor's gradient", "critics' gradient", "target"])
+def test_a_program_that_is_wrong_by_three_percent_is_found_out(index: int) -> None:
+    model = made(SAC)
+    traced = Traced(model)
+    traced.programs["update"] = spoiled(traced.programs["update"], index, 1.03)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    with pytest.raises(Unsupported, match="something else"):
+        traced.train(is_compared=True)
+    assert all(th.equal(before[name], value) for name, value in model.policy.state_dict().items())
+
+
+def test_an_entropy_coefficient_whose_gradient_cancels_is_no_difference() -> None:
+    """Where the entropy is what it should be, the sum of its two terms is nothing but rounding."""
+    model = made(SAC)
+    traced = Traced(model)
+    np.random.seed(1)
+    th.manual_seed(1)
+    with th.no_grad():
+        samples = model.replay_buffer.sample(BATCH_SIZE).observations
+        _, log_prob = model.actor.action_log_prob(samples)
+        model.target_entropy = -log_prob.mean().item()
+    program = traced.programs["update"]
+
+    def rounding(inputs: list[th.Tensor]) -> th.Tensor:
+        # Coefficients stand before what three optimizers take. The first is what the entropy should be.
+        inputs[-4] = inputs[-4] + th.tensor([1e-4, 0.0, 0.0])
+        return program(inputs)
+
+    traced.programs["update"] = rounding
+    np.random.seed(1)
+    th.manual_seed(1)
+    traced.update.expect(1)
+    assert traced.train(is_compared=True)
+    gradient = traced.groups[2].adopt().gradient
+    assert gradient is not None and 1e-5 < abs(gradient.item()) < 2e-4
 
 
 @pytest.mark.parametrize(
@@ -337,8 +403,8 @@ def test_training_with_compiled_updates_is_that_with_eager_ones(
 
 def test_a_seeded_training_goes_on_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the program is on disk or not."""
-    monkeypatch.setattr(learner_module, "WORTH_COMPILING", 100 * SACLearner.eager_seconds)
-    monkeypatch.setattr(learner_module, "NOMINAL_COMPILE_SECONDS", 10 * SACLearner.eager_seconds)
+    monkeypatch.setattr(updater, "WORTH_COMPILING", 100 * SACUpdate.eager_seconds)
+    monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 10 * SACUpdate.eager_seconds)
     found = []
     for _ in range(2):
         model = AsyncSAC("MlpPolicy", RandomWalk, n_samplers=2, backend="inline", seed=2, device="cpu", batch_size=16)

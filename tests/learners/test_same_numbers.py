@@ -28,8 +28,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_walle import NonFiniteError
+from sb3_walle.learners.compilation import Program
 from sb3_walle.learners.finite import finite_updates
-from sb3_walle.learners.minibatch_loop import Program
 from sb3_walle.learners.unsupported import Unsupported
 
 IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
@@ -226,7 +226,7 @@ def test_updates_stop_early_at_the_same_minibatch(
     pair.train()
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Early stopping")]
     assert lines[::2] == lines[1::2] and len(lines) == 6
-    assert pair.updates.update.n_minibatches > 0
+    assert pair.updates.n_minibatches > 0
 
 
 def test_what_is_logged_has_the_types_that_sb3_logs() -> None:

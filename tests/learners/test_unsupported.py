@@ -1,21 +1,25 @@
 """Updates that have to stay eager are recognised, and tell why. To find out leaves no trace."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from learner_pairs import BATCH_NORM, VECTOR, LinearExtractor, TracedUpdates, extractor, made, state_of
+from learner_pairs import BATCH_NORM, VECTOR, LinearExtractor, TracedUpdates, extractor, made, state_of, trace_ppo
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_walle.learners.ppo_trace import trace_ppo, what_decides
+from sb3_walle.learners.ppo_update import PPOUpdate
 from sb3_walle.learners.unsupported import MAX_LENGTH, Unsupported, in_short
+
+
+def what_decides(model: PPO) -> Hashable:
+    return PPOUpdate(model).key()
 
 
 class DependsOnValues(LinearExtractor):
@@ -227,7 +231,7 @@ def test_random_numbers_from_elsewhere_are_noticed_at_the_first_minibatch() -> N
         updates = TracedUpdates(model)
     weights = as_numpy(state_of(model))
     with pytest.raises(Unsupported, match="computes something else"):
-        updates.update.train(1)
+        updates.train(1)
     np.testing.assert_equal(as_numpy(state_of(model)), weights)
 
 

@@ -9,13 +9,11 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from pathlib import Path
 from typing import NoReturn
 
 import torch as th
 
-from sb3_walle.learners.native import products
 from sb3_walle.learners.native.blueprint import Blueprint
 from sb3_walle.learners.native.seal import sealed
 from sb3_walle.saving import written_whole
@@ -68,21 +66,9 @@ def compile_program(blueprint: Blueprint, folder: Path) -> Path:
     if not blueprint.is_parallel:
         # Without a parallel region there is no thread to wake, which takes longer than a small network.
         th.set_num_threads(1)
-    if blueprint.uses_onednn:
-        try:
-            return _compiled(blueprint, folder, uses_onednn=True)
-        except Exception:
-            # It takes parts of torch that may be others in another version. What torch does by itself is slower.
-            traceback.print_exc()
-    return _compiled(blueprint, folder, uses_onednn=False)
-
-
-def _compiled(blueprint: Blueprint, folder: Path, uses_onednn: bool) -> Path:
     from torch._inductor import aot_compile
 
     graph, inputs = blueprint.graph.build(), tuple(spec.empty() for spec in blueprint.inputs)
-    if uses_onednn:
-        products.leave_to_onednn(graph, inputs)
     options = {"cpp.dynamic_threads": blueprint.is_parallel, "aot_inductor.output_path": str(folder)}
     found = aot_compile(graph, inputs, options=options)
     assert isinstance(found, str)

@@ -1,14 +1,13 @@
 """From a function of tensors to a graph of operators."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch.fx import GraphModule
 
+from sb3_walle.learners.global_state import unchecked_distributions
 from sb3_walle.learners.policy_copy import copy_without_optimizer, optimizers_of
 from sb3_walle.learners.unsupported import Unsupported, in_short
 
@@ -17,7 +16,7 @@ def traced(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule
     """
     Trace a function at the level of operators, autograd included.
 
-    The tensors that flow through it have shapes and no values. So whatever would depend on a value is found out, rather
+    The tensors that flow through it have shapes and no values. So what would depend on a value is found out, rather
     than frozen as it happens to be.
 
     :param step: takes tensors and returns a tuple of tensors; may change inputs in place
@@ -29,7 +28,7 @@ def traced(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule
     from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
-        with _unchecked_distributions():
+        with unchecked_distributions():
             graph = make_fx(step, tracing_mode="fake")(*inputs)
     except Exception as error:
         # A policy may do anything. All that torch cannot trace looks different.
@@ -59,27 +58,12 @@ def copied_policy(policy: BasePolicy) -> Any:
 def has_hooks(policy: BasePolicy) -> bool:
     """
     :param policy: a policy
-    :return: whether somebody wants to be told when a part of it, or an optimizer, is at work
+    :return: whether there are hooks on a part of it, or on an optimizer
     """
     parts = [*policy.modules(), *policy.parameters(), *optimizers_of(policy)]
     are_own = any(getattr(part, name, None) for part in parts for name in _HOOKS)
     # Those that debuggers and profilers put on all modules there are.
     return are_own or th.nn.modules.module._has_any_global_hook()
-
-
-@contextlib.contextmanager
-def random_states_kept(device: th.device) -> Iterator[None]:
-    """
-    Whatever random numbers are drawn, those that come next are the same as ever.
-
-    :param device: where random numbers may be drawn, besides the CPU
-    """
-    numpy_state = np.random.get_state()
-    try:
-        with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            yield
-    finally:
-        np.random.set_state(numpy_state)
 
 
 _HOOKS = (
@@ -91,17 +75,6 @@ _HOOKS = (
     "_optimizer_step_pre_hooks",
     "_optimizer_step_post_hooks",
 )
-
-
-@contextlib.contextmanager
-def _unchecked_distributions() -> Iterator[None]:
-    """Distributions check the values of their parameters, and there are none to check while tracing."""
-    checks = th.distributions.Distribution._validate_args
-    th.distributions.Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        th.distributions.Distribution.set_default_validate_args(checks)
 
 
 def _is_random(target: Any) -> bool:

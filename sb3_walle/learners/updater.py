@@ -2,16 +2,16 @@
 
 import math
 import time
-import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 
-import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
-
-from sb3_walle.learners.compilation import Compiling, may_be_at_hand
+from sb3_walle.learners.algorithm_update import AlgorithmUpdate
+from sb3_walle.learners.compilation import Compilation, may_be_at_hand
+from sb3_walle.learners.compiled_update import make_update
+from sb3_walle.learners.global_state import one_thread
+from sb3_walle.learners.parameter_groups import ParameterGroup
+from sb3_walle.learners.traced_step import trace_update
 from sb3_walle.learners.unsupported import Unsupported
 
 LEARNERS = ("auto", "compiled", "eager")
@@ -23,77 +23,36 @@ WORTH_COMPILING = 30.0
 # What the compiler takes for a program beside samplers at work, in seconds. Where there is a seed, so many seconds of
 # updates are eager.
 NOMINAL_COMPILE_SECONDS = 15.0
-# After so many compiled minibatches, the first of the next update is done eagerly, too, to be compared. Most updates
-# have more than these, and those that have few, of many samples, do not lose what they gain.
-MINIBATCHES_PER_COMPARISON = 20
 
 
-class Learner(ABC):
+class Updater:
     """
-    Updates the policy of an algorithm.
+    Makes the updates of an algorithm.
 
-    :param algorithm: the algorithm
+    :param update: what it declares of its update
     :param choice: what the user asked for, one of :data:`LEARNERS`
     """
 
-    #: what SB3 takes at least for a minibatch, in seconds, as long as nothing has been measured
-    eager_seconds: ClassVar[float]
-    #: what the compiled update does. A class in between, or a program that replaces it, may do something else
-    sb3_train: ClassVar[Any]
-
-    def __init__(self, algorithm: BaseAlgorithm, choice: str) -> None:
-        # The algorithm has this object. If it were known here, too, it would outlive its last user.
-        self._reference = weakref.ref(algorithm)
+    def __init__(self, update: AlgorithmUpdate, choice: str) -> None:
+        self.update = update
         self._choice = choice
         self._reason: Unsupported | None = None
         self._key: Hashable = None
-        self._compilation: Compiling | None = None
+        self._groups: Sequence[ParameterGroup] = ()
+        self._compilation: Compilation | None = None
         self._planned_updates = 0
         #: where there is a seed, updates that are still eager since compiling began; ``None`` before that
         self._n_eager_ahead: int | None = None
         self._eager_seconds = 0.0
         self._n_eager_updates = self._n_eager_minibatches = 0
         self._is_announced = False
+        #: whether the user knows why updates are not compiled
+        self._is_told = False
         self._n_minibatches_unchecked: int | None = None
+        #: comparisons that have failed since the last one that has not
+        self._n_doubts = 0
         #: whether the last update was a compiled one
         self.is_compiled = False
-
-    @property
-    def _algorithm(self) -> Any:
-        algorithm = self._reference()
-        assert algorithm is not None
-        return algorithm
-
-    @abstractmethod
-    def _what_decides(self) -> Hashable:
-        """:return: what a traced step depends on; raises ``Unsupported`` if there can be none"""
-
-    @abstractmethod
-    def _compile(self) -> Compiling:
-        """:return: what leads to the programs of an update; raises ``Unsupported`` if there can be none"""
-
-    @abstractmethod
-    def _update(self, compiled: Any, number: int, is_compared: bool) -> int:
-        """
-        Make an update with compiled programs.
-
-        :param compiled: what :meth:`_compile` has led to
-        :param number: number of the update, from 1
-        :param is_compared: whether to make the first minibatch eagerly, too
-        :return: number of minibatches that it had
-        """
-
-    @abstractmethod
-    def _minibatches_per_update(self) -> int:
-        """:return: number of minibatches of an update"""
-
-    def _n_programs(self) -> int:
-        """:return: number of programs that an update takes"""
-        return 1
-
-    @abstractmethod
-    def _n_minibatches_made(self) -> int:
-        """:return: number of minibatches of all updates so far, as the algorithm counts them"""
 
     def require(self) -> None:
         """
@@ -113,6 +72,8 @@ class Learner(ABC):
         """
         self._planned_updates = n_updates
         self._consider()
+        # Callbacks may change the policy when training starts.
+        self.update.look_again()
 
     def train(self, number: int, eagerly: Callable[[], None]) -> None:
         """
@@ -122,22 +83,30 @@ class Learner(ABC):
         :param eagerly: makes it as SB3 does
         :raises NonFiniteError: if the algorithm checks for NaN and a loss or gradient is not finite
         """
-        compiled = self._compiled(number)
-        self.is_compiled = compiled is not None
-        if compiled is not None:
+        programs = self._programs(number)
+        self.is_compiled = programs is not None
+        if programs is not None and self._compilation is not None:
+            started, is_compared = time.perf_counter(), self._is_to_be_compared()
+            may_differ = self._n_doubts < self.update.n_doubts
             try:
-                self._train_compiled(number, compiled)
+                with nullcontext() if self._compilation.is_parallel else one_thread():
+                    n_minibatches, is_same = make_update(
+                        self.update, self._groups, self._compilation.steps, programs, number, is_compared, may_differ
+                    )
+                self._note_compiled(number, n_minibatches, is_compared, is_same, time.perf_counter() - started)
             except Unsupported as reason:
                 self._refuse(reason)
                 self.is_compiled = False
         if not self.is_compiled:
+            if self._reason is not None and not self._is_told:
+                self._say_refused()
             self._train_eagerly(eagerly)
         self._planned_updates -= 1
         if self._n_eager_ahead:
             self._n_eager_ahead -= 1
 
     def abandon(self) -> None:
-        """``learn()`` has ended before it was through: stop compiling what has not been used yet."""
+        """``learn()`` has ended early: stop compiling what has not been used yet."""
         if not self.is_compiled:
             self.close()
 
@@ -148,42 +117,37 @@ class Learner(ABC):
             self._compilation, self._key = None, None
 
     def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
-        started, n_before = time.perf_counter(), self._n_minibatches_made()
+        started, n_before = time.perf_counter(), self.update.n_minibatches_made()
         eagerly()
         self._eager_seconds += time.perf_counter() - started
         self._n_eager_updates += 1
-        self._n_eager_minibatches += self._n_minibatches_made() - n_before
+        self._n_eager_minibatches += self.update.n_minibatches_made() - n_before
 
-    def _train_compiled(self, number: int, compiled: Any) -> None:
-        assert self._compilation is not None
+    def _is_to_be_compared(self) -> bool:
         unchecked = self._n_minibatches_unchecked
-        is_compared = unchecked is None or unchecked >= self._minibatches_per_comparison()
-        started = time.perf_counter()
-        with _threads(self._compilation.is_parallel):
-            n_minibatches = self._update(compiled, number, is_compared)
-        self._n_minibatches_unchecked = n_minibatches + (0 if is_compared else unchecked or 0)
+        return unchecked is None or unchecked >= self.update.minibatches_per_comparison or self._n_doubts > 0
+
+    def _note_compiled(self, number: int, n_minibatches: int, is_compared: bool, is_same: bool, seconds: float) -> None:
+        self._n_doubts = 0 if is_same else self._n_doubts + 1
+        self._n_minibatches_unchecked = n_minibatches + (0 if is_compared else self._n_minibatches_unchecked or 0)
         if not self._is_announced:
             self._is_announced = True
-            self._announce(number, (time.perf_counter() - started) / n_minibatches)
+            self._announce(number, seconds / n_minibatches)
 
-    def _minibatches_per_comparison(self) -> int:
-        """After how many compiled minibatches the first of the next update is done eagerly, too, to be compared."""
-        return MINIBATCHES_PER_COMPARISON
-
-    def _compiled(self, number: int) -> Any:
-        """What an update takes, if it is there, fits the algorithm as it is now, and may be used; ``None`` if not."""
+    def _programs(self, number: int) -> dict | None:
+        """The programs of an update, if they are there, fit the algorithm as it is now, and may be used."""
         self._consider()
         if self._compilation is None or not self._compilation.is_begun:
             return None
         try:
-            compiled = self._compilation.compiled(wait=False)
+            programs = self._compilation.programs(wait=False)
             if self._is_seeded_auto() and self._n_eager_ahead != 0:
                 # Found on disk, perhaps. From the same seed the same numbers come, whatever the timing.
                 return None
-            if compiled is None and (self._is_seeded_auto() or self._choice == "compiled"):
+            if programs is None and (self._is_seeded_auto() or self._choice == "compiled"):
                 self._say_waiting(number)
-                compiled = self._compilation.compiled(wait=True)
-            return compiled
+                programs = self._compilation.programs(wait=True)
+            return programs
         except Unsupported as reason:
             self._refuse(reason)
             return None
@@ -206,24 +170,25 @@ class Learner(ABC):
 
     def _may_be_found(self, seconds: float) -> bool:
         """Whether to look for a program on disk. What is there must not decide where there is a seed."""
-        return not self._is_seeded_auto() and seconds >= WORTH_TRACING and may_be_at_hand(self._algorithm.policy.device)
+        device = self.update.algorithm.policy.device
+        return not self._is_seeded_auto() and seconds >= WORTH_TRACING and may_be_at_hand(device)
 
     def _n_updates_to_compile(self) -> int:
         """Number of updates that SB3 makes while the compiler is at work: a function of the arguments, not of time."""
-        if self._algorithm.policy.device.type != "cpu":
+        if self.update.algorithm.policy.device.type != "cpu":
             # Recorded at once rather than compiled.
             return 0
-        return math.ceil(self._n_programs() * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
+        return math.ceil(len(self.update.programs()) * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
 
     def _is_seeded_auto(self) -> bool:
-        return self._choice == "auto" and self._algorithm.seed is not None
+        return self._choice == "auto" and self.update.algorithm.seed is not None
 
     def _prepare(self) -> None:
         """Trace the step, unless that was done and nothing has changed since."""
         try:
-            key = self._what_decides()
+            key = self.update.key()
         except Unsupported as reason:
-            # Whatever comes next is another one, even if it is the one before.
+            # What comes next is another one, even if it is the one before.
             self._key = None
             self._refuse(reason)
             return
@@ -231,9 +196,10 @@ class Learner(ABC):
             return
         self.close()
         self._key, self._reason, self._is_announced = key, None, False
-        self._n_minibatches_unchecked = self._n_eager_ahead = None
+        self._n_minibatches_unchecked, self._n_eager_ahead, self._n_doubts = None, None, 0
         try:
-            self._compilation = self._compile()
+            self._groups = self.update.make_groups()
+            self._compilation = Compilation(trace_update(self.update, self._groups))
         except Unsupported as reason:
             self._refuse(reason)
 
@@ -241,9 +207,17 @@ class Learner(ABC):
         if self._compilation is not None:
             self._compilation.close()
         self._compilation = None
-        if self._reason is None and self._algorithm.verbose >= 1:
-            print(f"Updates are not compiled: {reason}")
+        if self._reason is None:
+            self._is_told = False
         self._reason = reason
+
+    def _say_refused(self) -> None:
+        message, self._is_told = f"Updates are not compiled: {self._reason}", True
+        if self.update.algorithm.verbose >= 1:
+            print(message)
+        else:
+            # Updates take many times as long as they could.
+            warnings.warn(f"{message}. learner='eager' says that this is intended.", stacklevel=2)
 
     def _seconds_worth_saving(self) -> float:
         """What eager updates have taken, or are going to take."""
@@ -257,10 +231,10 @@ class Learner(ABC):
 
     def _nominal_seconds(self) -> float:
         """What an eager update takes, before any is measured."""
-        return self.eager_seconds * self._minibatches_per_update()
+        return self.update.eager_seconds * self.update.n_minibatches()
 
     def _say_waiting(self, number: int) -> None:
-        if self._algorithm.verbose < 1:
+        if self.update.algorithm.verbose < 1:
             return
         why = ", the first time only"
         if self._is_seeded_auto():
@@ -268,9 +242,8 @@ class Learner(ABC):
         print(f"Waiting for the update to be compiled, which takes some seconds{why}")
 
     def _announce(self, number: int, seconds: float) -> None:
-        if self._algorithm.verbose < 1:
+        if self.update.algorithm.verbose < 1 or self._compilation is None:
             return
-        assert self._compilation is not None
         spent = self._compilation.seconds
         origin = "found on disk" if spent is None else f"compiled within {spent:.0f} s"
         gain = ""
@@ -287,17 +260,3 @@ def check_learner(learner: str) -> None:
     """
     if learner not in LEARNERS:
         raise ValueError(f"learner must be one of {LEARNERS}, got {learner!r}")
-
-
-@contextmanager
-def _threads(is_parallel: bool) -> Iterator[None]:
-    """One thread, unless the program makes use of more."""
-    n_threads = th.get_num_threads()
-    if is_parallel or n_threads == 1:
-        yield
-        return
-    th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        th.set_num_threads(n_threads)
