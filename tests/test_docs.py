@@ -29,8 +29,10 @@ def runnable_code(path: Path) -> str:
     """The code of a page, one block after the other as a reader would enter it, with few steps of training."""
     text = path.read_text()
     blocks = [found[1] for found in CODE.finditer(text) if not NOT_RUN.search(text[: found.start()])]
-    code = re.sub(r"(?<=\.learn\()\d[\d_]*", "1", "\n".join(blocks))
-    return re.sub(r"(?<=save_freq=)\d[\d_]*", "100", code)
+    code = "\n".join(blocks)
+    for number, few in ((r"(?<=\.learn\()", "1"), (r"(?<=n_steps=)(?=\d{3})", "64"), (r"(?<=save_freq=)", "20")):
+        code = re.sub(rf"{number}\d[\d_]*", few, code)
+    return code
 
 
 def rooms() -> ModuleType:
