@@ -19,6 +19,9 @@ myst_enable_extensions = ["colon_fence"]
 # Headings down to this level can be linked to, as on GitHub.
 myst_heading_anchors = 4
 
+# Commands and tables are not Python.
+highlight_language = "none"
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
