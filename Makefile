@@ -67,6 +67,15 @@ sb3-tests: sb3-source $(INSTALLED) ## Run SB3's own tests with these algorithms 
 soak: $(INSTALLED) ## Kill samplers for some minutes while training, and count what is lost
 	$(BIN)/python tests/faults/soak.py --minutes $(SOAK_MINUTES)
 
+.PHONY: docs
+docs: $(VENV)/.installed-docs ## Build the documentation as a site in docs/_build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build
+	@echo "Open docs/_build/index.html"
+
+$(VENV)/.installed-docs: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 .PHONY: lint
 lint: $(INSTALLED) ## Check style, formatting and types
 	$(BIN)/ruff check .
@@ -80,5 +89,5 @@ format: $(INSTALLED) ## Format the code and fix what can be fixed automatically
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and build products (runs/ is kept)
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT *.egg-info
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

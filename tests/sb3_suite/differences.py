@@ -19,5 +19,5 @@ DIFFERENCES = {
 
 # Tests that a policy lag may have fail, and why: with --mode sync, they pass.
 MAY_FAIL = {
-    "test_identity.py::test_discrete[env2-AsyncPPO]": "of five updates, the policy lag costs one (README, the modes)",
+    "test_identity.py::test_discrete[env2-AsyncPPO]": "of five updates, the policy lag costs one (docs/guide/modes.md)",
 }
