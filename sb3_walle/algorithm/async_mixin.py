@@ -19,6 +19,7 @@ from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.memory_advice import memory_advice
+from sb3_walle.algorithm.other_environments import in_samplers_like_before, warn_of_missing_normalization
 from sb3_walle.algorithm.pickling import state_without_samplers
 from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.backends.protocol import Backend
@@ -33,8 +34,6 @@ from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
-from sb3_walle.user_warning import warn_user
-from sb3_walle.vec_env import SamplerVecEnv
 from sb3_walle.wrappers import NormalizeArgument, normalized, takes_gamma_of_algorithm, wrapped_samplers
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
@@ -232,17 +231,7 @@ class AsyncMixin(_Base):
         :raises ValueError: if their spaces are others; nothing has changed then
         :raises RuntimeError: if their number is another one during ``learn()``
         """
-        n_samplers: int | None = self.n_envs
-        envs_per_sampler, supervision = 1, None
-        backend: str | Backend = "process"
-        present = None if self.env is None else self.env.unwrapped
-        if isinstance(present, SamplerVecEnv):
-            n_samplers, envs_per_sampler, backend = present.n_samplers, present.envs_per_sampler, present.backend
-            supervision = present.client.supervision
-        if isinstance(env, VecEnv):
-            # It says itself how many there are, and what happens when they fail.
-            n_samplers, envs_per_sampler, supervision = None, 1, None
-        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
+        with in_samplers_like_before(self, env) as samplers:
             wrapped_samplers(samplers)
             self._set_env(samplers, force_reset)
         self._note_normalization()
@@ -271,15 +260,9 @@ class AsyncMixin(_Base):
             self._renew_buffer()
 
     def _note_normalization(self) -> None:
-        """Warn if the policy does not find the normalised environments any more that it has learned in."""
-        found = vec_normalize_of(self) is not None
-        if self.is_normalized and self.env is not None and not found:
-            warn_user(
-                "The policy has learned in environments inside of a VecNormalize, but these are in none. "
-                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...))."
-            )
+        warn_of_missing_normalization(self, self.is_normalized)
         if self.env is not None:
-            self.is_normalized = found
+            self.is_normalized = vec_normalize_of(self) is not None
 
     def __enter__(self: SelfAsync) -> SelfAsync:
         return self

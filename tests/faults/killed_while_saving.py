@@ -93,13 +93,15 @@ def add_checkpoints(folder: Path, instants: random.Random) -> list[dict[str, Any
         models = [AsyncPPO.load(path, env=statistics[0]) for path in checkpoints.glob("*.zip")]
         steps = {loaded.num_timesteps for loaded in models}
         names = {f"rl_model_{n}_steps.zip" for n in steps} | {f"rl_model_vecnormalize_{n}_steps.pkl" for n in steps}
-        found = {path.name for path in checkpoints.iterdir()}
+        files = {path.name for path in checkpoints.iterdir()}
+        hidden = {name for name in files if name.startswith(".")}
+        found = files - hidden
         outcomes.append(
             {
                 "latest": (latest.steps, max(steps)),
                 "missing": sorted(names - found),
                 "ahead": len(found - names),
-                "hidden": sorted(name for name in found if name.startswith(".")),
+                "hidden": sorted(hidden),
             }
         )
     return outcomes

@@ -55,7 +55,7 @@ def updates(learning: AsyncPPO) -> Updater:
 
 def is_compiled(learning: AsyncPPO) -> bool:
     """Whether the last update was a compiled one."""
-    return updates(learning).is_compiled
+    return learning._updates is not None and learning._updates.is_compiled
 
 
 def lines(captured: pytest.CaptureFixture[str], beginning: str) -> list[str]:
@@ -290,7 +290,7 @@ def test_auto_says_what_it_gains_without_what_tracing_takes(
         return slower
 
     # An update has 4 minibatches.
-    monkeypatch.setattr(AsyncPPO.__mro__[1], "_update", taking(0.008, AsyncPPO.__mro__[1]._update))  # type: ignore[attr-defined]
+    monkeypatch.setattr(AsyncPPO, "_update_eagerly", taking(0.008, AsyncPPO._update_eagerly))
     monkeypatch.setattr(FakeProgram, "__call__", taking(0.0005, FakeProgram.__call__))
     monkeypatch.setattr(updater, "trace_update", taking(1000.0, updater.trace_update))
     # Traced during the second update, as eager ones of a millisecond each were already made.
