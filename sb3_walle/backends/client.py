@@ -50,7 +50,7 @@ class SamplerClient:
         ]
         self._restarts = Restarts(self.supervision, samplers.n_samplers)
         self._silence = SilenceWarning(self._supervised)
-        # Replies are recognised by number. So whatever is lost or left over when an exception, Ctrl-C say, ends a wait
+        # Replies are recognised by number. So what is lost or left over when an exception, Ctrl-C say, ends a wait
         # at any instruction, no reply is ever taken for the answer to something else.
         self._collecting: set[int] = set()
         self._reports: deque[tuple[int, Reply]] = deque()

@@ -2,7 +2,7 @@
 The process that samplers are forked from.
 
 It imports what they need once, so that ten samplers start in the time and memory of one. It holds no environment, no
-policy and no thread, which is what makes forking from it safe, whatever the learner's process is doing. It ends its
+policy and no thread, so that forking from it is safe while the learner's process does anything. It ends its
 samplers when the learner dies, and tells the learner when and how a sampler died.
 """
 
@@ -32,8 +32,8 @@ from sb3_walle.transport.shared_memory import SharedMemory, anonymous_file
 # Time for a sampler that hangs to say where, before it is killed.
 LAST_WORDS_TIMEOUT = 0.5
 MAX_LAST_WORDS = 16_384
-# Keys in a terminal, its closing, and whoever ends a whole group of processes, reach this one, too. What happens then
-# is the learner's decision; and if that is to die, somebody has to end what the environments have started.
+# Keys in a terminal, its closing, and a signal to a whole group of processes reach this one, too. The learner decides
+# what happens then; and if it dies, this process still has to end what the environments have started.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 
@@ -43,7 +43,7 @@ class Preload:
     First message to the server.
 
     :param modules: names of modules that samplers are going to import
-    :param pulses: where samplers note that their environments begin a step; ``None`` if nobody wants to know
+    :param pulses: where samplers note that their environments begin a step; ``None`` where no step is timed
     """
 
     modules: tuple[str, ...]
@@ -114,13 +114,13 @@ class ForkServer:
         try:
             first: Preload = self._channel.receive()
             self._pulses = None if first.pulses is None else PulseBoard(first.pulses)
-            # Nobody else would end it in the middle of an import.
+            # Nothing else would end it in the middle of an import.
             die_with(os.getppid())
             # Modules are no garbage: looking for some takes a tenth of the time of importing torch.
             gc.disable()
             _import(first.modules)
             survive_parent()
-            # What exists by now is shared with all samplers for as long as nobody writes to it, as a collection would.
+            # All samplers share what exists by now until it is written to, as a garbage collection would.
             gc.collect()
             gc.freeze()
             gc.enable()
@@ -232,7 +232,7 @@ def _import(modules: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception:
-            # Whoever really needs the module imports it again, in a sampler, and gets the error with its traceback.
+            # A sampler that needs the module imports it again, and reports the error with its traceback.
             continue
 
 

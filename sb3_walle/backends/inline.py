@@ -32,7 +32,7 @@ class InlineBackend:
 
 class InlineSamplers:
     """
-    Carries a request out when somebody waits for a reply, in the order in which the requests were sent.
+    Carries a request out when the client waits for a reply, in the order in which the requests were sent.
 
     :param n_samplers: number of samplers
     """
@@ -70,7 +70,7 @@ class InlineSamplers:
 
     def receive(self, timeout: float | None = None) -> Event | None:
         """
-        :param timeout: not used: there is nobody to wait for
+        :param timeout: not used: each request is carried out here and now
         :return: the next reply, or the end of a sampler after a failure; ``None`` if nothing was asked
         :raises SamplerError: if the samplers are closed
         """
@@ -92,7 +92,7 @@ class InlineSamplers:
     def seconds_at_step(self, sampler: int) -> float:
         """
         :param sampler: number of the sampler
-        :return: 0: while one of its environments makes a step, there is nobody who could ask
+        :return: 0: while one of its environments makes a step, nothing else runs
         """
         return 0.0
 

@@ -5,7 +5,7 @@ import os
 
 #: what a sampler takes in this process: the socket that its requests and its chunks travel through
 DESCRIPTORS_PER_SAMPLER = 1
-#: what is needed besides, however many samplers there are: the process that they are forked from and the pipes to start
+#: what any number of samplers needs in addition: the process that they are forked from and the pipes to start
 #: it, the queues' memory, messages that travel as a file, the files that logs and models are written to
 FURTHER_DESCRIPTORS = 24
 

@@ -92,7 +92,7 @@ class Samplers(Protocol):
         """
         :param sampler: number of the sampler
         :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is,
-            or if nobody keeps track of it
+            or if the backend does not keep track of it
         """
 
     def kill(self, sampler: int) -> None:

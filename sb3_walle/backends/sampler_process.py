@@ -27,7 +27,7 @@ def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None =
     :param index: number of the sampler
     :param channel: the sampler's end of its channel to the learner
     :param parent: process that this one must not outlive
-    :param pulse: told whenever an environment begins a step; ``None`` if nobody wants to know
+    :param pulse: told whenever an environment begins a step; ``None`` where no step is timed
     """
     die_with(parent)
     # All samplers are copies of one process. Environments that draw from the global streams must not all draw the same.
@@ -37,7 +37,7 @@ def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None =
     with contextlib.suppress(ChannelClosedError):
         while _carry_out_next(sampler, channel, pulse):
             continue
-    # If they are not closed yet, nobody waits to hear of a failure in that, or has heard of one that matters more.
+    # If they are not closed yet, the learner has gone, or knows of a failure that matters more.
     answer(sampler, CloseEnvs())
 
 
@@ -75,7 +75,7 @@ def _reply(channel: Channel, number: int, reply: Reply, request: Request | None 
 
 def seed_global_streams(seed: int) -> None:
     """
-    Seed what environments may draw from besides the streams of their own, as SB3 seeds it in its one process.
+    Seed the global streams that environments may draw from, as SB3 seeds it in its one process.
 
     :param seed: the seed
     """

@@ -34,7 +34,7 @@ class ServerHandle:
     Starts the server and talks to it.
 
     :param modules: names of modules to import before forking
-    :param pulses: where samplers note that their environments begin a step, ``None`` if nobody wants to know
+    :param pulses: where samplers note that their environments begin a step, ``None`` where no step is timed
     :param gives_way: whether the server, its samplers, and what their environments start are a session of their own
     """
 

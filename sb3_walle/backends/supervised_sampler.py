@@ -73,7 +73,7 @@ class SupervisedSampler:
     def send(self, number: int, request: Request) -> None:
         """
         :param number: number of the request
-        :param request: what the sampler is to do
+        :param request: the request
         """
         if not self._open:
             self._heard_at = time.monotonic()
@@ -127,7 +127,7 @@ class SupervisedSampler:
     def note_death(self, death: Death) -> Death:
         """
         :param death: how it died
-        :return: the same, with what is known besides
+        :return: the same, with what the sampler was doing
         """
         failure, reason, activity = self._failure, self._reason_to_kill, self.activity
         self.state, self.due_at = State.DEAD, NEVER

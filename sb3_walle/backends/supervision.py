@@ -16,7 +16,7 @@ ON_FAILURE = ("restart", "raise")
 RESTART_WINDOW = 600.0
 WITHIN = f"within {RESTART_WINDOW / 60:.0f} minutes"
 DEFAULT_MAX_RESTARTS = 10
-# The first restart follows at once; whatever made a sampler die again may need time to go away.
+# The first restart follows at once; the cause of a second death may need time to go away.
 FIRST_DELAY, LONGEST_DELAY = 0.1, 2.0
 
 
@@ -78,7 +78,7 @@ class Restarts:
 
     def after(self, death: Death) -> float:
         """
-        Decide what follows from a death, and warn of it if training goes on.
+        Decide what follows from a death, and warn of it if training continues.
 
         :param death: the sampler that died
         :return: how many seconds to wait before another one is started in its place

@@ -108,7 +108,7 @@ class Collector(ABC):
         return 0
 
     def start_run(self) -> None:
-        """Begin anew: whatever was asked for before is abandoned."""
+        """Begin anew: samplers abandon what they were asked for before."""
         self.interrupt()
         self.queues.chunks.release_all()
         self._n_taken = 0

@@ -15,7 +15,7 @@ from sb3_walle.transport.layout import Layout
 from sb3_walle.transport.memory_queues import QueuePlan
 
 # Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
-# costs besides its steps (two messages, a look at the policy queue) is a small fraction of it.
+# costs in addition to its steps (two messages, a look at the policy queue) is a small fraction of it.
 MAX_CHUNK_STEPS = 128
 # A mailbox holds some dozens of messages, and who finds it full has to wait. So a long rollout is divided into longer
 # chunks rather than into more of them.

@@ -1,4 +1,4 @@
-"""Looking for numbers in a chunk that are not finite, before anybody learns from them."""
+"""Looking for numbers in a chunk that are not finite, before the learner uses them."""
 
 from typing import Any
 

@@ -22,7 +22,7 @@ def monitor_module() -> ModuleType:
     SB3's own module, loaded from its file.
 
     Importing it the usual way runs the ``__init__`` of the packages around it, which import torch: seconds of start-up
-    and a hundred megabytes in every sampler. It is registered under its own name, so that whoever imports SB3 later
+    and a hundred megabytes in every sampler. It is registered under its own name, so that a later import of SB3
     in this process gets this very module and there is never a second ``Monitor`` class. (Only as an attribute of its
     package, ``stable_baselines3.common.monitor`` without an import, it cannot be had.)
     """

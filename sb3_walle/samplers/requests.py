@@ -175,7 +175,7 @@ class Collect(Request):
 class ResetResult:
     """
     :param observations: first observations of the new episodes, ``[B, ...]``
-    :param reset_infos: what the environments said besides
+    :param reset_infos: what the environments said with them
     """
 
     observations: Observations

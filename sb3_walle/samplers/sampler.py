@@ -73,7 +73,7 @@ class CollectionSettings:
 
     :param actor: how to build its actor
     :param queues: the samplers' end of the queues
-    :param squash_output: whether actions come in [-1, 1] and are to be rescaled to the action space
+    :param squash_output: whether actions come in [-1, 1] and have to be rescaled to the action space
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     :param check_finite: whether a number in a chunk that is not finite is an error
     """
@@ -90,7 +90,7 @@ class Sampler:
     One worker with environments and a policy of its own.
 
     :param index: number of the sampler
-    :param pulse: told whenever an environment begins a step; ``None`` if nobody wants to know
+    :param pulse: told whenever an environment begins a step; ``None`` where no step is timed
     """
 
     def __init__(self, index: int, pulse: Pulse | None = None) -> None:
@@ -185,8 +185,8 @@ class _ChunkFiller:
 
     def _pull(self, version: int | None) -> None:
         published = self.policy.pull(version)
-        # Statistics may be published again within a version. Its weights are taken once: with them, actors begin anew
-        # whatever they draw.
+        # Statistics may be published again within a version. Its weights are taken once: with them, actors draw
+        # anew.
         identity = (self.control.run, self.policy.version)
         if published is not None and identity != self._loaded:
             self.actor.load_weights({name: published[name] for name in self.weight_names})

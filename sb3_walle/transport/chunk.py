@@ -49,7 +49,7 @@ def chunk_layout(
     :param n_steps: most steps that a chunk can hold, T
     :param n_envs: environments of a sampler, B
     :param observation_space: what the policy observes
-    :param further_fields: what is recorded besides (actions, log-probabilities, ...)
+    :param further_fields: what actors and layers record (actions, log-probabilities, ...)
     :return: the layout
     """
     return Layout(
@@ -79,8 +79,8 @@ class Chunk:
     """
     The arrays of a chunk. T is the number of steps that it can hold, B the environments of its sampler.
 
-    An array ``[T, B, ...]`` or ``[T + 1, B, ...]`` has a row for each step, and a rollout gets it under the same name,
-    whatever records it. Any other array is about the chunk as a whole, and has one axis at most.
+    An array ``[T, B, ...]`` or ``[T + 1, B, ...]`` has a row for each step, and a rollout gets it under the same
+    name. Any other array is about the chunk as a whole, and has one axis at most.
 
     Row ``t + 1`` of ``observations`` and ``episode_starts`` is what step ``t`` led to; where an episode ended, that is
     the first observation of the next one. The last observation of the ended episode is in the step's info.

@@ -4,8 +4,8 @@ Where the learner publishes weights and samplers pull them: one writer, many rea
 The queue keeps the last two publications in two slots. The writer always overwrites the older one, so a reader that
 is copying the newest is not disturbed. There is no lock: a slot carries a serial number, which is zero while the slot
 is being written, and a checksum; a reader copies the slot, then looks again, and starts over if either does not match.
-Publishing therefore costs the same for one reader as for a hundred, and a reader that dies at any instruction cannot
-hold up anybody.
+Publishing therefore costs the same for one reader as for a hundred, and a reader that dies at any instruction
+holds up no other.
 """
 
 import struct
@@ -19,7 +19,7 @@ from sb3_walle.transport.layout import Field, Layout, align
 from sb3_walle.transport.memory import Memory
 
 N_SLOTS = 2
-# Nobody can publish often enough to spoil this many copies in a row; reaching it means that the memory is damaged.
+# No learner publishes often enough to spoil this many copies in a row: the memory is damaged.
 MAX_ATTEMPTS = 10_000
 
 _HEADER = Layout((Field("latest_serial", (), "<i8"),))

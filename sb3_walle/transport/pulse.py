@@ -10,7 +10,7 @@ _RESTING = 0
 
 class PulseBoard:
     """
-    The learner's end: one number a sampler, which nobody but that sampler writes.
+    The learner's end: one number a sampler, which only that sampler writes.
 
     :param memory: one cache line a sampler, so that samplers do not slow each other down
     """

@@ -14,9 +14,9 @@ SMALL = 2**20
 
 class SharedMemory:
     """
-    A block of memory without a name: it lives as long as somebody maps it or holds its file descriptor.
+    A block of memory without a name: it lives as long as a process maps it or holds its file descriptor.
 
-    Because it has no name there is nothing to unlink, nobody else can open it, and even a ``kill -9`` of every process
+    Because it has no name there is nothing to unlink, no other program can open it, and even a ``kill -9`` of every process
     that uses it leaves nothing behind.
 
     :param nbytes: size in bytes
@@ -56,7 +56,7 @@ def anonymous_file() -> int:
 
 
 def _check_size(fd: int, nbytes: int) -> None:
-    """Whoever touches a page behind the end of the file is killed by a SIGBUS."""
+    """Touching a page behind the end of the file is a SIGBUS."""
     found = os.fstat(fd).st_size
     if found != nbytes:
         raise TransportError(f"A block of shared memory has a size of {found} bytes, but {nbytes} were announced")
@@ -64,7 +64,7 @@ def _check_size(fd: int, nbytes: int) -> None:
 
 def _allocate(nbytes: int) -> int:
     if nbytes > SMALL and nbytes > available_memory():
-        # The kernel would not refuse. It would give out page after page, and then kill whoever is the largest.
+        # The kernel would not refuse. It would give out page after page, and then kill the largest process.
         raise _cannot_reserve(nbytes, "Not that much is left")
     fd = anonymous_file()
     try:

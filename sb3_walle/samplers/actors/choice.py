@@ -45,7 +45,7 @@ def streams_of(seed: int | None, incarnation: int) -> tuple[int, ...]:
     """
     :param seed: seed of all random streams, ``None`` for fresh entropy
     :param incarnation: how often actors were made from this seed before; their streams must not begin again
-    :return: what the seeds of all samplers have in common; the number of the sampler is to follow
+    :return: what the seeds of all samplers have in common; the number of the sampler follows
     """
     entropy = np.random.SeedSequence(seed).entropy
     return (*(int(word) for word in np.atleast_1d(np.asarray(entropy, dtype=object))), incarnation)
@@ -69,7 +69,7 @@ def actor_specs(
     :param sde_sample_freq: the algorithm's, ``None`` without gSDE
     :param n_rollout_steps: the algorithm's ``n_steps``
     :param incarnation: how often actors were made from this seed before; their streams must not begin again
-    :param shares_random_state: whether the torch actor goes on with the learner's random stream, and the learner with
+    :param shares_random_state: whether the torch actor continues with the learner's random stream, and the learner with
         the actor's, as in SB3's one process; only for a single sampler
     :return: a function from the number of a sampler to its actor's spec
     """

@@ -1,4 +1,4 @@
-"""What an off-policy algorithm tells samplers of exploration, besides the weights."""
+"""What an off-policy algorithm publishes of exploration, beside the weights."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ EXPLORATION = (IS_RANDOM, RATE, TRAINING)
 
 
 class ExplorationPlan:
-    """How the actions of each step are to be chosen. It begins anew with every set of weights."""
+    """How the actions of each step are chosen. It begins anew with every set of weights."""
 
     def __init__(self) -> None:
         self._are_random, self._rates, self._step = [True], [1.0], 0
@@ -35,7 +35,7 @@ class ExplorationPlan:
 
     def next_step(self) -> tuple[bool, float]:
         """:return: whether the actions of this step are uniformly random; and the probability that one is, if not"""
-        # Who gets no new plan in time goes on with the end of the one that it has.
+        # A sampler that gets no new plan in time continues with the end of the one that it has.
         index = min(self._step, len(self._rates) - 1)
         self._step += 1
         return self._are_random[index], self._rates[index]

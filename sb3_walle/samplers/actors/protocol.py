@@ -56,7 +56,7 @@ class Actor(Protocol):
         :param observations: ``[B, ...]``, or a dictionary of such arrays
         :param step: row of the chunk
         :return: the actions as the policy gives them, before clipping or rescaling, ``[B, ...]``, in the data type in
-            which SB3 goes on to compute with them
+            which SB3 then computes with them
         """
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:

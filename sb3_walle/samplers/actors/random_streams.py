@@ -24,7 +24,7 @@ class RandomStreams:
     the place of the global ones.
 
     :param seed: what determines where the streams begin
-    :param action_space: the action space; random actions are to be drawn from the copy :attr:`action_space`
+    :param action_space: the action space; random actions are drawn from the copy :attr:`action_space`
     """
 
     def __init__(self, seed: tuple[int, ...], action_space: spaces.Space) -> None:
@@ -68,7 +68,7 @@ def global_state(action_space: spaces.Space) -> np.ndarray:
 
 def set_global_state(packed: np.ndarray, action_space: spaces.Space) -> None:
     """
-    :param packed: where the streams are to be, as :func:`global_state` gives it
+    :param packed: where the streams then are, as :func:`global_state` gives it
     :param action_space: the action space whose stream is set, too
     :raises TransportError: if these are not the states of such streams
     """

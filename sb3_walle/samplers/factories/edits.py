@@ -218,7 +218,7 @@ def _pickled(value: Any, env: Any) -> bytes | None:
             _ValuePickler(file, env).dump(value)
             return file.getvalue()
     except Exception:
-        # Whatever a native object raises, and a recursion that is too deep.
+        # Anything that a native object raises, and a recursion that is too deep.
         return None
 
 

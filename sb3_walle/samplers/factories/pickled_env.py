@@ -108,7 +108,7 @@ def unpickled(payload: bytes, key: tuple[int, ...] | None = None) -> Any:
 
 class _EnvPickler(cloudpickle.Pickler):
     """
-    Pickles what cloudpickle does, and besides: monitor files, environments of which Gymnasium pickles the constructor's
+    Pickles what cloudpickle does, and monitor files, environments of which Gymnasium pickles the constructor's
     arguments only, and random generators in such a way that those of copies can be told apart.
     """
 
