@@ -16,8 +16,8 @@ class SharedMemory:
     """
     A block of memory without a name: it lives as long as a process maps it or holds its file descriptor.
 
-    Because it has no name there is nothing to unlink, no other program can open it, and even a ``kill -9`` of every process
-    that uses it leaves nothing behind.
+    Because it has no name there is nothing to unlink, no other program can open it, and even a ``kill -9`` of every
+    process that uses it leaves nothing behind.
 
     :param nbytes: size in bytes
     :param fd: file descriptor of an existing block to map; owned by this object from now on.

@@ -24,8 +24,8 @@ class TorchActorSpec:
     :param weight_names: tensors of its ``state_dict()``
     :param action_space: the policy's action space
     :param seed: what determines the random numbers; samplers need different ones. If the weights bring a
-        :data:`~sb3_walle.samplers.actors.protocol.RANDOM_STATE`, torch's random stream continues from there instead, and
-        chunks take it back.
+        :data:`~sb3_walle.samplers.actors.protocol.RANDOM_STATE`, torch's random stream continues from there instead,
+        and chunks take it back.
     :param sde_sample_freq: draw new gSDE noise every so many steps, -1 for once per rollout, ``None`` without gSDE
     :param n_rollout_steps: steps of a rollout, after which gSDE noise is drawn anew
     :param replaces_dead: whether it takes the place of the actor of a sampler that died. The random state that it finds
@@ -87,7 +87,7 @@ class TorchActor:
     def __init__(self, spec: TorchActorSpec, n_envs: int) -> None:
         self.policy = cast(ActorCriticPolicy, load_policy(spec.policy))
         state = self.policy.state_dict()
-        # What a module says of itself beyond its tensors (its "extra state") stays what it was when the policy was moved.
+        # What a module says of itself beyond its tensors (its "extra state") stays as it was when the policy was moved.
         self._extra_state = {name: value for name, value in state.items() if name not in spec.weight_names}
         self.n_envs = n_envs
         self._random_stream = _RandomStream(spec.seed)
