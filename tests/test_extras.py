@@ -53,7 +53,7 @@ def test_training_needs_none_of_the_extra(environment: dict[str, str], tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("-m", "sb3_walle.cli", "train", "CartPole-v1"), "sb3-walle train needs matplotlib, rich, tensorboard, tqdm"),
+        (("-m", "sb3_walle.cli", "train", "CartPole-v1"), "a training run needs matplotlib, rich, tensorboard, tqdm"),
         (("-m", "benchmarks.returns", "CartPole-v1"), "benchmarks.returns needs matplotlib, tqdm"),
         (("-m", "benchmarks.figures", "--quick"), "benchmarks.figures needs matplotlib, tqdm"),
     ],
