@@ -93,6 +93,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     :param arguments: the parsed command line
     :return: exit code
     """
+    from sb3_walle.cli.extras import require_extra
+
+    # Before hours of training, not at their end.
+    require_extra("a training run", "matplotlib", "rich", "tensorboard", "tqdm")
     from sb3_walle.cli.closing_words import closing_words
     from sb3_walle.cli.hyperparameters import choose_hyperparameters
     from sb3_walle.cli.training import TrainingSettings, train

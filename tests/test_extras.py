@@ -1,0 +1,72 @@
+"""The package without the packages of its extra: it imports and trains, and what needs one of them says so."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXTRA = ("matplotlib", "pandas", "rich", "tensorboard", "tqdm")
+# The interpreter imports it when it starts, in samplers as well.
+WITHOUT_EXTRA = f"import sys\nsys.modules.update(dict.fromkeys({EXTRA!r}))\n"
+ROOT = Path(__file__).parents[1]
+
+TRAIN = """
+from sb3_walle import AsyncPPO
+
+with AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=16, batch_size=32, n_epochs=1, normalize=True) as model:
+    model.learn(64)
+    model.save("model.zip")
+    try:
+        model.learn(64, progress_bar=True)
+    except ImportError as error:
+        print("progress bar:", error)
+print(AsyncPPO.load("model.zip").num_timesteps)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_EXTRA)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+
+def run(environment: dict[str, str], directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True, timeout=250)
+
+
+@pytest.mark.parametrize("name", EXTRA)
+def test_the_extra_is_blocked(name: str, environment: dict[str, str], tmp_path: Path) -> None:
+    assert "ModuleNotFoundError" in run(environment, tmp_path, "-c", f"import {name}").stderr
+
+
+def test_training_needs_none_of_the_extra(environment: dict[str, str], tmp_path: Path) -> None:
+    done = run(environment, tmp_path, "-c", TRAIN)
+    assert done.returncode == 0, done.stderr
+    bar, timesteps = done.stdout.splitlines()
+    assert bar.startswith("progress bar:") and "tqdm and rich" in bar
+    assert int(timesteps) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("-m", "sb3_walle.cli", "train", "CartPole-v1"), "a training run needs matplotlib, rich, tensorboard, tqdm"),
+        (("-m", "benchmarks.returns", "CartPole-v1"), "benchmarks.returns needs matplotlib, tqdm"),
+        (("-m", "benchmarks.figures", "--quick"), "benchmarks.figures needs matplotlib, tqdm"),
+    ],
+)
+def test_what_needs_the_extra_names_it(
+    arguments: tuple[str, ...], what: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    done = run(environment, tmp_path, *arguments)
+    assert done.returncode != 0
+    assert f"{what}: pip install 'sb3_walle[extra]'" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [tmp_path / "sitecustomize.py"]
+
+
+def test_bench_needs_none_of_the_extra(environment: dict[str, str], tmp_path: Path) -> None:
+    done = run(environment, tmp_path, "-m", "sb3_walle.cli", "bench", "CartPole-v99")
+    assert done.returncode == 2 and "CartPole-v99" in done.stderr
