@@ -179,8 +179,7 @@ def _space_above(space: spaces.Space, wrapper: VecEnvWrapper) -> spaces.Space:
         return _with_dtypes(wrapper.observation_space, {**_dtypes(space), **dict.fromkeys(parts, np.dtype(np.float32))})
     if isinstance(wrapper, VecFrameStack):
         return wrapper.observation_space
-    if isinstance(wrapper, VecExtractDictObs):
-        assert isinstance(space, spaces.Dict)
+    if isinstance(wrapper, VecExtractDictObs) and isinstance(space, spaces.Dict):
         return space.spaces[wrapper.key]
     return _with_dtypes(wrapper.observation_space, _dtypes(space))
 

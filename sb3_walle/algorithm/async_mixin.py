@@ -34,7 +34,13 @@ from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
-from sb3_walle.wrappers import NormalizeArgument, normalized, takes_gamma_of_algorithm, wrapped_samplers
+from sb3_walle.wrappers import (
+    NormalizeArgument,
+    WrappedSamplers,
+    normalized,
+    takes_gamma_of_algorithm,
+    wrapped_samplers,
+)
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
@@ -174,9 +180,9 @@ class AsyncMixin(_Base):
         self._check_choices()
         with memory_advice():
             super()._setup_model()  # type: ignore[safe-super]
-        request = self._collection_request(self._n_steps_per_rollout())
-        if request is not None:
-            self._check_memory(request)
+        env = wrapped_samplers(self.env)
+        if env is not None:
+            self._check_memory(self._collection_request(env, self._n_steps_per_rollout()))
         if self.learner == "compiled":
             self._require_compiled_update()
 
@@ -335,11 +341,7 @@ class AsyncMixin(_Base):
             if self.num_timesteps < timesteps_to_learn(self) and self._updates is not None:
                 self._updates.abandon()
 
-    def _collection_request(self, n_steps: int) -> CollectionRequest | None:
-        """What to ask samplers for; ``None`` if there are none."""
-        env = wrapped_samplers(self.env)
-        if env is None:
-            return None
+    def _collection_request(self, env: WrappedSamplers, n_steps: int) -> CollectionRequest:
         return CollectionRequest(
             env,
             n_steps,
@@ -361,9 +363,7 @@ class AsyncMixin(_Base):
 
         def make() -> Collector:
             self._check_choices()
-            request = self._collection_request(n_steps)
-            assert request is not None
-            return self._make_collector(request)
+            return self._make_collector(self._collection_request(env, n_steps))
 
         settings = (self.policy, n_steps, self.mode, self.max_policy_lag, self.sampler_actor)
         return self._experience.up_to_date(env, (*settings, *self._collector_settings()), make)

@@ -114,12 +114,10 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         :param n_rollout_steps: steps of each environment
         :return: False if the callback stopped the training
         """
-        collector = self._up_to_date_collector(n_rollout_steps)
-        if collector is None:
+        collector, wrapped = self._up_to_date_collector(n_rollout_steps), wrapped_samplers(env)
+        if collector is None or wrapped is None:
             self._rollout_policy_lag = 0
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        wrapped = wrapped_samplers(env)
-        assert wrapped is not None
         self.policy.set_training_mode(False)
         keep_fractions(rollout_buffer, wrapped.observation_space)
         rollout_buffer.reset()
@@ -137,7 +135,8 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
             correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
             add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), values)
-        assert rollout is not None
+        if rollout is None:
+            raise RuntimeError("The collector has ended without a rollout")
         self._rollout_policy_lag = collector.statistics.policy_lag_max
         self._finish(rollout, rollout_buffer, callback)
         if self._experience.collector is not collector:

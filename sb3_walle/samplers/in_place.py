@@ -15,19 +15,18 @@ class InPlaceEnv:
 
     def __init__(self, env: gym.Env) -> None:
         self._env: gym.Env | None = env
-        self._copies: EnvFactory | None = None
-        self._why_no_copies: TypeError | None = None
+        #: builds copies, or why there can be none
+        self._copies: EnvFactory | TypeError
         try:
             # Now, because a copy that is made later does not begin where the original began.
             self._copies = factory_from_env(env)
         except TypeError as error:
-            self._why_no_copies = error
+            self._copies = error
 
     def __call__(self) -> gym.Env:
         if self._env is not None:
             env, self._env = self._env, None
             return env
-        if self._copies is None:
-            assert self._why_no_copies is not None
-            raise self._why_no_copies
+        if isinstance(self._copies, TypeError):
+            raise self._copies
         return self._copies()
