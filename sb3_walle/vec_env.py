@@ -106,8 +106,9 @@ class SamplerVecEnv(VecEnv):
         start_method: str | None = None,
     ) -> None:
         _check(env_fns, envs_per_sampler, vec_wrapper)
-        #: where samplers live
-        self.backend = as_backend(backend)
+        #: where samplers live, as it was given
+        self.backend = backend
+        self._backend = as_backend(backend)
         if start_method is not None:
             warn_user(
                 f"SamplerVecEnv ignores start_method={start_method!r}: samplers have a way of their own to start."
@@ -129,12 +130,12 @@ class SamplerVecEnv(VecEnv):
         if vec_wrapper is not None:
             preload = (*preload, "stable_baselines3")
         modules: set[str] = set()
-        if not self.backend.shares_objects:
+        if not self._backend.shares_objects:
             travelling = packed(env_fns)
             env_fns, modules = travelling.factories, {*travelling.modules, *preload}
         self._registry = RegistryWatch()
         #: how to ask the samplers for something
-        self.client = SamplerClient(self.backend.launch(self.n_samplers, sorted(modules), supervision), supervision)
+        self.client = SamplerClient(self._backend.launch(self.n_samplers, sorted(modules), supervision), supervision)
         try:
             description = self._build(env_fns)
             super().__init__(len(env_fns), description.observation_space, description.action_space)
@@ -151,7 +152,7 @@ class SamplerVecEnv(VecEnv):
 
         :raises AttributeError: if they live in other processes
         """
-        if not self.backend.shares_objects:
+        if not self._backend.shares_objects:
             raise AttributeError(
                 "The environments live in the samplers' processes, so this one has no objects to show. "
                 "Use get_attr(), set_attr() and env_method(), or backend='inline'."

@@ -45,6 +45,14 @@ def _own_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """SB3 makes a folder for every model without a logger, in the temporary directory unless it is told where."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("logs")))
+        yield
+
+
 def child_processes() -> set[int]:
     """Numbers of this process's children, zombies included, but not of those that the standard library keeps."""
     children = {pid for task in Path("/proc/self/task").iterdir() for pid in children_of(task)}

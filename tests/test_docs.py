@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from sb3_walle.algorithm.mixin import AsyncMixin
 
 from sb3_walle import AsyncOffPolicyMixin, AsyncPPO
+from sb3_walle.algorithm.async_mixin import AsyncMixin
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
