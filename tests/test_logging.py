@@ -196,7 +196,7 @@ def test_frames_per_second_count_what_sb3_counts(mode: str, monkeypatch: pytest.
     for make in (sb3, lambda: ours(mode)):
         with monkeypatch.context() as patched:
             patched.setattr(time, "time_ns", lambda: Clock.now)
-            patched.setattr("sb3_walle.algorithm.mixin.time_ns", lambda: Clock.now)
+            patched.setattr("sb3_walle.algorithm.async_mixin.time_ns", lambda: Clock.now)
             model = make()
             logs.append(logged_by(model))
             model.learn(2 * ROLLOUT, callback=Clock())
