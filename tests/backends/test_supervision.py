@@ -411,7 +411,7 @@ def called_through(*names: str) -> Callable[[], object]:
     [
         [],
         ["sb3_walle.vec_env"],
-        ["stable_baselines3.ppo.ppo", "sb3_walle.on_policy.mixin", "sb3_walle.backends.client"],
+        ["stable_baselines3.ppo.ppo", "sb3_walle.on_policy.on_policy_mixin", "sb3_walle.backends.client"],
         ["sb3_contrib.ars.ars", "sb3_walle"],
     ],
 )
