@@ -70,7 +70,7 @@ def in_samplers(
     :raises ValueError: if the numbers do not fit
     :raises TypeError: if an environment cannot be moved to a sampler
     """
-    backend = as_backend(backend)
+    as_backend(backend)  # Refuses what is none.
     for name, number in (("n_samplers", n_samplers), ("envs_per_sampler", envs_per_sampler)):
         if number is not None and (not isinstance(number, int | np.integer) or number < 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
@@ -93,7 +93,7 @@ def in_samplers(
 def _new_samplers(
     factories: Sequence[EnvFactory],
     envs_per_sampler: int,
-    backend: Backend,
+    backend: str | Backend,
     preload: Sequence[str],
     supervision: Supervision | None,
 ) -> Iterator[SamplerVecEnv]:
@@ -107,8 +107,8 @@ def _new_samplers(
         raise
 
 
-def _factories(env: gym.Env | str | Callable[[], gym.Env], n_envs: int, backend: Backend) -> Sequence[EnvFactory]:
-    if isinstance(env, gym.Env) and backend.shares_objects:
+def _factories(env: gym.Env | str | Callable[[], gym.Env], n_envs: int, backend: str | Backend) -> Sequence[EnvFactory]:
+    if isinstance(env, gym.Env) and as_backend(backend).shares_objects:
         check_single(env)
         return [InPlaceEnv(env), *(_copies(factory_from_env(env), n_envs)[1:] if n_envs > 1 else ())]
     return _copies(_factory(env), n_envs)
@@ -134,7 +134,7 @@ def _divided(
     venv: VecEnv,
     n_samplers: int | None,
     envs_per_sampler: int,
-    backend: Backend,
+    backend: str | Backend,
     preload: Sequence[str],
     supervision: Supervision | None,
 ) -> Iterator[VecEnv]:
@@ -172,14 +172,14 @@ def _divided(
             raise
 
 
-def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], backend: Backend) -> list[EnvFactory]:
+def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], backend: str | Backend) -> list[EnvFactory]:
     """How to get the environments into samplers. Raises ``TypeError`` where that is impossible."""
     if type(inside) is not DummyVecEnv:
         raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
     obstacle = why_not_in_samplers(wrappers)
     if obstacle is not None:
         raise TypeError(obstacle)
-    return [InPlaceEnv(env) if backend.shares_objects else factory_from_env(env) for env in inside.envs]
+    return [InPlaceEnv(env) if as_backend(backend).shares_objects else factory_from_env(env) for env in inside.envs]
 
 
 def _check_agreement(
