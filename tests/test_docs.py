@@ -9,7 +9,6 @@ from types import ModuleType
 import pytest
 
 from sb3_walle import AsyncOffPolicyMixin, AsyncPPO
-from sb3_walle.algorithm.async_mixin import AsyncMixin
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -73,7 +72,8 @@ def test_every_argument_is_explained() -> None:
     page = (ROOT / "docs" / "guide" / "arguments.md").read_text()
     arguments = {
         name
-        for cls in (AsyncMixin, AsyncOffPolicyMixin, AsyncPPO)
+        for cls in (*AsyncPPO.__mro__, AsyncOffPolicyMixin)
+        if cls.__module__.startswith("sb3_walle.")
         for name, parameter in inspect.signature(cls.__init__).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
