@@ -13,8 +13,8 @@ import nox
 PYTHONS = os.environ.get("TEST_PYTHONS", "{}.{}".format(*sys.version_info)).split()
 TORCH = os.environ.get("TEST_TORCH", "torch")
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout")
-# Lower bounds of pyproject.toml. Gymnasium 0.29 knows no later release of MuJoCo, and has none of NumPy 2.
-LOWEST = ("stable-baselines3==2.7.0", "gymnasium[mujoco]==0.29.1", "mujoco<3", "numpy<2")
+# Lower bounds of pyproject.toml. Gymnasium 0.29 is older than MuJoCo 3.
+LOWEST = ("stable-baselines3==2.7.0", "gymnasium[mujoco]==0.29.1", "mujoco<3", "numpy==1.26.*")
 CORE = (
     "tests/test_architecture.py",
     "tests/test_ppo_oracle.py",

@@ -404,7 +404,7 @@ def test_normalize_is_a_shortcut() -> None:
         (Far, "yes", TypeError, "normalize must be True, False or a dictionary.*'yes'"),
         (Far, {"clip": 5}, TypeError, "clip"),
         (lambda: VecNormalize(samplers(Far)), True, ValueError, "inside of a VecNormalize already"),
-        ("CliffWalking-v1", True, ValueError, "VecNormalize only supports"),
+        ("FrozenLake-v1", True, ValueError, "VecNormalize only supports"),
     ],
 )
 def test_a_wrong_normalize_fails_in_the_constructor(env: Any, normalize: Any, error: type, message: str) -> None:
