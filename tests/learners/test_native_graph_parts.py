@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch as th
-from native_helpers import algorithm, blueprint, blueprint_of, graph_of
+from native_helpers import algorithm, blueprint, blueprint_of, graph_of, trace_ppo
 from process_helpers import Programs
 from torch import fx
 from torch.nn import functional as F
 
 from sb3_walle.learners.native.blueprint import Blueprint, InputSpec
 from sb3_walle.learners.native.graph_parts import GraphParts
-from sb3_walle.learners.ppo_trace import trace_ppo
 from sb3_walle.learners.unsupported import Unsupported
 
 

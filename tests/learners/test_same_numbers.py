@@ -28,8 +28,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from sb3_walle import NonFiniteError
-from sb3_walle.learners.finite import finite_updates
 from sb3_walle.learners.compilation import Program
+from sb3_walle.learners.finite import finite_updates
 from sb3_walle.learners.unsupported import Unsupported
 
 IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
