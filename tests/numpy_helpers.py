@@ -46,26 +46,16 @@ ACTION_SPACES = [
     spaces.MultiBinary(3),
 ]
 ACTIVATION_MODULES = [
-    nn.CELU,
-    partial(nn.CELU, alpha=0.4),
     nn.ELU,
     partial(nn.ELU, alpha=1.7),
     nn.GELU,
     partial(nn.GELU, approximate="tanh"),
-    nn.Hardtanh,
-    partial(nn.Hardtanh, -0.3, 1.2),
     nn.Identity,
     nn.LeakyReLU,
     partial(nn.LeakyReLU, 1.5),
     nn.ReLU,
     partial(nn.ReLU, inplace=True),
-    nn.ReLU6,
-    nn.SELU,
     nn.SiLU,
-    nn.Sigmoid,
-    nn.Softplus,
-    partial(nn.Softplus, beta=2.5, threshold=1.0),
-    nn.Softsign,
     nn.Tanh,
 ]
 

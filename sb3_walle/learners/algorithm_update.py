@@ -80,6 +80,7 @@ class AlgorithmUpdate(ABC):
     def __init__(self, algorithm: BaseAlgorithm) -> None:
         # The algorithm has this object. If it were known here, too, it would outlive its last user.
         self._reference = weakref.ref(algorithm)
+        self._kind: dict[str, Any] | None = None
 
     @property
     def algorithm(self) -> Any:
@@ -170,7 +171,7 @@ class AlgorithmUpdate(ABC):
         :raises Unsupported: if there can be none
         """
         self.check()
-        policy = self.algorithm.policy
+        policy, self._kind = self.algorithm.policy, None
         # One sample tells the types and shapes.
         kinds = tuple((tensor.dtype, tensor.shape) for tensor in self.example_rows(1))
         return (
@@ -190,13 +191,18 @@ class AlgorithmUpdate(ABC):
         :param values: numbers
         :return: the same in the type and on the device of the policy's parameters
         """
-        first = next(self.algorithm.policy.parameters())
-        return th.as_tensor(np.asarray(values), dtype=first.dtype, device=first.device)
+        return th.as_tensor(np.asarray(values), **self._kind_of_numbers())
 
     def numbers(self, *shape: int) -> th.Tensor:
         """
         :param shape: a shape
         :return: zeros in the type and on the device of the policy's parameters
         """
-        first = next(self.algorithm.policy.parameters())
-        return th.zeros(shape, dtype=first.dtype, device=first.device)
+        return th.zeros(shape, **self._kind_of_numbers())
+
+    def _kind_of_numbers(self) -> dict[str, Any]:
+        # To look for the first parameter takes as long as a small layer.
+        if self._kind is None:
+            first = next(self.algorithm.policy.parameters())
+            self._kind = {"dtype": first.dtype, "device": first.device}
+        return self._kind

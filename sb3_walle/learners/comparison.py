@@ -37,7 +37,7 @@ def agrees(step: UpdateStep, before: State, found: State, minibatch: Minibatch, 
                 return False
         if not _gradients_agree(gradient, expected, found):
             return False
-        expected = _applied(step, stage, state, gradient, expected, found, minibatch)
+        expected = _applied(step, stage, (state, expected, found), gradient, minibatch)
         if not _steps_agree(state, expected, found):
             return False
         changed = {name for name, group in expected.groups.items() if group is not state.groups[name]}
@@ -60,18 +60,16 @@ def _gradients_agree(gradient: Gradient, expected: State, found: State) -> bool:
 
 
 def _applied(
-    step: UpdateStep,
-    stage: Stage,
-    state: State,
-    gradient: Gradient,
-    expected: State,
-    found: State,
-    minibatch: Minibatch,
+    step: UpdateStep, stage: Stage, states: tuple[State, State, State], gradient: Gradient, minibatch: Minibatch
 ) -> State:
-    """The stage's second half, of the gradients that the program has found."""
+    """
+    :param states: before the stage, as it should be after it, and as the program has left it
+    :return: what the stage's second half makes of the gradients that the program has found
+    """
+    state, expected, _ = states
     taken: dict[str, th.Tensor] = {}
     for name in gradient.vectors:
-        before, after, other = (some.groups[name].gradient for some in (state, expected, found))
+        before, after, other = (some.groups[name].gradient for some in states)
         assert before is not None and after is not None and other is not None
         if th.equal(before, after) or not other.isfinite().all():
             # The step was refused and has left no gradient, or its gradient cannot be clipped again.

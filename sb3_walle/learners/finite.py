@@ -1,9 +1,9 @@
-"""Stopping an update before a loss or a gradient that is not finite reaches the weights."""
+"""Stopping an update before a gradient that is not finite reaches the weights."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from functools import partial
 from typing import Any, NoReturn
 
 import torch as th
@@ -23,28 +23,24 @@ ADVICE = (
 @contextlib.contextmanager
 def finite_updates(policy: ActorCriticPolicy, update: int) -> Iterator[None]:
     """
-    Around an algorithm's ``train()``, stops it before an optimizer step whose loss or gradients are not finite.
+    Around an algorithm's ``train()``, stops it before an optimizer step whose gradients are not finite.
 
     The optimizer step of that minibatch does not take place, so that the policy and its optimizer stay as the step
     before has left them. The gradients remain for a debugger to look at.
 
-    Neither the algorithm nor torch is patched. The values of the policy are handed out as a tensor that knows when
-    ``backward()`` is called on what was computed from it, which is the loss. That is the one moment at which gradients
-    are as they were computed: SB3 clips them next, which makes all of them NaN if one is, and zero if their norm is
-    infinite. Of a policy without SB3's ``value_net``, the clipped gradients are checked.
+    Hooks copy each gradient when ``backward()`` has computed it. SB3 clips gradients next, which makes all of them NaN
+    if one is, and zero if their norm is infinite.
 
     :param policy: the policy that is updated
     :param update: number of the update, from 1
-    :raises NonFiniteError: if the loss, a gradient, or the norm of all gradients is NaN or infinite
+    :raises NonFiniteError: if a gradient, or the norm of all gradients, is NaN or infinite
     """
-    watch = _UpdateWatch(policy, update, minibatch=1)
-    value_net = getattr(policy, "value_net", None)
-    with contextlib.ExitStack() as stack:
-        stack.callback(policy.optimizer.register_step_pre_hook(watch.before_step).remove)
-        if isinstance(value_net, th.nn.Module):
-            stack.callback(value_net.register_forward_hook(_as_watched).remove)
-        stack.callback(_watch.reset, _watch.set(watch))
-        yield
+    with _UpdateWatch(policy, update, minibatch=1) as watch:
+        handle = policy.optimizer.register_step_pre_hook(watch.before_step)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @contextlib.contextmanager
@@ -83,7 +79,7 @@ class _StepWatch:
         self._step = first_step
 
     def before_step(self, *_: Any) -> None:
-        reason = _why_not_finite(self._parameters)
+        reason = _why_not_finite({name: p.grad for name, p in self._parameters.items() if p.grad is not None})
         if reason is not None:
             raise NonFiniteError(
                 f"Gradient step {self._step} was stopped before it could change the weights: {reason}. {ADVICE}"
@@ -103,14 +99,12 @@ def stop_at_minibatch(
     :param loss: computes the loss
     :raises NonFiniteError: always
     """
-    watch = _UpdateWatch(policy, update, minibatch)
     policy.optimizer.zero_grad()
-    value = loss()
-    watch.before_backward(value)
-    value.backward()
-    watch.after_backward()
-    # Rounding may decide whether a number overflows.
-    watch.stop("the loss or a gradient is not finite")
+    with _UpdateWatch(policy, update, minibatch) as watch:
+        loss().backward()
+        watch.before_step()
+        # Rounding may decide whether a number overflows.
+        watch.stop("the loss or a gradient is not finite")
 
 
 class _UpdateWatch:
@@ -124,76 +118,49 @@ class _UpdateWatch:
 
     def __init__(self, policy: ActorCriticPolicy, update: int, minibatch: int) -> None:
         self._update, self._minibatch = update, minibatch
-        self._parameters = dict(policy.named_parameters())
+        self._trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self._gradients: dict[str, th.Tensor] = {}
         self._buffers = list(policy.buffers())
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
-        self._gradients_are_checked = False
+        self._hooks = contextlib.ExitStack()
 
-    def before_backward(self, loss: th.Tensor) -> None:
-        value = loss.item()
-        if not math.isfinite(value):
-            self.stop(f"the loss is {value}")
+    def __enter__(self) -> "_UpdateWatch":
+        for name, parameter in self._trained.items():
+            hook = partial(self._after_gradient, name)
+            self._hooks.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
+        return self
 
-    def after_backward(self) -> None:
-        self._check_gradients()
-        self._gradients_are_checked = True
+    def __exit__(self, *exception: object) -> None:
+        self._hooks.close()
 
     def before_step(self, *_: Any) -> None:
-        if not self._gradients_are_checked:
-            self._check_gradients()
-        self._gradients_are_checked = False
+        # In the order of the modules, not of the backward pass.
+        reason = _why_not_finite({name: self._gradients[name] for name in self._trained if name in self._gradients})
+        if reason is not None:
+            self.stop(reason)
+        self._gradients.clear()
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
         self._minibatch += 1
 
-    def _check_gradients(self) -> None:
-        reason = _why_not_finite(self._parameters)
-        if reason is not None:
-            self.stop(reason)
-
     def stop(self, reason: str) -> NoReturn:
-        # Batch normalization notes what it sees in the forward pass already.
         with th.no_grad():
+            # Batch normalization notes what it sees in the forward pass already.
             for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
                 buffer.copy_(good)
+        for name, gradient in self._gradients.items():
+            self._trained[name].grad = gradient
         raise NonFiniteError(
             f"Update {self._update} was stopped before minibatch {self._minibatch} could change the weights: {reason}. "
             f"{ADVICE}"
         )
 
-
-# Not shared between threads, each of which may train a model of its own.
-_watch: ContextVar[_UpdateWatch | None] = ContextVar("_watch", default=None)
-
-
-class _WatchedTensor(th.Tensor):
-    """
-    A tensor like any other, but for the update hearing of its ``backward()``. A tensor that is computed from it, and
-    through which gradients flow, is one, too.
-    """
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if len(types) > 1 and not all(issubclass(cls, kind) for kind in types):
-            # There is a tensor of somebody else's, which knows better what to do.
-            return NotImplemented
-        watch = _watch.get() if func is th.Tensor.backward else None
-        with th._C.DisableTorchFunctionSubclass():
-            if watch is not None:
-                watch.before_backward(args[0])
-            result = func(*args, **(kwargs or {}))
-            if watch is not None:
-                watch.after_backward()
-        return result.as_subclass(cls) if type(result) is th.Tensor and result.requires_grad else result
+    def _after_gradient(self, name: str, parameter: th.Tensor) -> None:
+        if parameter.grad is not None:
+            self._gradients[name] = parameter.grad.clone()
 
 
-def _as_watched(module: th.nn.Module, inputs: Any, output: Any) -> Any:
-    # Another kind of tensor may need what its own class does. The output may be the input, which is the policy's own.
-    return output.as_subclass(_WatchedTensor) if type(output) is th.Tensor else output
-
-
-def _why_not_finite(parameters: dict[str, th.nn.Parameter]) -> str | None:
-    """What is wrong with the gradients of some parameters; None if nothing is."""
-    gradients = {name: found.grad for name, found in parameters.items() if found.grad is not None}
+def _why_not_finite(gradients: dict[str, th.Tensor]) -> str | None:
+    """What is wrong with some gradients; None if nothing is."""
     # One number for all of them: looking at each on its own would take several times as long.
     if not gradients or math.isfinite(_norm(list(gradients.values()))):
         return None

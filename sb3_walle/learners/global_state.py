@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch as th
 
+from sb3_walle.learners.torch_private import distributions_are_checked
+
 # Held while a random state is kept or checks are off: of two threads that change the same thing, the second would take
 # what the first has set for what it has to give back.
 _changing = threading.RLock()
@@ -38,7 +40,7 @@ def unchecked_distributions() -> Iterator[None]:
     """Distributions check the values of their parameters, and there are none to check while tracing."""
     kind = th.distributions.Distribution
     with _changing:
-        checks = kind._validate_args
+        checks = distributions_are_checked()
         kind.set_default_validate_args(False)
         try:
             yield

@@ -23,11 +23,13 @@ class RolloutMinibatches:
     :param batch_size: samples of a minibatch, at most
     :param device: where the samples are needed; they are moved there once
     :raises Unsupported: if the buffer is of a class of the user's own, which may draw as it likes
+    :raises ValueError: if it is not full
     """
 
     def __init__(self, buffer: RolloutBuffer, batch_size: int, device: th.device) -> None:
         check_buffer(buffer)
-        assert buffer.full
+        if not buffer.full:
+            raise ValueError("The rollout buffer is not full: collect a rollout before train(), as learn() does.")
         _flatten(buffer)
         self.n_samples = buffer.buffer_size * buffer.n_envs
         self._batch_size = batch_size

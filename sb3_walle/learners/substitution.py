@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch as th
+
+from sb3_walle.learners.torch_private import held_tensors
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def substituted(module: th.nn.Module, tensors: Mapping[str, th.Tensor]) -> Itera
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     others = {id(own[name]): tensor for name, tensor in tensors.items()}
     # Every part once, but every place of a tensor: weights may be tied.
-    holders: list[dict[str, Any]] = [held for part in module.modules() for held in (part._parameters, part._buffers)]
+    holders = [held for part in module.modules() for held in held_tensors(part)]
     places = [(held, name, tensor) for held in holders for name, tensor in held.items() if id(tensor) in others]
     for held, name, tensor in places:
         held[name] = others[id(tensor)]

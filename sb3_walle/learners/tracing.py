@@ -7,6 +7,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 from torch.fx import GraphModule
 
+from sb3_walle.learners import torch_private
 from sb3_walle.learners.global_state import unchecked_distributions
 from sb3_walle.learners.policy_copy import copy_without_optimizer, optimizers_of
 from sb3_walle.learners.unsupported import Unsupported, in_short
@@ -24,12 +25,9 @@ def traced(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule
     :return: the graph, which can be called as the function can
     :raises Unsupported: if it cannot be traced, or draws random numbers
     """
-    # Takes a second to import, which short runs can do without.
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     try:
         with unchecked_distributions():
-            graph = make_fx(step, tracing_mode="fake")(*inputs)
+            graph = torch_private.trace(step, inputs)
     except Exception as error:
         # A policy may do anything. All that torch cannot trace looks different.
         raise Unsupported(f"the policy cannot be traced: {in_short(error)}") from error
@@ -61,21 +59,8 @@ def has_hooks(policy: BasePolicy) -> bool:
     :return: whether there are hooks on a part of it, or on an optimizer
     """
     parts = [*policy.modules(), *policy.parameters(), *optimizers_of(policy)]
-    are_own = any(getattr(part, name, None) for part in parts for name in _HOOKS)
-    # Those that debuggers and profilers put on all modules there are.
-    return are_own or th.nn.modules.module._has_any_global_hook()
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_post_accumulate_grad_hooks",
-    "_optimizer_step_pre_hooks",
-    "_optimizer_step_post_hooks",
-)
+    return any(map(torch_private.has_own_hooks, parts)) or torch_private.has_hooks_on_all_modules()
 
 
 def _is_random(target: Any) -> bool:
-    return isinstance(target, th._ops.OpOverload) and th.Tag.nondeterministic_seeded in target.tags
+    return torch_private.is_operator(target) and th.Tag.nondeterministic_seeded in target.tags

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 
@@ -13,6 +12,7 @@ from sb3_walle.learners.global_state import one_thread
 from sb3_walle.learners.parameter_groups import ParameterGroup
 from sb3_walle.learners.traced_step import trace_update
 from sb3_walle.learners.unsupported import Unsupported
+from sb3_walle.user_warning import warn_user
 
 LEARNERS = ("auto", "compiled", "eager")
 
@@ -217,7 +217,7 @@ class Updater:
             print(message)
         else:
             # Updates take many times as long as they could.
-            warnings.warn(f"{message}. learner='eager' says that this is intended.", stacklevel=2)
+            warn_user(f"{message}. learner='eager' says that this is intended.")
 
     def _seconds_worth_saving(self) -> float:
         """What eager updates have taken, or are going to take."""

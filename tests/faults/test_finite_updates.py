@@ -24,6 +24,7 @@ from sb3_walle import NonFiniteError
 from sb3_walle.learners.finite import finite_updates
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
+BAD = "there are NaN or infinite numbers in the gradients of"
 ALGORITHMS: dict[str, tuple[type[OnPolicyAlgorithm], dict[str, Any]]] = {
     "PPO": (PPO, {"batch_size": 16, "n_epochs": 2}),
     "PPO with clipped values": (PPO, {"batch_size": 16, "n_epochs": 2, "clip_range_vf": 0.1, "target_kl": 0.01}),
@@ -136,7 +137,7 @@ def assert_stopped(model: Any, reason: str) -> None:
 def test_what_is_not_finite_in_a_rollout_stops_its_minibatch(algorithm: str, array: str, value: float) -> None:
     model = prepared(algorithm)
     getattr(model.rollout_buffer, array)[5] = value
-    assert_stopped(model, r"Update 2 was stopped before .*: the loss is (nan|inf|-inf)\.")
+    assert_stopped(model, f"Update 2 was stopped before .*: {BAD} ")
 
 
 def test_minibatches_before_it_are_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +146,9 @@ def test_minibatches_before_it_are_learned_from(monkeypatch: pytest.MonkeyPatch)
     model.rollout_buffer.returns[-1] = np.inf
     steps = Steps(model)
     message = (
-        "Update 31 was stopped before minibatch 4 could change the weights: the loss is inf. The weights are those of "
-        "the last good step: save the model. Before training goes on, lower the learning rate, and check that "
+        f"Update 31 was stopped before minibatch 4 could change the weights: {BAD} mlp_extractor.value_net.0.weight, "
+        "mlp_extractor.value_net.0.bias, mlp_extractor.value_net.2.weight and 3 more. The weights are those of the "
+        "last good step: save the model. Before training goes on, lower the learning rate, and check that "
     )
     with pytest.raises(NonFiniteError, match=re.escape(message)):
         checked_train(model, update=31)
@@ -158,7 +160,7 @@ def test_trpo_is_stopped_before_a_step_of_its_optimizer() -> None:
     model = prepared("TRPO")
     model.rollout_buffer.returns[5] = np.inf
     steps = Steps(model)
-    with pytest.raises(NonFiniteError, match="the loss is inf"):
+    with pytest.raises(NonFiniteError, match=BAD):
         checked_train(model)
     assert_equal(steps.state()["optimizer"], steps.states[-1]["optimizer"])
     assert_finite(model)
@@ -170,7 +172,9 @@ def test_a_loss_that_overflows_is_found_though_its_gradients_are_finite(algorith
     with th.no_grad():
         # In float32 the square of the error is infinite, twice the error is not.
         model.policy.value_net.bias.fill_(1e20)
-    with pytest.raises(NonFiniteError, match="before minibatch 1 could change the weights: the loss is inf"):
+    with pytest.raises(
+        NonFiniteError, match="before minibatch 1 could change the weights: the norm of the gradients is infinite"
+    ):
         checked_train(model)
     assert_finite(model)
 
@@ -199,17 +203,17 @@ def test_an_infinite_norm_of_finite_gradients_is_found_before_clipping_makes_the
     assert_stopped(model, "the norm of the gradients is infinite, though each of them is finite")
 
 
-def test_the_clipped_gradients_are_checked_where_values_do_not_come_from_a_module() -> None:
+def test_values_need_not_come_from_a_module() -> None:
     model = prepared("PPO", ValuesOfAFunction)
     model.rollout_buffer.returns[5] = np.inf
-    assert_stopped(model, "there are NaN or infinite numbers in the gradients of ")
+    assert_stopped(model, BAD)
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
 def test_statistics_of_the_forward_pass_are_taken_back(algorithm: str) -> None:
     model = with_extractor(Normalizing, algorithm)
     model.rollout_buffer.returns[5] = np.inf
-    assert_stopped(model, "the loss is inf")
+    assert_stopped(model, BAD)
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "TRPO"])
@@ -264,20 +268,6 @@ def test_nothing_is_checked_after_an_update(end: Callable[[Any], None]) -> None:
     assert any(weights.isnan().any() for weights in model.policy.parameters())
 
 
-def test_tensors_of_another_kind_keep_doing_what_they_do() -> None:
-    class Loud(th.Tensor):
-        @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return "loud"
-
-    policy = prepared("A2C").policy
-    with finite_updates(policy, 1):
-        values = policy.predict_values(th.zeros(1, 3))
-        assert type(values + 1) is type(values) is not th.Tensor
-        assert type(values.detach()) is th.Tensor
-        assert values + th.zeros(1).as_subclass(Loud) == "loud"
-
-
 def test_an_update_keeps_no_weights_alive() -> None:
     model = prepared("A2C")
     checked_train(model)
@@ -291,7 +281,7 @@ def test_an_update_in_another_thread_is_another_update() -> None:
     bad, beside = prepared("PPO"), prepared("PPO")
     bad.rollout_buffer.returns[:] = np.nan
     with (
-        pytest.raises(NonFiniteError, match=r"Update 1 was stopped before minibatch 1 could .*: the loss is nan"),
+        pytest.raises(NonFiniteError, match=f"Update 1 was stopped before minibatch 1 could .*: {BAD}"),
         finite_updates(bad.policy, 1),
     ):
         thread = threading.Thread(target=checked_train, args=(beside,))
@@ -330,6 +320,6 @@ def test_two_models_train_in_two_threads(monkeypatch: pytest.MonkeyPatch) -> Non
         thread.join()
     assert_equal(Steps(beside).state(), Steps(alone).state())
     assert_finite(bad)
-    what = "was stopped before minibatch 4 could change the weights: the loss is nan"
+    what = f"was stopped before minibatch 4 could change the weights: {BAD}"
     expected = [f"Update {update} {what}" for update in range(10)]
     assert [message[: len(prefix)] for message, prefix in zip(messages, expected, strict=True)] == expected

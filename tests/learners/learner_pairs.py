@@ -18,7 +18,7 @@ from torch import nn
 from sb3_walle.learners.compilation import Program
 from sb3_walle.learners.compiled_update import make_update
 from sb3_walle.learners.ppo_update import PPOUpdate
-from sb3_walle.learners.traced_step import TracedStep, trace_update
+from sb3_walle.learners.traced_step import trace_update
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -119,13 +119,6 @@ class TracedUpdates:
         """Make an update."""
         arguments = (self.update, self._groups, self.steps, self.programs)
         self.n_minibatches, _ = make_update(*arguments, number, is_compared=True)
-
-
-def trace_ppo(model: PPO) -> TracedStep:
-    """The step of a model."""
-    update = PPOUpdate(model)
-    update.check()
-    return trace_update(update, update.make_groups())["update"]
 
 
 def share_rollout(source: PPO, target: PPO) -> None:

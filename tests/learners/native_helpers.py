@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import pytest
 import torch as th
-from learner_pairs import trace_ppo
 from process_helpers import is_alive, processes, status_fields
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.ppo import PPO
 from torch.fx import GraphModule
 
 from sb3_walle.learners.native.blueprint import Blueprint
-from sb3_walle.learners.traced_step import TracedStep
+from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.learners.traced_step import TracedStep, trace_update
 from sb3_walle.learners.tracing import traced
 from sb3_walle.learners.unsupported import Unsupported
 
@@ -40,6 +40,13 @@ def algorithm(**settings: Any) -> PPO:
     """SB3's own, with a small network."""
     env = DummyVecEnv([cart_pole])
     return PPO("MlpPolicy", env, **{**SETTINGS, **settings})
+
+
+def trace_ppo(model: PPO) -> TracedStep:
+    """The step of a model."""
+    update = PPOUpdate(model)
+    update.check()
+    return trace_update(update, update.make_groups())["update"]
 
 
 def blueprint_of(traced: TracedStep, is_parallel: bool = False) -> Blueprint:

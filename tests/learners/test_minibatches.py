@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
-from sb3_walle.learners import minibatches
-from sb3_walle.learners.minibatches import DTYPES, RolloutMinibatches, example_minibatch, observation_keys
+from sb3_walle.learners import rollout_minibatches
+from sb3_walle.learners.rollout_minibatches import DTYPES, RolloutMinibatches, example_minibatch, observation_keys
 from sb3_walle.learners.unsupported import Unsupported
 
 CPU = th.device("cpu")
@@ -94,7 +94,7 @@ def test_minibatches_are_those_of_sb3(
 
     np.random.seed(seed)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(minibatches, "BYTES_AT_ONCE", bytes_at_once)
+        patched.setattr(rollout_minibatches, "BYTES_AT_ONCE", bytes_at_once)
         drawn = RolloutMinibatches(buffer, batch_size, CPU)
         found = [list(drawn.epoch()) for _ in range(2)]
 
@@ -160,6 +160,12 @@ def test_a_buffer_of_ones_own_is_refused() -> None:
     buffer = OwnBuffer(4, spaces.Box(0, 1, (2,), np.float32), ACTION_SPACES[0], device="cpu")
     buffer.full = True
     with pytest.raises(Unsupported, match="the rollout buffer is of a class of its own, OwnBuffer"):
+        RolloutMinibatches(buffer, 4, CPU)
+
+
+def test_a_buffer_that_is_not_full_is_an_error() -> None:
+    buffer = RolloutBuffer(4, spaces.Box(0, 1, (2,), np.float32), ACTION_SPACES[0], device="cpu")
+    with pytest.raises(ValueError, match="The rollout buffer is not full"):
         RolloutMinibatches(buffer, 4, CPU)
 
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch as th
 from native_helpers import members_of_group, slow_compiler, tiny_blueprint
 from process_helpers import DEADLINE, Programs, is_alive, wait_until
 
@@ -124,6 +126,21 @@ def test_what_python_would_not_import_from_is_left_out(
     with pytest.raises(Unsupported, match=r'the compiler failed: \["first", "third"\]'):
         begun.is_done(wait=True)
     begun.close()
+
+
+def test_a_job_that_no_pipe_holds_does_not_block_the_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process takes a second or more to begin to read, and may never do so."""
+    monkeypatch.setattr(build, "_PROGRAM", "import time; time.sleep(600)")
+    tiny = tiny_blueprint()
+    large = replace(tiny, graph=replace(tiny.graph, constants={"large": th.rand(2**20)}))
+    finished = threading.Event()
+
+    def build_and_close() -> None:
+        begin(large, tmp_path).close()
+        finished.set()
+
+    threading.Thread(target=build_and_close, daemon=True).start()
+    assert finished.wait(DEADLINE)
 
 
 # The end

@@ -17,6 +17,7 @@ from native_helpers import (
     cart_pole,
     skip_without_compiler,
     tiny_blueprint,
+    trace_ppo,
 )
 
 from sb3_walle import AsyncPPO
@@ -25,8 +26,8 @@ from sb3_walle.learners.compilation import Compilation
 from sb3_walle.learners.native import compile_process
 from sb3_walle.learners.native.program import NativeProgram
 from sb3_walle.learners.native.store import DIRECTORY_VARIABLE, ProgramStore
-from sb3_walle.learners.ppo_step import DONE, KL_TOO_LARGE, NOT_FINITE
-from sb3_walle.learners.ppo_trace import TracedStep, trace_ppo
+from sb3_walle.learners.ppo_update import DONE, KL_TOO_LARGE, NOT_FINITE
+from sb3_walle.learners.traced_step import TracedStep
 from sb3_walle.learners.unsupported import Unsupported
 
 
@@ -93,7 +94,7 @@ def minibatch(traced: TracedStep, seed: int, limits: tuple[float, float, float])
     actions = th.randint(2, (n_samples, 1), generator=random).float()
     values, advantages, returns = th.randn(3, n_samples, generator=random).unbind()
     log_probs = -0.7 + 0.1 * th.randn(n_samples, generator=random)
-    coefficients = (th.tensor([0.2, 0.8, 1.2, 0.0, 0.01, 0.5]), th.tensor(limits), th.tensor([3e-3, 0.03, 1.0]))
+    coefficients = (th.tensor([0.2, 0.8, 1.2, 0.0, 0.01, 0.5, *limits]), th.tensor([3e-3, 0.03, 1.0]))
     state = (parameters, first, root.square(), th.zeros_like(parameters))
     found = [*state, observations, actions, values, log_probs, advantages, returns, *coefficients]
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in traced.inputs]
@@ -195,13 +196,12 @@ def test_broken_program_is_replaced(
     monkeypatch.setattr(compilation, "Build", Copied)
     path = store.path(blueprint_of(compiled.traced).key)
     path.write_bytes(content(compiled.path))
-    found = Compilation(compiled.traced)
+    found = Compilation({"update": compiled.traced})
     assert not found.is_begun and not path.exists()
     found.begin()
-    ready = found.compiled(wait=False)
-    assert ready is not None
-    program = ready.program
-    assert program is not None and len(Copied.begun) == 1
+    programs = found.programs(wait=False)
+    assert programs is not None and len(Copied.begun) == 1
+    program = programs["update"]
     assert int(program(minibatch(compiled.traced, 0, (float("inf"), 0.0, 0.5)))[-1]) == DONE
 
 
@@ -212,9 +212,9 @@ def test_program_on_disk_is_not_compiled_again(
     path = store.path(blueprint_of(compiled.traced).key)
     shutil.copyfile(compiled.path, path)
     os.utime(path, (0, 0))
-    found = Compilation(compiled.traced)
+    found = Compilation({"update": compiled.traced})
     found.begin()
-    assert found.is_begun and found.compiled(wait=False) is not None
+    assert found.is_begun and found.programs(wait=False) is not None
     assert found.seconds is None
     # It is one of those that are still needed.
     assert path.stat().st_mtime > 0

@@ -453,6 +453,13 @@ def test_policy_that_cannot_be_traced_trains_eagerly_and_says_so_once(
     assert line.startswith("Updates are not compiled: the policy draws random numbers (aten.")
 
 
+def test_a_quiet_model_warns_once_that_updates_are_not_compiled(pays: None) -> None:
+    learning = model(verbose=0, policy_kwargs={"optimizer_class": th.optim.SGD})
+    with pytest.warns(UserWarning, match="Updates are not compiled: the optimizer is SGD") as warned:
+        learning.learn(3 * ROLLOUT)
+    assert len(warned) == 1
+
+
 def test_compiled_is_refused_for_a_policy_that_cannot_be_traced() -> None:
     message = (
         r"^learner='compiled' is impossible: the policy draws random numbers \(aten\..*\)\. "

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from learner_pairs import BATCH_NORM, VECTOR, LinearExtractor, TracedUpdates, extractor, made, state_of, trace_ppo
+from learner_pairs import BATCH_NORM, VECTOR, LinearExtractor, TracedUpdates, extractor, made, state_of
+from native_helpers import trace_ppo
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy

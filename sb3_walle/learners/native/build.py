@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 from sb3_walle.learners.native.blueprint import Blueprint
-from sb3_walle.learners.native.compile_process import LENGTH
 from sb3_walle.learners.unsupported import MAX_LENGTH, Unsupported
 
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from sb3_walle.learners.native.compile_process import main; main()"
+    "from sb3_walle.learners.native.compile_process import main; main(int(sys.argv[2]))"
 )
 # One compiler at a time, in the same process: others would wait for cores that samplers need.
 _ENVIRONMENT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -38,28 +37,24 @@ class Build:
         self._started, self._ended = time.monotonic(), 0.0
         # Open for as long as this object is.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
-        try:
-            self._process = self._start()
-        except OSError as error:
-            self._output.close()
-            raise Unsupported(f"the compiler cannot be started: {error.strerror}") from error
-        job = pickle.dumps((blueprint, path))
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(LENGTH.pack(len(job)) + job)
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            # It could not even begin. is_done() says why.
-            return
-        except BaseException:
-            self.close()
-            raise
+        # Not through the pipe, which would block the learner if it does not hold all of it.
+        with tempfile.TemporaryFile() as job:
+            job.write(pickle.dumps((blueprint, path)))
+            job.seek(0)
+            try:
+                self._process = self._start(job.fileno())
+            except OSError as error:
+                self._output.close()
+                raise Unsupported(f"the compiler cannot be started: {error.strerror}") from error
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self, job: int) -> "subprocess.Popen[bytes]":
+        # Python overlooks entries of other types, such as Path, too.
+        path = json.dumps([entry for entry in sys.path if isinstance(entry, str)])
         return subprocess.Popen(
-            # Python overlooks entries of other types, such as Path, too.
-            [sys.executable, "-c", _PROGRAM, json.dumps([entry for entry in sys.path if isinstance(entry, str)])],
+            [sys.executable, "-c", _PROGRAM, path, str(job)],
+            # Nothing comes through it but its end.
             stdin=subprocess.PIPE,
+            pass_fds=(job,),
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **_ENVIRONMENT},
@@ -69,7 +64,7 @@ class Build:
 
     @property
     def seconds(self) -> float:
-        """How long it has been compiling, or has been when it was noticed to be through."""
+        """How long it has been compiling, or was when it was noticed to have ended."""
         return (self._ended or time.monotonic()) - self._started
 
     def is_done(self, wait: bool = False) -> bool:

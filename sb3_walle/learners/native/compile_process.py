@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import threading
@@ -16,6 +15,7 @@ import torch as th
 
 from sb3_walle.learners.native.blueprint import Blueprint
 from sb3_walle.learners.native.seal import sealed
+from sb3_walle.learners.torch_private import compile_ahead_of_time
 from sb3_walle.saving import written_whole
 
 # The learner goes first, but samplers, which never stop working, would leave nothing.
@@ -24,19 +24,21 @@ NICENESS = 5
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # What the process has to clean up, in seconds, before it is killed.
 GRACE = 5.0
-#: what goes before a message: its length in bytes
-LENGTH = struct.Struct("<Q")
 
 
-def main() -> None:
-    """Compile the blueprint that comes in, and put the program to the path that comes with it."""
+def main(job: int) -> None:
+    """
+    Compile a blueprint and put the program in its place, unless the learner ends before, which ends standard input.
+
+    :param job: file descriptor of the pickled blueprint and path
+    """
     for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     os.nice(NICENESS)
     learner = sys.stdin.fileno()
-    (length,) = LENGTH.unpack(_read(learner, LENGTH.size))
-    blueprint, path = pickle.loads(_read(learner, length))
+    with os.fdopen(job, "rb") as file:
+        blueprint, path = pickle.load(file)
     with tempfile.TemporaryDirectory(prefix="sb3_walle_", ignore_cleanup_errors=True) as folder:
         threading.Thread(target=_end_with, args=(learner, folder), daemon=True).start()
         # Where compilers put what they need for themselves. torch's precompiled headers are hundreds of megabytes, of
@@ -66,23 +68,8 @@ def compile_program(blueprint: Blueprint, folder: Path) -> Path:
     if not blueprint.is_parallel:
         # Without a parallel region there is no thread to wake, which takes longer than a small network.
         th.set_num_threads(1)
-    from torch._inductor import aot_compile
-
     graph, inputs = blueprint.graph.build(), tuple(spec.empty() for spec in blueprint.inputs)
-    options = {"cpp.dynamic_threads": blueprint.is_parallel, "aot_inductor.output_path": str(folder)}
-    found = aot_compile(graph, inputs, options=options)
-    assert isinstance(found, str)
-    return Path(found)
-
-
-def _read(fd: int, nbytes: int) -> bytes:
-    received = b""
-    while len(received) < nbytes:
-        part = os.read(fd, nbytes - len(received))
-        if not part:
-            raise SystemExit("the learner has hung up")
-        received += part
-    return received
+    return compile_ahead_of_time(graph, inputs, folder, blueprint.is_parallel)
 
 
 def _end_with(learner: int, folder: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch as th
 from torch import fx
-from torch.utils._pytree import tree_map
 
+from sb3_walle.learners.torch_private import is_operator, map_tree
 from sb3_walle.learners.unsupported import Unsupported
 
 
@@ -76,7 +76,7 @@ class GraphParts:
         built: dict[str, fx.Node] = {}
 
         def resolved(tree: Any) -> Any:
-            return tree_map(lambda leaf: built[leaf.name] if isinstance(leaf, _Reference) else leaf, tree)
+            return map_tree(lambda leaf: built[leaf.name] if isinstance(leaf, _Reference) else leaf, tree)
 
         for operation, name, target, args, kwargs in self.nodes:
             found = target.find() if isinstance(target, _Operator) else target
@@ -85,7 +85,7 @@ class GraphParts:
 
 
 def _target(target: Any) -> Any:
-    return _Operator(str(target)) if isinstance(target, th._ops.OpOverload) else target
+    return _Operator(str(target)) if is_operator(target) else target
 
 
 def _referring(tree: Any) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch as th
 
 from sb3_walle.learners.native.seal import is_whole
+from sb3_walle.learners.torch_private import load_program
 from sb3_walle.learners.unsupported import Unsupported
 
 
@@ -20,7 +21,7 @@ class NativeProgram:
         try:
             if not is_whole(path):
                 raise Unsupported("the compiled update is not as it was written")
-            self._runner = th._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+            self._run = load_program(path)
         except (AttributeError, OSError, RuntimeError) as error:
             raise Unsupported(f"the compiled update cannot be loaded: {error}") from error
 
@@ -29,4 +30,4 @@ class NativeProgram:
         :param inputs: what the graph takes; changed in place where the graph does so
         :return: the first of what the graph returns
         """
-        return self._runner.run(inputs)[0]
+        return self._run(inputs)[0]

@@ -154,17 +154,6 @@ def _relu(x: np.ndarray) -> list[Step]:
     return [partial(np.maximum, x, np.zeros_like(x), out=x)]
 
 
-def _hardtanh(x: np.ndarray, min_val: float, max_val: float) -> list[Step]:
-    return [
-        partial(np.maximum, x, np.full_like(x, min_val), out=x),
-        partial(np.minimum, x, np.full_like(x, max_val), out=x),
-    ]
-
-
-def _relu6(x: np.ndarray) -> list[Step]:
-    return _hardtanh(x, 0.0, 6.0)
-
-
 def _scale(x: np.ndarray, factor: float) -> list[Step]:
     return [] if factor == 1.0 else [partial(np.multiply, x, np.full_like(x, factor), x)]
 
@@ -179,26 +168,15 @@ def _leaky_relu(x: np.ndarray, negative_slope: float) -> list[Step]:
     ]
 
 
-def _elu(x: np.ndarray, alpha: float, divisor: float = 1.0, scale: float = 1.0) -> list[Step]:
-    """``scale * (max(0, x) + alpha * (exp(min(0, x) / divisor) - 1))``"""
+def _elu(x: np.ndarray, alpha: float) -> list[Step]:
     zero, negative = np.zeros_like(x), np.empty_like(x)
     return [
         partial(np.minimum, x, zero, out=negative),
-        *_scale(negative, 1.0 / divisor),
         partial(np.expm1, negative, negative),
         *_scale(negative, alpha),
         partial(np.maximum, x, zero, out=x),
         partial(np.add, x, negative, x),
-        *_scale(x, scale),
     ]
-
-
-def _celu(x: np.ndarray, alpha: float) -> list[Step]:
-    return _elu(x, alpha, divisor=alpha)
-
-
-def _selu(x: np.ndarray) -> list[Step]:
-    return _elu(x, alpha=1.6732632423543772848, scale=1.0507009873554804934)
 
 
 def _one_plus_exp(x: np.ndarray) -> list[Step]:
@@ -211,34 +189,9 @@ def _one_plus_exp(x: np.ndarray) -> list[Step]:
     ]
 
 
-def _sigmoid(x: np.ndarray) -> list[Step]:
-    return [partial(np.negative, x, x), *_one_plus_exp(x), partial(np.reciprocal, x, x)]
-
-
 def _silu(x: np.ndarray) -> list[Step]:
     divisor = np.empty_like(x)
     return [partial(np.negative, x, divisor), *_one_plus_exp(divisor), partial(np.divide, x, divisor, x)]
-
-
-def _softplus(x: np.ndarray, beta: float, threshold: float) -> list[Step]:
-    scaled, below = np.empty_like(x), np.empty(x.shape, dtype=np.bool_)
-    betas = np.full_like(x, beta)
-    return [
-        partial(np.multiply, x, betas, scaled),
-        partial(np.less_equal, scaled, np.full_like(x, threshold), below),
-        partial(np.logaddexp, scaled, np.zeros_like(x), scaled),
-        partial(np.divide, scaled, betas, scaled),
-        partial(np.copyto, x, scaled, where=below),
-    ]
-
-
-def _softsign(x: np.ndarray) -> list[Step]:
-    divisor = np.empty_like(x)
-    return [
-        partial(np.absolute, x, divisor),
-        partial(np.add, divisor, np.ones_like(x), divisor),
-        partial(np.divide, x, divisor, x),
-    ]
 
 
 def _gelu_tanh(x: np.ndarray) -> list[Step]:
@@ -274,18 +227,11 @@ def _gelu(x: np.ndarray, approximate: str) -> list[Step]:
 #: The supported activation functions, by the names of their classes in ``torch.nn``. Each compiles into steps that
 #: overwrite the given values, and takes the keyword arguments of its class as far as they change the result.
 ACTIVATIONS: dict[str, Callable[..., list[Step]]] = {
-    "CELU": _celu,
     "ELU": _elu,
     "GELU": _gelu,
-    "Hardtanh": _hardtanh,
     "Identity": _identity,
     "LeakyReLU": _leaky_relu,
     "ReLU": _relu,
-    "ReLU6": _relu6,
-    "SELU": _selu,
     "SiLU": _silu,
-    "Sigmoid": _sigmoid,
-    "Softplus": _softplus,
-    "Softsign": _softsign,
     "Tanh": _tanh,
 }

@@ -16,19 +16,12 @@ from sb3_walle.samplers.actors.numpy_layers import Activation, Linear
 
 #: The activation functions that have a NumPy version, and the attributes that change their results.
 ACTIVATION_PARAMETERS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.CELU: ("alpha",),
     nn.ELU: ("alpha",),
     nn.GELU: ("approximate",),
-    nn.Hardtanh: ("min_val", "max_val"),
     nn.Identity: (),
     nn.LeakyReLU: ("negative_slope",),
     nn.ReLU: (),
-    nn.ReLU6: (),
-    nn.SELU: (),
     nn.SiLU: (),
-    nn.Sigmoid: (),
-    nn.Softplus: ("beta", "threshold"),
-    nn.Softsign: (),
     nn.Tanh: (),
 }
 
