@@ -10,7 +10,6 @@ import pytest
 import torch as th
 from native_helpers import algorithm, blueprint, blueprint_of, graph_of, trace_ppo
 from process_helpers import Programs
-from sb3_walle.learners.ppo_trace import trace_ppo
 from torch import fx
 from torch.nn import functional as F
 
