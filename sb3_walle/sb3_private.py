@@ -15,11 +15,13 @@ import numpy as np
 # Samplers come here, too, and need no torch.
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.buffers import BaseBuffer
     from stable_baselines3.common.callbacks import CheckpointCallback
     from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
     from stable_baselines3.common.policies import BasePolicy
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+    from torch.optim import Optimizer
 
 #: by SB3's class, the methods that this package overrides and calls with ``super()``, or whose owner it looks for
 HOOKS = {
@@ -49,6 +51,38 @@ def timesteps_to_learn(algorithm: "BaseAlgorithm") -> int:
 def n_updates(algorithm: "BaseAlgorithm") -> int:
     """:return: number of its gradient steps so far; of PPO, of its epochs"""
     return algorithm._n_updates
+
+
+def add_updates(algorithm: "BaseAlgorithm", n: int) -> None:
+    """
+    Have an algorithm count further gradient steps; of PPO, epochs.
+
+    :param n: how many were made
+    """
+    algorithm._n_updates += n
+
+
+def update_learning_rate(algorithm: "BaseAlgorithm", optimizers: "Optimizer | list[Optimizer]") -> None:
+    """
+    Set the learning rate of optimizers by the algorithm's schedule, and record it.
+
+    :param optimizers: the optimizers of an update
+    """
+    algorithm._update_learning_rate(optimizers)
+
+
+def progress_remaining(algorithm: "BaseAlgorithm") -> float:
+    """:return: the share of ``learn()`` that is left, from 1 to 0, which schedules are functions of"""
+    return algorithm._current_progress_remaining
+
+
+def normalized_observations(buffer: "BaseBuffer", observations: Any, vec_normalize: "VecNormalize | None") -> Any:
+    """
+    :param observations: observations as the buffer holds them, ``[n, ...]``, or a dictionary of such arrays
+    :param vec_normalize: what normalises them, if anything
+    :return: what the buffer hands out of them
+    """
+    return buffer._normalize_obs(observations, vec_normalize)
 
 
 def vec_normalize_of(algorithm: "BaseAlgorithm") -> "VecNormalize | None":

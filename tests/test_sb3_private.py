@@ -23,8 +23,7 @@ from sb3_walle import sb3_private
 ROOT = Path(sb3_walle.__file__).parent
 FILE = ROOT / "sb3_private.py"
 HOMES = (BaseAlgorithm, OffPolicyAlgorithm, BasePolicy)
-# What these do with SB3's private names is on the way to the one file.
-ELSEWHERE = ("learners", "experiments", "cli")
+ELSEWHERE = ("experiments", "cli")
 
 
 def is_private(name: str) -> bool:

@@ -13,6 +13,7 @@ from sb3_walle.learners.compilation import Program
 from sb3_walle.learners.parameter_groups import ParameterGroup
 from sb3_walle.learners.traced_step import TracedStep, adopted_state
 from sb3_walle.learners.unsupported import Unsupported
+from sb3_walle.sb3_private import update_learning_rate
 
 _DIFFERS = "the policy computes something else than it did when its update was compiled"
 
@@ -41,7 +42,7 @@ def make_update(
     :raises NonFiniteError: if a loss or gradient is not finite, and that is an error
     """
     algorithm = update.algorithm
-    algorithm._update_learning_rate([group.optimizer for group in groups if group.optimizer is not None])
+    update_learning_rate(algorithm, [group.optimizer for group in groups if group.optimizer is not None])
     state = adopted_state(algorithm.policy, groups, next(iter(steps.values())).step.spec)
     always = [*state.changing(), *state.fixed]
     trained = [group for group in groups if group.optimizer is not None]

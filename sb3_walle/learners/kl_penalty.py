@@ -21,6 +21,7 @@ from sb3_walle.learners.ppo_objective import (
     value_error,
 )
 from sb3_walle.learners.ppo_update import clip_ranges
+from sb3_walle.sb3_private import add_updates, n_updates, update_learning_rate
 
 OBJECTIVES = ("clip", "kl_penalty")
 # What the report takes, in its own names: kl_target, eta, and where beta and the learning rate's factor may be.
@@ -104,7 +105,7 @@ def train_with_kl_penalty(algorithm: PPO, penalty: KLPenalty) -> KLPenalty:
     old_policy = copy_without_optimizer(policy)
     # As it is when it acts.
     old_policy.set_training_mode(False)
-    algorithm._update_learning_rate(optimizer)
+    update_learning_rate(algorithm, optimizer)
     for group in optimizer.param_groups:
         group["lr"] *= penalty.learning_rate_factor
     losses, kl = _Losses(), 0.0
@@ -116,7 +117,7 @@ def train_with_kl_penalty(algorithm: PPO, penalty: KLPenalty) -> KLPenalty:
             loss.backward()
             th.nn.utils.clip_grad_norm_(policy.parameters(), algorithm.max_grad_norm)
             optimizer.step()
-        algorithm._n_updates += 1
+        add_updates(algorithm, 1)
         kl = _mean_divergence(algorithm, old_policy)
         if kl > 4 * kl_target:
             if algorithm.verbose >= 1:
@@ -197,7 +198,7 @@ def _record(algorithm: PPO, losses: _Losses, kl: float, penalty: KLPenalty) -> N
     logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
     if hasattr(algorithm.policy, "log_std"):
         logger.record("train/std", th.exp(algorithm.policy.log_std).mean().item())
-    logger.record("train/n_updates", algorithm._n_updates, exclude="tensorboard")
+    logger.record("train/n_updates", n_updates(algorithm), exclude="tensorboard")
     logger.record("train/kl", kl)
     logger.record("train/kl_coef", penalty.coef)
     logger.record("train/learning_rate_factor", penalty.learning_rate_factor)

@@ -13,6 +13,7 @@ from sb3_walle.learners.parameter_groups import GroupState
 from sb3_walle.learners.replay_samples import check_buffer, check_kinds, example_samples, observation_keys, tensors_of
 from sb3_walle.learners.step import Observations, Stage, State, UpdateStep
 from sb3_walle.learners.unsupported import Unsupported
+from sb3_walle.sb3_private import add_updates, n_updates, vec_normalize_of
 
 # Updates of few gradient steps are many. Looking at all that a program depends on takes a tenth of one.
 UPDATES_PER_LOOK = 100
@@ -92,7 +93,7 @@ class OffPolicyUpdate(AlgorithmUpdate):
 
     def key(self) -> Hashable:
         algorithm = self.algorithm
-        seen = (id(algorithm.policy), id(algorithm.replay_buffer), id(algorithm._vec_normalize_env))
+        seen = (id(algorithm.policy), id(algorithm.replay_buffer), id(vec_normalize_of(algorithm)))
         self._n_updates_since_look += 1
         if seen != self._seen or self._n_updates_since_look >= UPDATES_PER_LOOK:
             self._key = super().key()
@@ -128,14 +129,14 @@ class OffPolicyUpdate(AlgorithmUpdate):
         return self._gradient_steps
 
     def n_minibatches_made(self) -> int:
-        return int(self.algorithm._n_updates)
+        return n_updates(self.algorithm)
 
     def minibatches(self, progress: Progress) -> Iterator[Inputs]:
         algorithm = self.algorithm
         batch_size, gamma = self.batch_size, self.tensor([algorithm.gamma])
         # Whether the policy is in training mode makes no difference to what can be traced.
         for index in range(self._gradient_steps):
-            samples = algorithm.replay_buffer.sample(batch_size, env=algorithm._vec_normalize_env)
+            samples = algorithm.replay_buffer.sample(batch_size, env=vec_normalize_of(algorithm))
             rows = tensors_of(samples, gamma)
             if index == 0:
                 check_kinds(rows, self._kinds)
@@ -150,8 +151,8 @@ class OffPolicyUpdate(AlgorithmUpdate):
         for program, values in zip(progress.programs, progress.statistics, strict=True):
             for name, value in zip(names[program], values.tolist(), strict=True):
                 columns.setdefault(name, []).append(value)
-        self.algorithm._n_updates += len(progress.statistics)
-        self.algorithm.logger.record("train/n_updates", self.algorithm._n_updates, exclude="tensorboard")
+        add_updates(self.algorithm, len(progress.statistics))
+        self.algorithm.logger.record("train/n_updates", n_updates(self.algorithm), exclude="tensorboard")
         self.record({name: np.mean(column) for name, column in columns.items()})
 
     def program(self, index: int) -> str:

@@ -31,6 +31,7 @@ from sb3_walle.learners.rollout_minibatches import (
 from sb3_walle.learners.step import Gradient, Losses, Minibatch, Parameters, Stage, State, StepSpec, UpdateStep
 from sb3_walle.learners.tracing import copied_policy
 from sb3_walle.learners.unsupported import Unsupported, in_short
+from sb3_walle.sb3_private import add_updates, n_updates, progress_remaining
 
 #: whether a minibatch has changed the weights, and if not, why
 DONE, KL_TOO_LARGE, NOT_FINITE = 0, 1, 2
@@ -130,7 +131,7 @@ class PPOUpdate(AlgorithmUpdate):
 
     def n_minibatches_made(self) -> int:
         # Epochs, of which target_kl may have left some out.
-        return self.algorithm._n_updates * self._minibatches_per_epoch()
+        return n_updates(self.algorithm) * self._minibatches_per_epoch()
 
     def is_comparable(self) -> bool:
         """
@@ -155,7 +156,7 @@ class PPOUpdate(AlgorithmUpdate):
             progress.n_in_last_epoch = len(progress.statistics) - n_before
             if progress.is_refused and progress.statistics[-1][-1] == NOT_FINITE:
                 return
-            algorithm._n_updates += 1
+            add_updates(algorithm, 1)
             if progress.is_refused:
                 self._report_early_stop(epoch, progress)
                 return
@@ -251,7 +252,7 @@ class PPOUpdate(AlgorithmUpdate):
         logger.record("train/explained_variance", variance)
         if hasattr(algorithm.policy, "log_std"):
             logger.record("train/std", th.exp(algorithm.policy.log_std).mean().item())
-        logger.record("train/n_updates", algorithm._n_updates, exclude="tensorboard")
+        logger.record("train/n_updates", n_updates(algorithm), exclude="tensorboard")
         clip_range, clip_range_vf = clip_ranges(algorithm)
         logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
@@ -263,7 +264,7 @@ def clip_ranges(algorithm: PPO) -> tuple[float, float | None]:
     :param algorithm: an algorithm
     :return: how far the ratio may be from 1, and values from the old ones, at present
     """
-    remaining = algorithm._current_progress_remaining
+    remaining = progress_remaining(algorithm)
     # SB3 declares what its constructor takes. _setup_model() has made schedules of it.
     clip_range = algorithm.clip_range(remaining)  # type: ignore[operator]
     if algorithm.clip_range_vf is None:

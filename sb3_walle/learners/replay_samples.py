@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.learners.unsupported import Unsupported
+from sb3_walle.sb3_private import normalized_observations
 
 _STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
 
@@ -61,7 +62,7 @@ def _example_observations(buffer: ReplayBuffer, batch_size: int, normalizer: Vec
     arrays = stored if isinstance(stored, dict) else {"": stored}
     zeros: Any = {key: np.zeros((1, *array.shape[2:]), array.dtype) for key, array in arrays.items()}
     # Whatever VecNormalize does to their types.
-    found = buffer._normalize_obs(zeros if isinstance(stored, dict) else zeros[""], normalizer)
+    found = normalized_observations(buffer, zeros if isinstance(stored, dict) else zeros[""], normalizer)
     parts = found.values() if isinstance(found, dict) else [found]
     return [
         th.zeros(batch_size, *part.shape[1:], dtype=_torch_dtype(part.dtype), device=buffer.device) for part in parts

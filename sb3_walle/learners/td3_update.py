@@ -17,6 +17,7 @@ from sb3_walle.learners.off_policy_update import (
 )
 from sb3_walle.learners.parameter_groups import ParameterGroup, network_group
 from sb3_walle.learners.step import Losses, Minibatch, Parameters, Stage, UpdateStep
+from sb3_walle.sb3_private import n_updates
 
 _CRITIC, _ALL = "critic", "all"
 
@@ -67,8 +68,8 @@ class TD3Update(OffPolicyUpdate):
 
     def program(self, index: int) -> str:
         # Counted before each step. What was counted during this update is added at its end.
-        n_updates = self.algorithm._n_updates + index + 1
-        return _ALL if n_updates % self.algorithm.policy_delay == 0 else _CRITIC
+        n_steps = n_updates(self.algorithm) + index + 1
+        return _ALL if n_steps % self.algorithm.policy_delay == 0 else _CRITIC
 
     def optimizers(self) -> list[th.optim.Optimizer]:
         return [self.algorithm.policy.actor.optimizer, self.algorithm.policy.critic.optimizer]
