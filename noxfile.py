@@ -24,7 +24,7 @@ CORE = (
     "tests/test_vec_env.py",
     "tests/off_policy/test_off_policy_oracle.py",
     "tests/off_policy/test_streams.py",
-    "tests/learners/test_same_numbers.py",
+    "tests/updates/test_same_numbers.py",
     "tests/samplers/test_sampler.py",
 )
 

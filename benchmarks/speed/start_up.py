@@ -19,7 +19,7 @@ from benchmarks.speed.measurements import Found, Medians, is_sb3s
 from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.text_tables import format_number
 from sb3_walle.cli.tables import format_ratio, format_table
-from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 
 START_UP, MEMORY, FIRST_UPDATE = "start-up, s", "memory of processes, MB", "first update, s"
 FIRST_RUN = "first run"

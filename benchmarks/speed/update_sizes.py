@@ -16,8 +16,8 @@ from benchmarks.speed.measurements import Found, Medians
 from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.text_tables import format_number
 from sb3_walle.cli.tables import format_ratio, format_table
-from sb3_walle.learners.ppo_update import PPOUpdate
-from sb3_walle.learners.updater import Updater
+from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.updater import Updater
 
 SB3S, COMPILED = "SB3", "compiled"
 BATCH_SIZES = (64, 256, 1024, 4096)

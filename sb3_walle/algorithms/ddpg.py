@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from stable_baselines3.ddpg import DDPG
 
-from sb3_walle.learners.algorithm_update import AlgorithmUpdate
-from sb3_walle.learners.td3_update import TD3Update
+from sb3_walle.updates.algorithm_update import AlgorithmUpdate
+from sb3_walle.updates.td3_update import TD3Update
 from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 

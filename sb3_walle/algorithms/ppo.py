@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.algorithm_update import AlgorithmUpdate
-from sb3_walle.learners.finite import finite_updates
-from sb3_walle.learners.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
-from sb3_walle.learners.ppo_update import PPOUpdate
-from sb3_walle.learners.updater import Updater
+from sb3_walle.updates.algorithm_update import AlgorithmUpdate
+from sb3_walle.updates.finite import finite_updates
+from sb3_walle.updates.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
+from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.updater import Updater
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 
@@ -35,7 +35,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     :param args: arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
         divergence of an update, which aims at ``target_kl`` (0.003 by default). Its update is always eager, and
-        ``clip_range`` is of no effect; see :func:`~sb3_walle.learners.kl_penalty.train_with_kl_penalty`.
+        ``clip_range`` is of no effect; see :func:`~sb3_walle.updates.kl_penalty.train_with_kl_penalty`.
     :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective; and as
         :class:`AsyncOnPolicyMixin` says

@@ -19,7 +19,7 @@ from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.finite import finite_steps
+from sb3_walle.updates.finite import finite_steps
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
 from sb3_walle.off_policy.exploring_specs import ExploringSpecs

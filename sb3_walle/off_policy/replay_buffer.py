@@ -6,7 +6,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_walle.learners.replay_samples import is_sb3s_own
+from sb3_walle.updates.replay_samples import is_sb3s_own
 
 
 def buffer_of(algorithm: OffPolicyAlgorithm) -> ReplayBuffer | None:

@@ -18,7 +18,7 @@ from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.learners.finite import finite_updates
+from sb3_walle.updates.finite import finite_updates
 from sb3_walle.on_policy.advantages import compute_advantages
 from sb3_walle.on_policy.on_policy_collector import (
     check_on_policy_memory,

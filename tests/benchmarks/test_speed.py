@@ -28,7 +28,7 @@ from benchmarks.speed.start_up import descendants, measure_starts, proportional_
 from benchmarks.speed.throughput import COLLECTION, LIMIT
 from benchmarks.speed.update_sizes import NETS, algorithm_with_samples, measure_update_size
 from sb3_walle.cli.environments import UsageError
-from sb3_walle.learners.ppo_update import PPOUpdate
+from sb3_walle.updates.ppo_update import PPOUpdate
 
 PPO_SETTINGS = PPOSpeed(
     "CartPole-v1",

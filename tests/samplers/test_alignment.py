@@ -17,7 +17,7 @@ from space_env import SpaceEnv
 from stable_baselines3 import SAC
 from stable_baselines3.common.policies import BasePolicy
 
-from sb3_walle.learners.flat import FlatLayout
+from sb3_walle.updates.flat import FlatLayout
 from sb3_walle.samplers.actors.choice import actor_specs
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
 from sb3_walle.samplers.actors.exploring_actor import ExploringActorSpec
