@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from stable_baselines3.dqn import DQN
 
-from sb3_walle.learners.dqn_update import DQNUpdate
-from sb3_walle.learners.off_policy_update import OffPolicyUpdate
 from sb3_walle.off_policy import AsyncOffPolicyMixin
+from sb3_walle.updates.dqn_update import DQNUpdate
+from sb3_walle.updates.off_policy_update import OffPolicyUpdate
 
 
 class AsyncDQN(AsyncOffPolicyMixin, DQN):

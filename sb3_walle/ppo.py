@@ -7,12 +7,12 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.finite import finite_updates
-from sb3_walle.learners.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
-from sb3_walle.learners.ppo_update import PPOUpdate
-from sb3_walle.learners.updater import Updater, check_learner
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
+from sb3_walle.updates.finite import finite_updates
+from sb3_walle.updates.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
+from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.updater import Updater, check_learner
 
 SelfAsyncPPO = TypeVar("SelfAsyncPPO", bound="AsyncPPO")
 
@@ -42,7 +42,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         the arguments alone determine the number of the first compiled update, which waits for the compiler if need be.
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
         divergence of an update, which is to be ``target_kl`` (0.003 by default). Its update is always eager, and
-        ``clip_range`` is of no effect; see :func:`~sb3_walle.learners.kl_penalty.train_with_kl_penalty`.
+        ``clip_range`` is of no effect; see :func:`~sb3_walle.updates.kl_penalty.train_with_kl_penalty`.
     :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective, besides what
         :class:`AsyncOnPolicyMixin` raises

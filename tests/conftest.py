@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch as th
 
-from sb3_walle.learners import updater
-from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+from sb3_walle.updates import updater
+from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 
 
 @pytest.fixture(scope="session", autouse=True)

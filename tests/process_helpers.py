@@ -320,7 +320,7 @@ if __name__ == "__main__":
     importlib.import_module("torch").set_num_threads(1)
     importlib.import_module("sb3_walle.ppo")
     # No program is about compiling, although many would train for long enough.
-    importlib.import_module("sb3_walle.learners.updater").WORTH_COMPILING = math.inf  # type: ignore[attr-defined]
+    importlib.import_module("sb3_walle.updates.updater").WORTH_COMPILING = math.inf  # type: ignore[attr-defined]
     requested = serve()
     if requested is not None:
         become(requested)

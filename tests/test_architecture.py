@@ -32,7 +32,7 @@ ROOMS = (
     "env_sources",
     "saving",
     "callbacks",
-    "learners",
+    "updates",
     "algorithm",
     "on_policy",
     "off_policy",
@@ -95,7 +95,7 @@ def test_only_torch_actors_the_choice_of_an_actor_and_vec_env_wrappers_know_torc
     assert knowing == actors | {"samplers/vec_wrappers.py"}
 
 
-def test_learners_know_nothing_of_samplers() -> None:
-    for path in (ROOT / "learners").rglob("*.py"):
+def test_updates_know_nothing_of_samplers() -> None:
+    for path in (ROOT / "updates").rglob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("sb3_walle.")}
-        assert rooms <= {"learners", "errors", "saving", "user_warning"}, path
+        assert rooms <= {"updates", "errors", "saving", "user_warning"}, path

@@ -8,10 +8,10 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_walle.learners.global_state import random_states_kept
 from sb3_walle.off_policy.facade import Facade
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.succession import other_seed
+from sb3_walle.updates.global_state import random_states_kept
 from sb3_walle.vec_env import SamplerVecEnv
 
 COMPUTE_REWARD = "compute_reward"

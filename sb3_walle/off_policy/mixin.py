@@ -16,7 +16,6 @@ from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.updater import Updater, check_learner
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration import LADDERS
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
@@ -28,6 +27,7 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.actors.torch_policy import travelling_hooks
 from sb3_walle.samplers.infos import select_infos
+from sb3_walle.updates.updater import Updater, check_learner
 from sb3_walle.wrappers import WrappedSamplers, wrapped_samplers
 
 # Rollouts may be single steps, and to look for hooks takes a tenth of one.

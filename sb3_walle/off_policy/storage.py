@@ -7,9 +7,9 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_walle.learners.replay_samples import is_sb3s_own
 from sb3_walle.off_policy.recorded_steps import RecordedStep
 from sb3_walle.transport.chunk import Observations
+from sb3_walle.updates.replay_samples import is_sb3s_own
 
 
 def new_replay_buffer(algorithm: OffPolicyAlgorithm) -> ReplayBuffer:

@@ -5,10 +5,10 @@ from time import perf_counter
 from typing import ClassVar
 
 from sb3_walle.algorithm.threads import torch_threads_beside
-from sb3_walle.learners.finite import finite_steps
-from sb3_walle.learners.off_policy_update import OffPolicyUpdate
-from sb3_walle.learners.updater import Updater
 from sb3_walle.off_policy.stored_steps import StoredSteps
+from sb3_walle.updates.finite import finite_steps
+from sb3_walle.updates.off_policy_update import OffPolicyUpdate
+from sb3_walle.updates.updater import Updater
 
 
 class Updates(StoredSteps):

@@ -21,7 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_walle import NonFiniteError
-from sb3_walle.learners.finite import finite_updates
+from sb3_walle.updates.finite import finite_updates
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 BAD = "there are NaN or infinite numbers in the gradients of"

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 import sb3_walle
 from sb3_walle.backends import BACKENDS
 from sb3_walle.collection.modes import MODES
-from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 
 NAMES = ("PPO", "A2C", "SAC", "TD3", "DDPG", "DQN")
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_walle.experiments.benchmark.settings import BenchmarkSettings
 from sb3_walle.experiments.benchmark.throughput import steps_per_env
 from sb3_walle.experiments.contenders import Contender, running
-from sb3_walle.learners.native.store import DIRECTORY_VARIABLE
+from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 
 PROC = Path("/proc")
 # Two steps: SB3 refuses rollouts of one sample, because it normalises advantages.

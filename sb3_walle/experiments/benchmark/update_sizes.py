@@ -13,8 +13,8 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
-from sb3_walle.learners.ppo_update import PPOUpdate
-from sb3_walle.learners.updater import Updater
+from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.updater import Updater
 
 BATCH_SIZES = (64, 256, 1024, 4096)
 # Enough minibatches for a median, even of the smallest, in a time that does not matter.

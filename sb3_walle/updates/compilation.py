@@ -1,0 +1,129 @@
+"""Programs of traced steps: found on disk, compiled in the background, or recorded on a GPU."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import torch as th
+
+from sb3_walle.updates.captured import CapturedProgram
+from sb3_walle.updates.native.blueprint import Blueprint
+from sb3_walle.updates.native.build import Build
+from sb3_walle.updates.native.program import NativeProgram
+from sb3_walle.updates.native.store import ProgramStore
+from sb3_walle.updates.traced_step import TracedStep
+from sb3_walle.updates.unsupported import Unsupported
+
+#: takes what a step takes, in a list, does what it does, and returns its statistics
+Program: TypeAlias = Callable[[list[th.Tensor]], th.Tensor]
+
+# With smaller minibatches, threads wait for each other longer than they compute. Images are always many numbers.
+PARALLEL_BATCH_SIZE = 256
+IMAGE_AXES = 3
+
+
+class Compilation:
+    """
+    Compiles traced steps in the background, one after the other, unless their programs are on disk.
+
+    :param steps: the steps by name
+    :raises Unsupported: if there is no compiler for their device, or no place to keep programs
+    """
+
+    def __init__(self, steps: Mapping[str, TracedStep]) -> None:
+        self.steps = dict(steps)
+        self._programs: dict[str, Program] = {}
+        self._builds: list[Build] = []
+        device = next(iter(steps.values())).inputs[0].device
+        #: whether the programs use as many threads as torch does, rather than one
+        self.is_parallel = device.type != "cpu" or any(map(_is_large, steps.values()))
+        if device.type == "cuda":
+            self._programs = {name: CapturedProgram(step.graph, step.n_in_place) for name, step in steps.items()}
+        elif device.type == "cpu":
+            self._store = ProgramStore()
+            self._blueprints = {
+                name: Blueprint.of(step.graph, step.inputs, self.is_parallel) for name, step in steps.items()
+            }
+            self._programs = {name: program for name in steps if (program := self._found(name)) is not None}
+        else:
+            raise Unsupported(f"there is no compiler for the device '{device}'")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether some program is there, or is being compiled."""
+        return bool(self._programs or self._builds)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took to compile; ``None`` if it was not necessary."""
+        return sum(build.seconds for build in self._builds) if self._builds else None
+
+    def begin(self) -> None:
+        """Have the programs compiled in the background, if they are not there already."""
+        missing = self._missing()
+        if missing is not None and not self._builds:
+            self._build(missing)
+
+    def programs(self, wait: bool) -> dict[str, Program] | None:
+        """
+        :param wait: whether to wait for them
+        :return: the programs by name, if all are there
+        :raises Unsupported: if a program could not be compiled, or cannot be loaded
+        """
+        while (missing := self._missing()) is not None:
+            if not self._builds:
+                self._build(missing)
+            if not self._builds[-1].is_done(wait):
+                return None
+            self._programs[missing] = NativeProgram(self._path(missing))
+            self._store.make_room()
+            following = self._missing()
+            if following is not None:
+                self._build(following)
+        return self._programs
+
+    def close(self) -> None:
+        """Stop compiling."""
+        for build in self._builds:
+            build.close()
+
+    def _missing(self) -> str | None:
+        return next((name for name in self.steps if name not in self._programs), None)
+
+    def _build(self, name: str) -> None:
+        self._builds.append(Build(self._blueprints[name], self._path(name)))
+
+    def _path(self, name: str) -> Path:
+        return self._store.path(self._blueprints[name].key)
+
+    def _found(self, name: str) -> Program | None:
+        key = self._blueprints[name].key
+        if not self._store.has(key):
+            return None
+        try:
+            program = NativeProgram(self._path(name))
+        except Unsupported:
+            # Another one can be compiled, whatever has happened to this one.
+            self._store.remove(key)
+            return None
+        self._store.note_use(key)
+        return program
+
+
+def may_be_at_hand(device: th.device) -> bool:
+    """
+    :param device: where updates are made
+    :return: whether there may be a program without waiting for a compiler
+    """
+    if device.type == "cuda":
+        return True
+    try:
+        return ProgramStore().has_any()
+    except Unsupported:
+        return False
+
+
+def _is_large(step: TracedStep) -> bool:
+    if th.get_num_threads() == 1:
+        return False
+    return step.batch_size >= PARALLEL_BATCH_SIZE or any(len(part.shape) > IMAGE_AXES for part in step.observations)

@@ -1,0 +1,203 @@
+"""PPO with an adaptive penalty on the KL divergence in the place of clipping, as the WALL-E report has it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import kl_divergence
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, RolloutBufferSamples
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.ppo import PPO
+
+from sb3_walle.updates.policy_copy import copy_without_optimizer
+from sb3_walle.updates.ppo_objective import (
+    Evaluation,
+    PPOVariant,
+    RolloutRows,
+    negative_entropy,
+    normalized_advantages,
+    value_error,
+)
+from sb3_walle.updates.ppo_update import clip_ranges
+
+OBJECTIVES = ("clip", "kl_penalty")
+# What the report takes, in its own names: kl_target, eta, and where beta and the learning rate's factor may be.
+DEFAULT_KL_TARGET = 0.003
+HINGE_COEF = 50.0
+ADAPTATION = 1.5
+MAX_KL_COEF = 35.0
+MAX_LEARNING_RATE_FACTOR = 10.0
+# From here on the penalty is taken to be unable to do more, and the learning rate changes, too.
+EXTREME_KL_COEF = 30.0
+
+Samples = RolloutBufferSamples | DictRolloutBufferSamples
+
+
+@dataclass(frozen=True)
+class KLPenalty:
+    """
+    How strong the penalty is, which changes from update to update.
+
+    :param coef: weight of the divergence in the loss, beta in the report
+    :param learning_rate_factor: what learning rates are multiplied with
+    """
+
+    coef: float = 1.0
+    learning_rate_factor: float = 1.0
+
+    def adapted(self, kl: float, kl_target: float) -> "KLPenalty":
+        """
+        Adapt the penalty to what an update has done (Schulman et al., 2017, section 4, with the report's numbers).
+
+        :param kl: divergence after the update
+        :param kl_target: divergence that there should have been
+        :return: the penalty of the next update
+        """
+        coef, factor = self.coef, self.learning_rate_factor
+        if kl > 2 * kl_target:
+            coef = min(MAX_KL_COEF, coef * ADAPTATION)
+            if coef > EXTREME_KL_COEF:
+                factor = max(1 / MAX_LEARNING_RATE_FACTOR, factor / ADAPTATION)
+        elif kl < kl_target / 2:
+            coef = max(1 / MAX_KL_COEF, coef / ADAPTATION)
+            if coef < 1 / EXTREME_KL_COEF:
+                factor = min(MAX_LEARNING_RATE_FACTOR, factor * ADAPTATION)
+        return KLPenalty(coef, factor)
+
+
+def check_objective(objective: str) -> None:
+    """
+    :param objective: what the user asked for
+    :raises ValueError: if there is no such objective
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+
+
+@dataclass
+class _Losses:
+    """What is logged, a number for each minibatch."""
+
+    policy: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
+
+
+def train_with_kl_penalty(algorithm: PPO, penalty: KLPenalty) -> KLPenalty:
+    """
+    Update the policy from the rollout buffer, as SB3's ``PPO.train()`` does but for the objective, and record what it
+    records, and ``train/kl``, ``train/kl_coef`` and ``train/learning_rate_factor``.
+
+    The loss of a minibatch is ``-E[ratio * A] + coef * KL + 50 * max(0, KL - 2 * kl_target) ** 2``, and SB3's losses of
+    values and entropy. KL is the exact divergence of the policy from what it was before the update. If that is more
+    than four times ``kl_target`` after an epoch, there is no further one.
+
+    :param algorithm: the algorithm, whose ``target_kl`` is the divergence that an update should make, 0.003 by default
+    :param penalty: how strong the penalty is
+    :return: how strong it is to be in the next update
+    """
+    policy, optimizer = algorithm.policy, algorithm.policy.optimizer
+    kl_target = DEFAULT_KL_TARGET if algorithm.target_kl is None else algorithm.target_kl
+    old_policy = copy_without_optimizer(policy)
+    # As it is when it acts.
+    old_policy.set_training_mode(False)
+    algorithm._update_learning_rate(optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] *= penalty.learning_rate_factor
+    losses, kl = _Losses(), 0.0
+    for epoch in range(algorithm.n_epochs):
+        policy.set_training_mode(True)
+        for samples in algorithm.rollout_buffer.get(algorithm.batch_size):
+            loss = _loss(algorithm, old_policy, samples, penalty.coef, kl_target, losses)
+            optimizer.zero_grad()
+            loss.backward()
+            th.nn.utils.clip_grad_norm_(policy.parameters(), algorithm.max_grad_norm)
+            optimizer.step()
+        algorithm._n_updates += 1
+        kl = _mean_divergence(algorithm, old_policy)
+        if kl > 4 * kl_target:
+            if algorithm.verbose >= 1:
+                print(f"Early stopping at step {epoch} due to reaching max kl: {kl:.4f}")
+            break
+    _record(algorithm, losses, kl, penalty)
+    return penalty.adapted(kl, kl_target)
+
+
+def _loss(
+    algorithm: PPO,
+    old_policy: ActorCriticPolicy,
+    samples: Samples,
+    coef: float,
+    kl_target: float,
+    losses: _Losses,
+) -> th.Tensor:
+    policy = algorithm.policy
+    variant = PPOVariant(algorithm.normalize_advantage, algorithm.clip_range_vf is not None)
+    actions = samples.actions
+    if isinstance(algorithm.action_space, spaces.Discrete):
+        actions = actions.long().flatten()
+    new = Evaluation(*policy.evaluate_actions(samples.observations, actions))
+    old = RolloutRows(
+        samples.observations,
+        actions,
+        samples.old_values,
+        samples.old_log_prob,
+        samples.advantages,
+        samples.returns,
+    )
+    ratio = th.exp(new.log_prob - old.log_probs)
+    kl = divergence(policy, old_policy, samples).mean()
+    penalty = coef * kl + HINGE_COEF * th.clamp(kl - 2 * kl_target, min=0.0) ** 2
+    policy_loss = penalty - (normalized_advantages(variant, old.advantages) * ratio).mean()
+    value_loss = value_error(variant, new, old, th.tensor(clip_ranges(algorithm)[1] or 0.0))
+    entropy_loss = negative_entropy(new)
+    loss = policy_loss + algorithm.ent_coef * entropy_loss + algorithm.vf_coef * value_loss
+    losses.policy.append(policy_loss.item())
+    losses.value.append(value_loss.item())
+    losses.entropy.append(entropy_loss.item())
+    losses.total.append(loss.item())
+    return loss
+
+
+def divergence(policy: ActorCriticPolicy, old_policy: ActorCriticPolicy, samples: Samples) -> th.Tensor:
+    """
+    :param policy: a policy
+    :param old_policy: what it was before
+    :param samples: B samples
+    :return: KL divergence of the policy's distribution of actions from the old one's, ``[B]``, as KL(old || new)
+    """
+    with th.no_grad():
+        old = old_policy.get_distribution(samples.observations)
+    found = kl_divergence(old, policy.get_distribution(samples.observations))
+    # Dimensions of actions that are independent have a divergence each, and that of all is the sum.
+    return found.reshape(len(found), -1).sum(dim=1)
+
+
+def _mean_divergence(algorithm: PPO, old_policy: ActorCriticPolicy) -> float:
+    # Looking must not change anything, as the statistics of a batch normalization.
+    algorithm.policy.set_training_mode(False)
+    total, n_samples = 0.0, 0
+    with th.no_grad():
+        for samples in algorithm.rollout_buffer.get(algorithm.batch_size):
+            found = divergence(algorithm.policy, old_policy, samples)
+            total += found.sum().item()
+            n_samples += len(found)
+    return total / n_samples
+
+
+def _record(algorithm: PPO, losses: _Losses, kl: float, penalty: KLPenalty) -> None:
+    logger, buffer = algorithm.logger, algorithm.rollout_buffer
+    logger.record("train/entropy_loss", np.mean(losses.entropy))
+    logger.record("train/policy_gradient_loss", np.mean(losses.policy))
+    logger.record("train/value_loss", np.mean(losses.value))
+    logger.record("train/loss", losses.total[-1])
+    logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
+    if hasattr(algorithm.policy, "log_std"):
+        logger.record("train/std", th.exp(algorithm.policy.log_std).mean().item())
+    logger.record("train/n_updates", algorithm._n_updates, exclude="tensorboard")
+    logger.record("train/kl", kl)
+    logger.record("train/kl_coef", penalty.coef)
+    logger.record("train/learning_rate_factor", penalty.learning_rate_factor)

@@ -1,0 +1,96 @@
+"""Compiled programs on disk, so that the next run need not compile them again."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from sb3_walle.updates.unsupported import Unsupported
+
+#: where programs are kept, if not in the user's cache
+DIRECTORY_VARIABLE = "SB3_WALLE_CACHE_DIR"
+# Each is about 2 MB. What was not used for longest goes first.
+MAX_PROGRAMS = 64
+
+
+class ProgramStore:
+    """
+    A directory of compiled programs.
+
+    :param directory: where they are; by default what the environment variable ``SB3_WALLE_CACHE_DIR`` says, or else
+        ``sb3_walle`` in the user's cache
+    :raises Unsupported: if nothing can be kept there, or others could have put something there: programs are run
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        # The process may move on to another directory.
+        self._directory = (directory or _default_directory()).absolute()
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self._directory.stat()
+            writable = os.access(self._directory, os.W_OK | os.X_OK)
+        except OSError as error:
+            raise Unsupported(f"nothing can be kept in '{self._directory}' ({error.strerror}). {_ADVICE}") from error
+        if not writable:
+            raise Unsupported(f"'{self._directory}' is write-protected. {_ADVICE}")
+        if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Unsupported(f"others may write to '{self._directory}', and what is there is run. {_ADVICE}")
+
+    def path(self, key: str) -> Path:
+        """
+        :param key: name of a program
+        :return: where it is, or is to be put
+        """
+        return self._directory / f"{key}.so"
+
+    def has(self, key: str) -> bool:
+        """
+        :param key: name of a program
+        :return: whether it is there
+        """
+        return self.path(key).is_file()
+
+    def has_any(self) -> bool:
+        """:return: whether there is any program"""
+        return any(self._directory.glob("*.so"))
+
+    def note_use(self, key: str) -> None:
+        """
+        :param key: name of a program that has just been loaded
+        """
+        with suppress(OSError):
+            os.utime(self.path(key))
+
+    def remove(self, key: str) -> None:
+        """
+        :param key: name of a program that cannot be loaded
+        """
+        self.path(key).unlink(missing_ok=True)
+
+    def make_room(self) -> None:
+        """Remove what was not used for longest, if there is too much."""
+        programs = sorted(self._directory.glob("*.so"), key=_last_use, reverse=True)
+        for path in programs[MAX_PROGRAMS:]:
+            path.unlink(missing_ok=True)
+
+
+_ADVICE = f"Set {DIRECTORY_VARIABLE} to a directory of your own"
+
+
+def _default_directory() -> Path:
+    chosen = os.environ.get(DIRECTORY_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "sb3_walle"
+    except RuntimeError as error:
+        raise Unsupported(f"there is no home directory to keep anything in. {_ADVICE}") from error
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        # Somebody else has removed it in the meantime.
+        return 0.0

@@ -1,0 +1,271 @@
+"""PPO's update: one stage, as SB3's ``PPO.train()`` makes it."""
+
+from collections.abc import Hashable, Iterator
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.ppo import PPO
+
+from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
+from sb3_walle.updates.clipping import clipped
+from sb3_walle.updates.finite import stop_at_minibatch
+from sb3_walle.updates.global_state import random_states_kept
+from sb3_walle.updates.parameter_groups import GroupState, ParameterGroup
+from sb3_walle.updates.ppo_objective import (
+    COEFFICIENTS,
+    STATISTICS,
+    Evaluation,
+    PPOVariant,
+    RolloutRows,
+    ppo_objective,
+)
+from sb3_walle.updates.rollout_minibatches import (
+    RolloutMinibatches,
+    check_buffer,
+    example_minibatch,
+    observation_keys,
+)
+from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stage, State, StepSpec, UpdateStep
+from sb3_walle.updates.tracing import copied_policy
+from sb3_walle.updates.unsupported import Unsupported, in_short
+
+#: whether a minibatch has changed the weights, and if not, why
+DONE, KL_TOO_LARGE, NOT_FINITE = 0, 1, 2
+# Rounding moves a ratio by less.
+MIN_CLIP_RANGE_TO_COMPARE = 1e-4
+
+_POLICY = Stage("policy", ("policy",), (*STATISTICS, "gradient_norm", "outcome"))
+
+
+class PPOStep(UpdateStep):
+    """Evaluates the policy on a minibatch, differentiates the loss, clips the gradient and steps the optimizer."""
+
+    stages: ClassVar[tuple[Stage, ...]] = (_POLICY,)
+    rows: ClassVar[Any] = RolloutRows
+    #: besides the objective's: the largest divergence allowed, whether a loss or gradient that is not finite is an
+    #: error, and where gradients are clipped
+    coefficients: ClassVar[tuple[str, ...]] = (*COEFFICIENTS, "kl_limit", "require_finite", "max_grad_norm")
+
+    def losses(self, stage: str, parameters: Parameters, minibatch: Minibatch) -> Losses:
+        rows: RolloutRows = minibatch.rows
+        is_discrete = isinstance(self._policy.action_space, spaces.Discrete)
+        actions = rows.actions.long().flatten() if is_discrete else rows.actions
+        evaluation = Evaluation(*self._policy.evaluate_actions(rows.observations, actions))
+        objective = ppo_objective(self.spec.variant, evaluation, rows, minibatch.coefficients)
+        return Losses({"policy": objective.loss}, objective.statistics)
+
+    def apply(
+        self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
+    ) -> tuple[State, dict[str, th.Tensor]]:
+        coefficients, statistics = minibatch.coefficients, gradient.statistics
+        with th.no_grad():
+            vector, norm = clipped(gradient.vectors["policy"], coefficients["max_grad_norm"])
+            new, _ = super().apply(stage, state, gradient._replace(vectors={"policy": vector}), minibatch)
+            is_finite = th.isfinite(statistics["loss"]) & th.isfinite(norm)
+            is_spoilt = (coefficients["require_finite"] > 0) & ~is_finite
+            # SB3 looks at the divergence first, before it differentiates the loss.
+            is_too_far = statistics["approx_kl"] > coefficients["kl_limit"]
+            outcome = th.where(is_too_far, KL_TOO_LARGE, th.where(is_spoilt, NOT_FINITE, DONE)).to(norm.dtype)
+
+            before, after = state.groups["policy"].tensors(), new.groups["policy"].tensors()
+            chosen = [th.where(outcome == DONE, new, old) for old, new in zip(before, after, strict=True)]
+            # The forward pass that finds the divergence too large leaves its traces in buffers, as in SB3.
+            # Which buffers have changed cannot be known: batch normalization does not count versions.
+            buffers = tuple(
+                th.where(outcome != NOT_FINITE, new, old)
+                for old, new in zip(state.buffers, gradient.buffers, strict=True)
+            )
+        groups = {"policy": GroupState.of(chosen)}
+        return State(groups, buffers, state.fixed), {"gradient_norm": norm, "outcome": outcome}
+
+
+class PPOUpdate(AlgorithmUpdate):
+    """Does what SB3's ``PPO.train()`` does."""
+
+    eager_seconds: ClassVar[float] = 1e-3
+    sb3_train: ClassVar[Any] = PPO.train
+    step_class: ClassVar[type[UpdateStep]] = PPOStep
+    # Most updates have more minibatches than these, and those that have few, of many samples, do not lose what they
+    # gain.
+    minibatches_per_comparison: ClassVar[int] = 20
+
+    @property
+    def batch_size(self) -> int:
+        return min(self.algorithm.batch_size, self._n_samples())
+
+    def variant(self) -> Hashable:
+        return PPOVariant(self.algorithm.normalize_advantage, self.algorithm.clip_range_vf is not None)
+
+    def check(self) -> None:
+        check_buffer(self.algorithm.rollout_buffer)
+
+    def observation_keys(self) -> tuple[str, ...] | None:
+        return observation_keys(self.algorithm.rollout_buffer)
+
+    def optimizers(self) -> list[th.optim.Optimizer]:
+        return [self.algorithm.policy.optimizer]
+
+    def make_groups(self) -> list[ParameterGroup]:
+        policy = self.algorithm.policy
+        names = self._names_with_gradient()
+        parameters = dict(policy.named_parameters())
+        trained = [parameters[name] for name in names]
+        optimized = {id(parameter) for group in policy.optimizer.param_groups for parameter in group["params"]}
+        if not {id(parameter) for parameter in trained} <= optimized:
+            raise Unsupported("the optimizer does not train all parameters that get a gradient")
+        kinds = {(parameter.dtype, parameter.device) for parameter in trained}
+        if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
+            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
+            raise Unsupported(f"the parameters are of several or unusual kinds: {found}")
+        return [ParameterGroup("policy", trained, names, policy.optimizer)]
+
+    def example_rows(self, n_samples: int) -> list[th.Tensor]:
+        return list(example_minibatch(self.algorithm.rollout_buffer, n_samples, self.algorithm.policy.device))
+
+    def n_minibatches(self) -> int:
+        return self.algorithm.n_epochs * self._minibatches_per_epoch()
+
+    def n_minibatches_made(self) -> int:
+        # Epochs, of which target_kl may have left some out.
+        return self.algorithm._n_updates * self._minibatches_per_epoch()
+
+    def is_comparable(self) -> bool:
+        """
+        Whether a minibatch has the same gradient in both ways. The ratio to the policy before the update is 1 but for
+        rounding, which decides what is clipped at the end of a schedule that leads to 0.
+        """
+        return all(limit is None or limit > MIN_CLIP_RANGE_TO_COMPARE for limit in clip_ranges(self.algorithm))
+
+    def minibatches(self, progress: Progress) -> Iterator[Inputs]:
+        algorithm = self.algorithm
+        algorithm.policy.set_training_mode(True)
+        minibatches = RolloutMinibatches(algorithm.rollout_buffer, self.batch_size, algorithm.policy.device)
+        coefficients = [self._coefficients()]
+        may_stop = self._requires_finite() or algorithm.target_kl is not None
+        for epoch in range(algorithm.n_epochs):
+            n_before = len(progress.statistics)
+            for rows in minibatches.epoch():
+                yield Inputs("update", list(rows), coefficients)
+                if may_stop and progress.statistics[-1][-1] != DONE:
+                    progress.is_refused = True
+                    break
+            progress.n_in_last_epoch = len(progress.statistics) - n_before
+            if progress.is_refused and progress.statistics[-1][-1] == NOT_FINITE:
+                return
+            algorithm._n_updates += 1
+            if progress.is_refused:
+                self._report_early_stop(epoch, progress)
+                return
+
+    def finish(self, number: int, progress: Progress) -> None:
+        if progress.n_steps:
+            progress.groups[0].leave_gradients()
+        if progress.is_refused and progress.statistics[-1][-1] == NOT_FINITE:
+            self._raise_non_finite(number, progress)
+        self._record(progress)
+
+    def _names_with_gradient(self) -> list[str]:
+        """Names of the parameters that get a gradient when the loss is minimised."""
+        algorithm = self.algorithm
+        copied = copied_policy(algorithm.policy)
+        # As it is during an update. After a rollout it is in evaluation mode.
+        copied.set_training_mode(True)
+        spec = StepSpec((), observation_keys=self.observation_keys(), variant=self.variant())
+        step = PPOStep(copied, spec, ())
+        _, minibatch = step.unpacked([*self.example_rows(self.batch_size), self.numbers(len(PPOStep.coefficients))])
+        learnable = {name: parameter for name, parameter in copied.named_parameters() if parameter.requires_grad}
+        try:
+            with random_states_kept(algorithm.policy.device):
+                loss = step.losses("policy", {}, minibatch).of_groups["policy"]
+                gradients = th.autograd.grad(loss, list(learnable.values()), allow_unused=True)
+        except Exception as error:
+            # A policy may do anything, also refuse a minibatch of zeros.
+            raise Unsupported(f"the policy does not evaluate a minibatch of zeros: {in_short(error)}") from error
+        return [name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None]
+
+    def _n_samples(self) -> int:
+        buffer = self.algorithm.rollout_buffer
+        return int(buffer.buffer_size * buffer.n_envs)
+
+    def _minibatches_per_epoch(self) -> int:
+        return -(-self._n_samples() // self.batch_size)
+
+    def _requires_finite(self) -> bool:
+        return getattr(self.algorithm, "check_nan", False)
+
+    def _coefficients(self) -> th.Tensor:
+        """What stays the same for a whole update."""
+        algorithm = self.algorithm
+        clip_range, clip_range_vf = clip_ranges(algorithm)
+        values = {
+            "clip_range": clip_range,
+            "clip_low": 1 - clip_range,
+            "clip_high": 1 + clip_range,
+            "clip_range_vf": 0.0 if clip_range_vf is None else clip_range_vf,
+            "ent_coef": algorithm.ent_coef,
+            "vf_coef": algorithm.vf_coef,
+            "kl_limit": np.inf if algorithm.target_kl is None else 1.5 * algorithm.target_kl,
+            "require_finite": float(self._requires_finite()),
+            "max_grad_norm": algorithm.max_grad_norm,
+        }
+        return self.tensor([values[name] for name in PPOStep.coefficients])
+
+    def _report_early_stop(self, epoch: int, progress: Progress) -> None:
+        if self.algorithm.verbose >= 1:
+            approx_kl = progress.statistics[-1][STATISTICS.index("approx_kl")].item()
+            print(f"Early stopping at step {epoch} due to reaching max kl: {approx_kl:.2f}")
+
+    def _loss_of_last_minibatch(self, progress: Progress) -> th.Tensor:
+        """Eagerly, with gradients to the parameters that the policy has at present."""
+        step, inputs = progress.step, progress.inputs
+        assert step is not None
+        _, minibatch = step.unpacked(inputs)
+        return step.losses("policy", {}, minibatch).of_groups["policy"]
+
+    def _raise_non_finite(self, number: int, progress: Progress) -> NoReturn:
+        """Make the minibatch again, eagerly and under observation, to find out what is not finite in it."""
+        policy = self.algorithm.policy
+        stop_at_minibatch(policy, number, progress.n_steps + 1, lambda: self._loss_of_last_minibatch(progress))
+
+    def _record(self, progress: Progress) -> None:
+        algorithm = self.algorithm
+        # SB3 averages Python's numbers, in double precision, but for the divergence. Loggers print the two differently.
+        table = th.stack(progress.statistics).cpu().numpy().astype(np.float64)
+        if not np.isfinite(table).all():
+            # Where SB3 would have found out at the next minibatch, by the checks of the distributions.
+            with th.no_grad():
+                self._loss_of_last_minibatch(progress)
+        found = {name: table[:, column] for column, name in enumerate(STATISTICS)}
+        approx_kl = found["approx_kl"].astype(np.float32)
+        buffer, logger = algorithm.rollout_buffer, algorithm.logger
+        logger.record("train/entropy_loss", np.mean(found["entropy_loss"]))
+        logger.record("train/policy_gradient_loss", np.mean(found["policy_gradient_loss"]))
+        logger.record("train/value_loss", np.mean(found["value_loss"]))
+        logger.record("train/approx_kl", np.mean(approx_kl[-progress.n_in_last_epoch :]))
+        logger.record("train/clip_fraction", np.mean(found["clip_fraction"]))
+        logger.record("train/loss", found["loss"][-1].item())
+        variance = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        logger.record("train/explained_variance", variance)
+        if hasattr(algorithm.policy, "log_std"):
+            logger.record("train/std", th.exp(algorithm.policy.log_std).mean().item())
+        logger.record("train/n_updates", algorithm._n_updates, exclude="tensorboard")
+        clip_range, clip_range_vf = clip_ranges(algorithm)
+        logger.record("train/clip_range", clip_range)
+        if clip_range_vf is not None:
+            logger.record("train/clip_range_vf", clip_range_vf)
+
+
+def clip_ranges(algorithm: PPO) -> tuple[float, float | None]:
+    """
+    :param algorithm: an algorithm
+    :return: how far the ratio may be from 1, and values from the old ones, at present
+    """
+    remaining = algorithm._current_progress_remaining
+    # SB3 declares what its constructor takes. _setup_model() has made schedules of it.
+    clip_range = algorithm.clip_range(remaining)  # type: ignore[operator]
+    if algorithm.clip_range_vf is None:
+        return clip_range, None
+    return clip_range, algorithm.clip_range_vf(remaining)  # type: ignore[operator]

@@ -1,0 +1,103 @@
+"""Samples of a replay buffer as the tensors that a traced step takes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_walle.updates.unsupported import Unsupported
+
+_STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
+
+
+def is_sb3s_own(buffer: ReplayBuffer) -> bool:
+    """
+    :param buffer: a replay buffer
+    :return: whether it does what SB3's do, and nothing else
+    """
+    return type(buffer) in _STOCK
+
+
+def check_buffer(buffer: ReplayBuffer) -> None:
+    """
+    :param buffer: a replay buffer
+    :raises Unsupported: if its samples may be anything
+    """
+    if not is_sb3s_own(buffer):
+        raise Unsupported(f"the replay buffer is a {type(buffer).__name__}, not one of SB3's own")
+
+
+def observation_keys(buffer: ReplayBuffer) -> tuple[str, ...] | None:
+    """
+    :param buffer: a replay buffer
+    :return: keys of its observations if they are dictionaries, otherwise ``None``
+    """
+    return tuple(buffer.observations) if isinstance(buffer.observations, dict) else None
+
+
+def example_samples(buffer: ReplayBuffer, batch_size: int, normalizer: VecNormalize | None) -> list[th.Tensor]:
+    """
+    :param buffer: a replay buffer, which may be empty
+    :param batch_size: number of samples, B
+    :param normalizer: what samples are normalised with
+    :return: tensors of zeros as :func:`tensors_of` gives them
+    """
+    observations = _example_observations(buffer, batch_size, normalizer)
+    device = buffer.device
+    column = th.zeros(batch_size, 1, device=device)
+    actions = th.zeros(batch_size, buffer.action_dim, dtype=_torch_dtype(buffer.actions.dtype), device=device)
+    discounts = column if isinstance(buffer, NStepReplayBuffer) else th.zeros(1, device=device)
+    examples = [*observations, actions, *observations, column, column, discounts]
+    # Tracing takes what is the same tensor for the same input.
+    return [tensor.clone() for tensor in examples]
+
+
+def _example_observations(buffer: ReplayBuffer, batch_size: int, normalizer: VecNormalize | None) -> list[th.Tensor]:
+    stored = buffer.observations
+    arrays = stored if isinstance(stored, dict) else {"": stored}
+    zeros: Any = {key: np.zeros((1, *array.shape[2:]), array.dtype) for key, array in arrays.items()}
+    # Whatever VecNormalize does to their types.
+    found = buffer._normalize_obs(zeros if isinstance(stored, dict) else zeros[""], normalizer)
+    parts = found.values() if isinstance(found, dict) else [found]
+    return [
+        th.zeros(batch_size, *part.shape[1:], dtype=_torch_dtype(part.dtype), device=buffer.device) for part in parts
+    ]
+
+
+def tensors_of(samples: Any, gamma: th.Tensor) -> list[th.Tensor]:
+    """
+    :param samples: what a replay buffer has given
+    :param gamma: discount factor where the samples bring none, ``[1]``
+    :return: observations, actions, next observations, dones, rewards and discounts
+    """
+    return [
+        *_parts(samples.observations),
+        samples.actions,
+        *_parts(samples.next_observations),
+        samples.dones,
+        samples.rewards,
+        gamma if samples.discounts is None else samples.discounts,
+    ]
+
+
+def check_kinds(found: Sequence[th.Tensor], expected: Sequence[th.Tensor]) -> None:
+    """
+    :param found: the tensors of some samples
+    :param expected: those that a step was traced with
+    :raises Unsupported: if a program for the latter does not take the former
+    """
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype or not one.is_contiguous():
+            raise Unsupported("the replay buffer gives other tensors than when its update was compiled")
+
+
+def _parts(observations: Any) -> list[th.Tensor]:
+    return list(observations.values()) if isinstance(observations, dict) else [observations]
+
+
+def _torch_dtype(dtype: Any) -> th.dtype:
+    return th.from_numpy(np.zeros(0, dtype)).dtype

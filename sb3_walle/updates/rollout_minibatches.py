@@ -1,0 +1,112 @@
+"""The minibatches of a rollout buffer, as SB3 would draw them, without a copy for each of them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+
+from sb3_walle.updates.unsupported import Unsupported
+
+# Samples are gathered for several minibatches at once, as many as stay in the cache of a core.
+BYTES_AT_ONCE = 2**20
+# Others are barely known to torch.
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+
+
+class RolloutMinibatches:
+    """
+    Draws minibatches as SB3's ``RolloutBuffer.get()`` does: the same ones in the same order from the same random state,
+    with the same types and shapes. The buffer is left as that leaves it.
+
+    :param buffer: a full buffer
+    :param batch_size: samples of a minibatch, at most
+    :param device: where the samples are needed; they are moved there once
+    :raises Unsupported: if the buffer is of a class of the user's own, which may draw as it likes
+    :raises ValueError: if it is not full
+    """
+
+    def __init__(self, buffer: RolloutBuffer, batch_size: int, device: th.device) -> None:
+        check_buffer(buffer)
+        if not buffer.full:
+            raise ValueError("The rollout buffer is not full: collect a rollout before train(), as learn() does.")
+        _flatten(buffer)
+        self.n_samples = buffer.buffer_size * buffer.n_envs
+        self._batch_size = batch_size
+        self._columns = [th.as_tensor(array).to(device) for array in _columns(buffer)]
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of minibatches that each epoch has; the last one may be smaller."""
+        return -(-self.n_samples // self._batch_size)
+
+    def epoch(self) -> Iterator[tuple[th.Tensor, ...]]:
+        """:return: for each minibatch of one pass, its observations and the other columns"""
+        order = th.from_numpy(np.random.permutation(self.n_samples)).to(self._columns[0].device)
+        for block in order.split(self._batch_size * self._minibatches_at_once()):
+            gathered = [column.index_select(0, block).split(self._batch_size) for column in self._columns]
+            yield from zip(*gathered, strict=True)
+
+    def _minibatches_at_once(self) -> int:
+        bytes_per_sample = sum(column[0].numel() * column.element_size() for column in self._columns)
+        return max(1, BYTES_AT_ONCE // (bytes_per_sample * self._batch_size))
+
+
+def check_buffer(buffer: RolloutBuffer) -> None:
+    """
+    :param buffer: a rollout buffer
+    :raises Unsupported: if it is of a class of the user's own
+    """
+    if type(buffer) not in (RolloutBuffer, DictRolloutBuffer):
+        raise Unsupported(f"the rollout buffer is of a class of its own, {type(buffer).__name__}")
+
+
+def observation_keys(buffer: RolloutBuffer) -> tuple[str, ...] | None:
+    """
+    :param buffer: a rollout buffer
+    :return: the keys of its observations if they are dictionaries
+    """
+    return tuple(buffer.observations) if isinstance(buffer.observations, dict) else None
+
+
+def example_minibatch(buffer: RolloutBuffer, n_samples: int, device: th.device) -> tuple[th.Tensor, ...]:
+    """
+    :param buffer: a rollout buffer, full or not
+    :param n_samples: number of samples, B
+    :param device: where the minibatch is needed
+    :return: a minibatch of zeros, in types and shapes as :meth:`RolloutMinibatches.epoch` has them
+    :raises Unsupported: if there are observations of a type that torch barely knows
+    """
+    n_leading_axes = 1 if buffer.generator_ready else 2
+    observations = []
+    for array in _observations(buffer):
+        if array.dtype.name not in DTYPES:
+            raise Unsupported(f"there are observations of type {array.dtype.name}")
+        shape = (n_samples, *array.shape[n_leading_axes:])
+        observations.append(th.zeros(shape, dtype=getattr(th, array.dtype.name), device=device))
+    actions = th.zeros((n_samples, buffer.action_dim), device=device)
+    return (*observations, actions, *(th.zeros(n_samples, device=device) for _ in range(4)))
+
+
+def _flatten(buffer: RolloutBuffer) -> None:
+    """What ``get()`` does at first: ``[n_steps, n_envs, ...]`` becomes ``[n_envs * n_steps, ...]``."""
+    if buffer.generator_ready:
+        return
+    if isinstance(buffer, DictRolloutBuffer):
+        buffer.observations = {key: buffer.swap_and_flatten(array) for key, array in buffer.observations.items()}
+    else:
+        buffer.observations = buffer.swap_and_flatten(buffer.observations)
+    for name in ("actions", "values", "log_probs", "advantages", "returns"):
+        setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
+    buffer.generator_ready = True
+
+
+def _observations(buffer: RolloutBuffer) -> list[np.ndarray]:
+    return list(buffer.observations.values()) if isinstance(buffer.observations, dict) else [buffer.observations]
+
+
+def _columns(buffer: RolloutBuffer) -> list[np.ndarray]:
+    scalars = [buffer.values, buffer.log_probs, buffer.advantages, buffer.returns]
+    # SB3 hands out actions as float32, whatever their space.
+    actions = buffer.actions.astype(np.float32, copy=False)
+    return [*_observations(buffer), actions, *(array.flatten() for array in scalars)]

@@ -1,0 +1,262 @@
+"""Which update an algorithm makes: SB3's own, or a compiled one as soon as there is one and it pays."""
+
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
+
+from sb3_walle.updates.algorithm_update import AlgorithmUpdate
+from sb3_walle.updates.compilation import Compilation, may_be_at_hand
+from sb3_walle.updates.compiled_update import make_update
+from sb3_walle.updates.global_state import one_thread
+from sb3_walle.updates.parameter_groups import ParameterGroup
+from sb3_walle.updates.traced_step import trace_update
+from sb3_walle.updates.unsupported import Unsupported
+from sb3_walle.user_warning import warn_user
+
+LEARNERS = ("auto", "compiled", "eager")
+
+# Eager updates of so many seconds, still to come or already made, are worth some tenths of a second of tracing, to see
+# whether there is a program already; and compiling, for which a core works for some ten seconds.
+WORTH_TRACING = 5.0
+WORTH_COMPILING = 30.0
+# What the compiler takes for a program beside samplers at work, in seconds. Where there is a seed, so many seconds of
+# updates are eager.
+NOMINAL_COMPILE_SECONDS = 15.0
+
+
+class Updater:
+    """
+    Makes the updates of an algorithm.
+
+    :param update: what it declares of its update
+    :param choice: what the user asked for, one of :data:`LEARNERS`
+    """
+
+    def __init__(self, update: AlgorithmUpdate, choice: str) -> None:
+        self.update = update
+        self._choice = choice
+        self._reason: Unsupported | None = None
+        self._key: Hashable = None
+        self._groups: Sequence[ParameterGroup] = ()
+        self._compilation: Compilation | None = None
+        self._planned_updates = 0
+        #: where there is a seed, updates that are still eager since compiling began; ``None`` before that
+        self._n_eager_ahead: int | None = None
+        self._eager_seconds = 0.0
+        self._n_eager_updates = self._n_eager_minibatches = 0
+        self._is_announced = False
+        #: whether the user knows why updates are not compiled
+        self._is_told = False
+        self._n_minibatches_unchecked: int | None = None
+        #: comparisons that have failed since the last one that has not
+        self._n_doubts = 0
+        #: whether the last update was a compiled one
+        self.is_compiled = False
+
+    def require(self) -> None:
+        """
+        Check that the update can be compiled, as far as that can be known beforehand.
+
+        :raises ValueError: if it cannot
+        """
+        self._prepare()
+        if self._reason is not None:
+            raise ValueError(f"learner='compiled' is impossible: {self._reason}. Use learner='auto' or 'eager'.")
+
+    def plan(self, n_updates: int) -> None:
+        """
+        Prepare a compiled update where it pays.
+
+        :param n_updates: number of updates to come
+        """
+        self._planned_updates = n_updates
+        self._consider()
+        # Callbacks may change the policy when training starts.
+        self.update.look_again()
+
+    def train(self, number: int, eagerly: Callable[[], None]) -> None:
+        """
+        Make an update.
+
+        :param number: its number, from 1
+        :param eagerly: makes it as SB3 does
+        :raises NonFiniteError: if the algorithm checks for NaN and a loss or gradient is not finite
+        """
+        programs = self._programs(number)
+        self.is_compiled = programs is not None
+        if programs is not None and self._compilation is not None:
+            started, is_compared = time.perf_counter(), self._is_to_be_compared()
+            may_differ = self._n_doubts < self.update.n_doubts
+            try:
+                with nullcontext() if self._compilation.is_parallel else one_thread():
+                    n_minibatches, is_same = make_update(
+                        self.update, self._groups, self._compilation.steps, programs, number, is_compared, may_differ
+                    )
+                self._note_compiled(number, n_minibatches, is_compared, is_same, time.perf_counter() - started)
+            except Unsupported as reason:
+                self._refuse(reason)
+                self.is_compiled = False
+        if not self.is_compiled:
+            if self._reason is not None and not self._is_told:
+                self._say_refused()
+            self._train_eagerly(eagerly)
+        self._planned_updates -= 1
+        if self._n_eager_ahead:
+            self._n_eager_ahead -= 1
+
+    def abandon(self) -> None:
+        """``learn()`` has ended early: stop compiling what has not been used yet."""
+        if not self.is_compiled:
+            self.close()
+
+    def close(self) -> None:
+        """Stop compiling."""
+        if self._compilation is not None:
+            self._compilation.close()
+            self._compilation, self._key = None, None
+
+    def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
+        started, n_before = time.perf_counter(), self.update.n_minibatches_made()
+        eagerly()
+        self._eager_seconds += time.perf_counter() - started
+        self._n_eager_updates += 1
+        self._n_eager_minibatches += self.update.n_minibatches_made() - n_before
+
+    def _is_to_be_compared(self) -> bool:
+        unchecked = self._n_minibatches_unchecked
+        return unchecked is None or unchecked >= self.update.minibatches_per_comparison or self._n_doubts > 0
+
+    def _note_compiled(self, number: int, n_minibatches: int, is_compared: bool, is_same: bool, seconds: float) -> None:
+        self._n_doubts = 0 if is_same else self._n_doubts + 1
+        self._n_minibatches_unchecked = n_minibatches + (0 if is_compared else self._n_minibatches_unchecked or 0)
+        if not self._is_announced:
+            self._is_announced = True
+            self._announce(number, seconds / n_minibatches)
+
+    def _programs(self, number: int) -> dict | None:
+        """The programs of an update, if they are there, fit the algorithm as it is now, and may be used."""
+        self._consider()
+        if self._compilation is None or not self._compilation.is_begun:
+            return None
+        try:
+            programs = self._compilation.programs(wait=False)
+            if self._is_seeded_auto() and self._n_eager_ahead != 0:
+                # Found on disk, perhaps. From the same seed the same numbers come, whatever the timing.
+                return None
+            if programs is None and (self._is_seeded_auto() or self._choice == "compiled"):
+                self._say_waiting(number)
+                programs = self._compilation.programs(wait=True)
+            return programs
+        except Unsupported as reason:
+            self._refuse(reason)
+            return None
+
+    def _consider(self) -> None:
+        """Trace and compile, each as soon as it pays."""
+        if self._choice == "eager":
+            return
+        seconds = self._seconds_worth_saving()
+        pays = self._choice == "compiled" or seconds >= WORTH_COMPILING
+        if self._compilation is not None or pays or self._may_be_found(seconds):
+            self._prepare()
+        if self._compilation is not None and pays:
+            try:
+                self._compilation.begin()
+            except Unsupported as reason:
+                self._refuse(reason)
+            if self._n_eager_ahead is None and self._is_seeded_auto():
+                self._n_eager_ahead = self._n_updates_to_compile()
+
+    def _may_be_found(self, seconds: float) -> bool:
+        """Whether to look for a program on disk. What is there must not decide where there is a seed."""
+        device = self.update.algorithm.policy.device
+        return not self._is_seeded_auto() and seconds >= WORTH_TRACING and may_be_at_hand(device)
+
+    def _n_updates_to_compile(self) -> int:
+        """Number of updates that SB3 makes while the compiler is at work: a function of the arguments, not of time."""
+        if self.update.algorithm.policy.device.type != "cpu":
+            # Recorded at once rather than compiled.
+            return 0
+        return math.ceil(len(self.update.programs()) * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
+
+    def _is_seeded_auto(self) -> bool:
+        return self._choice == "auto" and self.update.algorithm.seed is not None
+
+    def _prepare(self) -> None:
+        """Trace the step, unless that was done and nothing has changed since."""
+        try:
+            key = self.update.key()
+        except Unsupported as reason:
+            # What comes next is another one, even if it is the one before.
+            self._key = None
+            self._refuse(reason)
+            return
+        if key == self._key:
+            return
+        self.close()
+        self._key, self._reason, self._is_announced = key, None, False
+        self._n_minibatches_unchecked, self._n_eager_ahead, self._n_doubts = None, None, 0
+        try:
+            self._groups = self.update.make_groups()
+            self._compilation = Compilation(trace_update(self.update, self._groups))
+        except Unsupported as reason:
+            self._refuse(reason)
+
+    def _refuse(self, reason: Unsupported) -> None:
+        if self._compilation is not None:
+            self._compilation.close()
+        self._compilation = None
+        if self._reason is None:
+            self._is_told = False
+        self._reason = reason
+
+    def _say_refused(self) -> None:
+        message, self._is_told = f"Updates are not compiled: {self._reason}", True
+        if self.update.algorithm.verbose >= 1:
+            print(message)
+        else:
+            # Updates take many times as long as they could.
+            warn_user(f"{message}. learner='eager' says that this is intended.")
+
+    def _seconds_worth_saving(self) -> float:
+        """What eager updates have taken, or are going to take."""
+        if self._is_seeded_auto():
+            # By their number: no update may be eager or compiled by chance.
+            are_enough = self._planned_updates > self._n_updates_to_compile()
+            n_updates = max(self._n_eager_updates, self._planned_updates if are_enough else 0)
+            return n_updates * self._nominal_seconds()
+        known = self._eager_seconds / self._n_eager_updates if self._n_eager_updates else self._nominal_seconds()
+        return max(self._eager_seconds, self._planned_updates * known)
+
+    def _nominal_seconds(self) -> float:
+        """What an eager update takes, before any is measured."""
+        return self.update.eager_seconds * self.update.n_minibatches()
+
+    def _say_waiting(self, number: int) -> None:
+        if self.update.algorithm.verbose < 1:
+            return
+        why = ", the first time only"
+        if self._is_seeded_auto():
+            why = f": with a seed, updates are compiled from number {number} on in every run"
+        print(f"Waiting for the update to be compiled, which takes some seconds{why}")
+
+    def _announce(self, number: int, seconds: float) -> None:
+        if self.update.algorithm.verbose < 1 or self._compilation is None:
+            return
+        spent = self._compilation.seconds
+        origin = "found on disk" if spent is None else f"compiled within {spent:.0f} s"
+        gain = ""
+        if self._n_eager_minibatches:
+            before = self._eager_seconds / self._n_eager_minibatches
+            gain = f" instead of {1e6 * before:,.0f}, {before / seconds:.1f} times as fast"
+        print(f"Updates are compiled from number {number} on ({origin}): {1e6 * seconds:,.0f} us a minibatch{gain}")
+
+
+def check_learner(learner: str) -> None:
+    """
+    :param learner: what the user asked for
+    :raises ValueError: if there is no such learner
+    """
+    if learner not in LEARNERS:
+        raise ValueError(f"learner must be one of {LEARNERS}, got {learner!r}")
