@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from stable_baselines3.ddpg import DDPG
 
+from sb3_walle.off_policy import AsyncOffPolicyMixin
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.td3_update import TD3Update
-from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
 class AsyncDDPG(AsyncOffPolicyMixin, DDPG):

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from stable_baselines3.dqn import DQN
 
+from sb3_walle.off_policy import AsyncOffPolicyMixin
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.dqn_update import DQNUpdate
-from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
 class AsyncDQN(AsyncOffPolicyMixin, DQN):

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
+from sb3_walle.on_policy import AsyncOnPolicyMixin
+from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.finite import finite_updates
 from sb3_walle.updates.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.updater import Updater
-from sb3_walle.on_policy import AsyncOnPolicyMixin
-from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 
 
 class AsyncPPO(AsyncOnPolicyMixin, PPO):

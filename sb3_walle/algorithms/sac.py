@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from stable_baselines3.sac import SAC
 
+from sb3_walle.off_policy import AsyncOffPolicyMixin
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.sac_update import SACUpdate
-from sb3_walle.off_policy import AsyncOffPolicyMixin
 
 
 class AsyncSAC(AsyncOffPolicyMixin, SAC):

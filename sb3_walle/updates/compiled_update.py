@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_walle.sb3_private import update_learning_rate
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Progress
 from sb3_walle.updates.comparison import agrees
 from sb3_walle.updates.compilation import Program
 from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.traced_step import TracedStep, adopted_state
 from sb3_walle.updates.unsupported import Unsupported
-from sb3_walle.sb3_private import update_learning_rate
 
 _DIFFERS = "the policy computes something else than it did when its update was compiled"
 

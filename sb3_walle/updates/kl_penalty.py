@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, Roll
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.ppo import PPO
 
+from sb3_walle.sb3_private import add_updates, n_updates, update_learning_rate
 from sb3_walle.updates.policy_copy import copy_without_optimizer
 from sb3_walle.updates.ppo_objective import (
     Evaluation,
@@ -21,7 +22,6 @@ from sb3_walle.updates.ppo_objective import (
     value_error,
 )
 from sb3_walle.updates.ppo_update import clip_ranges
-from sb3_walle.sb3_private import add_updates, n_updates, update_learning_rate
 
 OBJECTIVES = ("clip", "kl_penalty")
 # What the report takes, in its own names: kl_target, eta, and where beta and the learning rate's factor may be.

@@ -8,12 +8,12 @@ import numpy as np
 import torch as th
 from torch.nn import functional
 
+from sb3_walle.sb3_private import add_updates, n_updates, vec_normalize_of
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
 from sb3_walle.updates.parameter_groups import GroupState
 from sb3_walle.updates.replay_samples import check_buffer, check_kinds, example_samples, observation_keys, tensors_of
 from sb3_walle.updates.step import Observations, Stage, State, UpdateStep
 from sb3_walle.updates.unsupported import Unsupported
-from sb3_walle.sb3_private import add_updates, n_updates, vec_normalize_of
 
 # Updates of few gradient steps are many. Looking at all that a program depends on takes a tenth of one.
 UPDATES_PER_LOOK = 100

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.ppo import PPO
 
+from sb3_walle.sb3_private import add_updates, n_updates, progress_remaining
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
 from sb3_walle.updates.clipping import clipped
 from sb3_walle.updates.finite import stop_at_minibatch
@@ -31,7 +32,6 @@ from sb3_walle.updates.rollout_minibatches import (
 from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stage, State, StepSpec, UpdateStep
 from sb3_walle.updates.tracing import copied_policy
 from sb3_walle.updates.unsupported import Unsupported, in_short
-from sb3_walle.sb3_private import add_updates, n_updates, progress_remaining
 
 #: whether a minibatch has changed the weights, and if not, why
 DONE, KL_TOO_LARGE, NOT_FINITE = 0, 1, 2

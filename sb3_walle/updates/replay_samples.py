@@ -9,8 +9,8 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_walle.updates.unsupported import Unsupported
 from sb3_walle.sb3_private import normalized_observations
+from sb3_walle.updates.unsupported import Unsupported
 
 _STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.td3 import TD3
 
+from sb3_walle.sb3_private import n_updates
 from sb3_walle.updates.off_policy_update import (
     OffPolicyStep,
     OffPolicyUpdate,
@@ -17,7 +18,6 @@ from sb3_walle.updates.off_policy_update import (
 )
 from sb3_walle.updates.parameter_groups import ParameterGroup, network_group
 from sb3_walle.updates.step import Losses, Minibatch, Parameters, Stage, UpdateStep
-from sb3_walle.sb3_private import n_updates
 
 _CRITIC, _ALL = "critic", "all"
 

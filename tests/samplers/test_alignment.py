@@ -17,7 +17,6 @@ from space_env import SpaceEnv
 from stable_baselines3 import SAC
 from stable_baselines3.common.policies import BasePolicy
 
-from sb3_walle.updates.flat import FlatLayout
 from sb3_walle.samplers.actors.choice import actor_specs
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
 from sb3_walle.samplers.actors.exploring_actor import ExploringActorSpec
@@ -25,6 +24,7 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.torch_policy import dump_policy, load_policy
 from sb3_walle.transport.chunk import Chunk, chunk_layout, row, rows
 from sb3_walle.transport.layout import ALIGNMENT
+from sb3_walle.updates.flat import FlatLayout
 
 SIZES = range(1, 41)
 ACTIONS = spaces.Box(-1.0, 1.0, (2,), np.float32)

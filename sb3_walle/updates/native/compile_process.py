@@ -13,10 +13,10 @@ from typing import NoReturn
 
 import torch as th
 
+from sb3_walle.saving import written_whole
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.native.seal import sealed
 from sb3_walle.updates.torch_private import compile_ahead_of_time
-from sb3_walle.saving import written_whole
 
 # The learner goes first, but samplers, which never stop working, would leave nothing.
 NICENESS = 5
