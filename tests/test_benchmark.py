@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stable_baselines3 import PPO
 
 from sb3_walle.cli import main
 from sb3_walle.experiments.benchmark import results as quantities
@@ -26,6 +25,7 @@ from sb3_walle.experiments.benchmark.startup import StartUp, descendants, propor
 from sb3_walle.experiments.benchmark.update_sizes import NETS, algorithm_with_samples, measure_update_size
 from sb3_walle.experiments.contenders import AsyncContender, VecEnvContender
 from sb3_walle.experiments.machine import Machine
+from sb3_walle.updates.ppo_update import PPOUpdate
 
 TINY = BenchmarkSettings(
     "CartPole-v1",
@@ -89,11 +89,11 @@ def test_others_compute_for_as_long_as_something_is_measured_beside_them() -> No
     assert descendants(os.getpid()) == before
 
 
-class EagerLearner:
+class EagerUpdater:
     """In the place of the compiled update, for which nobody wants to wait here."""
 
-    def __init__(self, algorithm: PPO, choice: str) -> None:
-        self.algorithm = algorithm
+    def __init__(self, update: PPOUpdate, choice: str) -> None:
+        self.algorithm = update.algorithm
         assert choice == "compiled"
 
     def require(self) -> None:
@@ -104,7 +104,7 @@ class EagerLearner:
 
 
 def test_updates_of_several_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(update_sizes, "PPOLearner", EagerLearner)
+    monkeypatch.setattr(update_sizes, "Updater", EagerUpdater)
     monkeypatch.setattr(update_sizes, "SAMPLES", 64)
     times = measure_update_size(NETS["64x64"], 32, repeats=2)
     assert times.eager > 0 and times.compiled > 0
