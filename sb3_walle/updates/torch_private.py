@@ -93,3 +93,60 @@ def load_program(path: Path) -> Callable[[list[th.Tensor]], list[th.Tensor]]:
     """
     run: Callable[[list[th.Tensor]], list[th.Tensor]] = th._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
     return run
+
+
+def note_shapes(graph: GraphModule, inputs: Sequence[th.Tensor]) -> None:
+    """
+    :param graph: a graph; each of its nodes gets ``meta["val"]``, a tensor of the shape of its result
+    :param inputs: an example of its inputs
+    """
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+    FakeTensorProp(graph, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*inputs)
+
+
+def linear_by_onednn() -> Any:
+    """
+    An operator like torch's own of oneDNN, for which torch's compiler insists on weights that never change.
+
+    :return: takes ``[rows, inner]``, ``[columns, inner]`` and ``[columns]`` or ``None``, and gives ``[rows, columns]``
+    """
+    from torch._inductor.lowering import register_lowering
+
+    if not hasattr(th.ops.sb3_walle, "linear"):
+        library = th.library.Library("sb3_walle", "DEF")
+        _LIBRARIES.append(library)
+        library.define("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+        library.impl("linear", lambda values, weight, _: values.new_empty(values.shape[0], weight.shape[0]), "Meta")
+        library.impl("linear", _onednn_product, "CPU")
+        register_lowering(th.ops.sb3_walle.linear.default, type_promotion_kind=None)(_lowered)
+    return th.ops.sb3_walle.linear.default
+
+
+# torch forgets an operator when no object holds the library that has defined it.
+_LIBRARIES: list[th.library.Library] = []
+
+
+def _onednn_product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
+    found: th.Tensor = th.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    return found
+
+
+def _lowered(values: Any, weight: Any, bias: Any) -> Any:
+    """A call of oneDNN in terms of torch's compiler."""
+    from torch._inductor import ir, mkldnn_ir
+
+    kind = mkldnn_ir.LinearUnary
+    values = kind.require_contiguous(kind.realize_input(values))
+    # As it is, for the kernel takes any strides: torch's own LinearUnary.create() would copy a transposed matrix, which
+    # takes a seventh of the product.
+    weight = kind.realize_input(weight)
+    layout = ir.FixedLayout(values.get_device(), values.get_dtype(), [values.get_size()[0], weight.get_size()[0]])
+    # Nothing follows the product.
+    plain: list[Any] = ["none", [-1], ""]
+    if bias is None:
+        product = kind(layout, [values, weight], [None, *plain])
+    else:
+        product = kind(layout, [values, weight, kind.require_contiguous(kind.realize_input(bias))], plain)
+    return ir.TensorBox.create(mkldnn_ir._create_output_node(product))

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch as th
 from torch.fx import GraphModule
 
+from sb3_walle.updates.native import products
 from sb3_walle.updates.native.graph_parts import GraphParts
 from sb3_walle.updates.native.processor import described
 
@@ -51,11 +52,13 @@ class Blueprint:
     :param graph: the graph
     :param inputs: its inputs
     :param is_parallel: whether the program uses as many threads as torch does, rather than one
+    :param uses_onednn: whether oneDNN makes its large matrix products, rather than what torch uses by itself
     """
 
     graph: GraphParts
     inputs: tuple[InputSpec, ...]
     is_parallel: bool
+    uses_onednn: bool = False
 
     @classmethod
     def of(cls, graph: GraphModule, inputs: Sequence[th.Tensor], is_parallel: bool) -> "Blueprint":
@@ -67,13 +70,13 @@ class Blueprint:
         :raises Unsupported: if the graph cannot be moved to the process that compiles
         """
         specs = tuple(InputSpec.of(tensor) for tensor in inputs)
-        return cls(GraphParts.of(graph), specs, is_parallel)
+        return cls(GraphParts.of(graph), specs, is_parallel, products.are_faster())
 
     @cached_property
     def key(self) -> str:
         """A name that no other program has: that of the graph, of this machine's kind, and of this torch."""
         constants = {name: (InputSpec.of(tensor), _content(tensor)) for name, tensor in self.graph.constants.items()}
-        parts = (VERSION, self.graph.nodes, constants, self.inputs, self.is_parallel, _surroundings())
+        parts = (VERSION, self.graph.nodes, constants, self.inputs, self.is_parallel, self.uses_onednn, _surroundings())
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ import torch as th
 
 from sb3_walle.saving import written_whole
 from sb3_walle.updates.native.blueprint import Blueprint
+from sb3_walle.updates.native.products import leave_to_onednn
 from sb3_walle.updates.native.seal import sealed
 from sb3_walle.updates.torch_private import compile_ahead_of_time
 
@@ -68,7 +70,19 @@ def compile_program(blueprint: Blueprint, folder: Path) -> Path:
     if not blueprint.is_parallel:
         # Without a parallel region there is no thread to wake, which takes longer than a small network.
         th.set_num_threads(1)
+    if blueprint.uses_onednn:
+        try:
+            return _compiled(blueprint, folder, uses_onednn=True)
+        except Exception:
+            # It takes parts of torch that may be others in another version. What torch does by itself is slower.
+            traceback.print_exc()
+    return _compiled(blueprint, folder, uses_onednn=False)
+
+
+def _compiled(blueprint: Blueprint, folder: Path, uses_onednn: bool) -> Path:
     graph, inputs = blueprint.graph.build(), tuple(spec.empty() for spec in blueprint.inputs)
+    if uses_onednn:
+        leave_to_onednn(graph, inputs)
     return compile_ahead_of_time(graph, inputs, folder, blueprint.is_parallel)
 
 
