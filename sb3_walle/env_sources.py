@@ -31,7 +31,7 @@ from sb3_walle.wrappers import chain_of, why_not_in_samplers
 
 EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
 
-LOCKSTEP = "Training goes on as in SB3, in lockstep and without samplers."
+LOCKSTEP = "Training continues as in SB3, in lockstep and without samplers."
 HOW_TO_BUILD = (
     "Pass an env id, a function that builds an environment, or "
     "make_vec_env(..., vec_env_cls=SamplerVecEnv) to have samplers collect experience asynchronously."
@@ -70,7 +70,8 @@ def in_samplers(
     :raises ValueError: if the numbers do not fit
     :raises TypeError: if an environment cannot be moved to a sampler
     """
-    as_backend(backend)  # Refuses what is none.
+    # An unknown one is an error before anything is built.
+    as_backend(backend)
     for name, number in (("n_samplers", n_samplers), ("envs_per_sampler", envs_per_sampler)):
         if number is not None and (not isinstance(number, int | np.integer) or number < 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")

@@ -22,7 +22,7 @@ from toy_envs import RandomWalk, StampedEnv
 from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
 
 # Without samplers, SB3 would write the files, and much of this would hold without any merit of theirs.
-pytestmark = pytest.mark.filterwarnings("error:Training goes on as in SB3")
+pytestmark = pytest.mark.filterwarnings("error:Training continues as in SB3")
 
 SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_epochs": 1, "seed": 3, "device": "cpu"}
 TOTAL = 3 * 64 * 4

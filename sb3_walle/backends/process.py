@@ -38,8 +38,8 @@ class ProcessBackend:
     """
     Processes of their own on this machine, forked from one that has imported what they need.
 
-    They compute with one thread each, and CUDA is hidden from them: ten of them would otherwise fight for the cores,
-    and fill the GPU's memory with their contexts.
+    They compute with one thread each, and CUDA is hidden from them: ten of them would otherwise share the cores among
+    hundreds of threads, and fill the GPU's memory with their contexts.
     """
 
     shares_objects: ClassVar[bool] = False

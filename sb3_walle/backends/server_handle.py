@@ -96,7 +96,7 @@ class ServerHandle:
         """
         try:
             if not self._wait_for_death(sampler):
-                # It has hung up and lives on, which is of no use.
+                # It has closed its channel and still runs.
                 self.kill(sampler)
                 self._wait_for_death(sampler)
         except ChannelClosedError:

@@ -18,7 +18,7 @@ TOTAL_TIMESTEPS = 1_000_000
 @dataclass(frozen=True)
 class Hyperparameters:
     """
-    A row of the table: what suits an environment, whatever the number of samplers.
+    A row of the table: what suits an environment, with any number of samplers.
 
     :param source: where they come from
     :param total_timesteps: environment steps that they take to learn it
@@ -94,7 +94,7 @@ def choose_hyperparameters(env_id: str, n_envs: int, given: Mapping[str, Any], p
     :param env_id: Gymnasium id of the environment
     :param n_envs: number of environments
     :param given: what the user gave: arguments of :class:`~sb3_walle.AsyncPPO`, and ``timesteps``
-    :param plain: whether to take SB3's defaults whatever the environment
+    :param plain: whether to take SB3's defaults for any environment
     :return: what to train with
     """
     arguments = dict(given)

@@ -17,7 +17,7 @@ from sb3_walle.cli.arguments import (
 
 # What is neither an argument of AsyncPPO nor of the training's length.
 OF_THE_COMMAND = ("env", "policy", "run_dir", "plain")
-# Arguments of AsyncPPO that are the same whatever suits the environment. All others are hyperparameters.
+# Arguments of AsyncPPO that do not depend on what suits the environment. All others are hyperparameters.
 OF_THE_MACHINERY = ("seed", "device", "n_samplers", "envs_per_sampler", "mode", "max_policy_lag", "actor", "learner")
 
 EXAMPLE = """\
@@ -75,7 +75,7 @@ def add_command(commands: Any) -> None:
     text = "An option that is given wins over what is known to suit the environment. The defaults shown\n"
     text += "are those of SB3's PPO, for all other environments."
     ppo = parser.add_argument_group("PPO", text)
-    text = "SB3's defaults, whatever is known to suit the environment"
+    text = "SB3's defaults, instead of what is known to suit the environment"
     ppo.add_argument("--plain", action="store_true", help=text)
     policies = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
     add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies, metavar="{" + ",".join(policies) + "}")

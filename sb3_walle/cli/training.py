@@ -181,7 +181,7 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
             # learn() leaves the bar open when an exception ends it, and with it a terminal without a cursor.
             if hasattr(progress_bar, "pbar"):
                 progress_bar.on_training_end()
-            # Whatever ended the training, hours of it may lie behind.
+            # A training of hours may have ended by an error or by Ctrl-C.
             save_run(model, directory)
             model.logger.close()
     finally:

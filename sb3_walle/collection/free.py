@@ -68,7 +68,7 @@ class FreeCollector(Collector):
         #: lengths of the first chunks of each sampler; all later ones are as long as the last of these
         self._first_lengths = [*first, longest]
         self._n_asked = [0] * self.samplers.n_samplers
-        #: who has a free slot and was not asked to fill it
+        #: samplers that have a free slot and were not asked to fill it
         self._held_back: set[int] = set()
         self._n_samples_published = 0.0
 

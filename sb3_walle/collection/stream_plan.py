@@ -2,7 +2,7 @@
 Which steps fill which columns, where columns hold whole streams. This file knows steps only by their numbers.
 
 SB3's replay buffers take steps row by row, one of each column. So what a fast environment makes beyond the steps of its
-own column has to go into the column of a slower one, and must not tear the streams of either into pieces.
+own column goes into the column of a slower one, in runs that are long enough for both streams.
 """
 
 from collections.abc import Callable, Iterator

@@ -51,8 +51,8 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
     Put before an on-policy algorithm of SB3, makes it collect experience with samplers.
 
     Samplers pull the policy, step their environments and send chunks of experience; the algorithm takes the chunks,
-    fills its rollout buffer with them and trains as ever. All arguments of the algorithm keep their meaning and order;
-    those for samplers are :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin`'s.
+    fills its rollout buffer with them and trains as in SB3. All arguments of the algorithm keep their meaning and
+    order; those for samplers are :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin`'s.
 
     The modes other than ``"sync"`` have a policy lag. An algorithm that lists them among its ``supported_modes`` has to
     override :meth:`_correct_for_policy_lag`.

@@ -228,7 +228,7 @@ class Step(Request):
 
     actions: np.ndarray
     summary: str = "stepping its environments"
-    # There is no episode to go on with.
+    # A new sampler is in another episode.
     can_be_repeated: ClassVar[bool] = False
 
     def run(self, sampler: Sampler) -> StepResult:

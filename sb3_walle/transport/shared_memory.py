@@ -47,8 +47,8 @@ class SharedMemory:
 
 def anonymous_file() -> int:
     """
-    :return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed; nobody
-        but this user may open it
+    :return: descriptor of a new, empty file without a name, which is gone when the last descriptor is closed; only
+        this user may open it
     """
     fd = os.memfd_create("sb3_walle", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.fchmod(fd, 0o600)

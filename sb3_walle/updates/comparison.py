@@ -4,8 +4,8 @@ import torch as th
 
 from sb3_walle.updates.step import Gradient, Minibatch, Stage, State, UpdateStep
 
-# Rounding makes the two differ by far less. What this is to find is a policy that computes something else than when it
-# was traced.
+# Rounding makes the two differ by far less. This finds a policy that computes something else than when it was
+# traced.
 MAX_GRADIENT_DIFFERENCE = 1e-2
 MAX_STEP_DIFFERENCE = 1e-2
 # Relative to numbers above 1.

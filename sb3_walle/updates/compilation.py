@@ -103,7 +103,7 @@ class Compilation:
         try:
             program = NativeProgram(self._path(name))
         except Unsupported:
-            # Another one can be compiled, whatever has happened to this one.
+            # This one is broken. Another one can be compiled.
             self._store.remove(key)
             return None
         self._store.note_use(key)

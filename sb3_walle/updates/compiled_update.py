@@ -1,4 +1,4 @@
-"""A whole update with compiled programs, minibatch after minibatch. This must cost nothing beside the programs."""
+"""A whole update with compiled programs, minibatch after minibatch. Nothing here may cost much next to the programs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

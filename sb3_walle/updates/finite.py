@@ -15,7 +15,7 @@ from sb3_walle.updates.policy_copy import optimizers_of
 # Names enough to see where it began; a large network has hundreds of parameters.
 MAX_NAMES = 3
 ADVICE = (
-    "The weights are those of the last good step: save the model. Before training goes on, lower the learning rate, "
+    "The weights are those of the last good step: save the model. Before you continue, lower the learning rate, "
     "and check that observations and rewards are finite and not huge."
 )
 

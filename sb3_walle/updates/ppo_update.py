@@ -46,8 +46,8 @@ class PPOStep(UpdateStep):
 
     stages: ClassVar[tuple[Stage, ...]] = (_POLICY,)
     rows: ClassVar[Any] = RolloutRows
-    #: besides the objective's: the largest divergence allowed, whether a loss or gradient that is not finite is an
-    #: error, and where gradients are clipped
+    #: in addition to the objective's: the largest divergence allowed, whether a loss or gradient that is not finite is
+    #: an error, and where gradients are clipped
     coefficients: ClassVar[tuple[str, ...]] = (*COEFFICIENTS, "kl_limit", "require_finite", "max_grad_norm")
 
     def losses(self, stage: str, parameters: Parameters, minibatch: Minibatch) -> Losses:

@@ -61,7 +61,7 @@ def _example_observations(buffer: ReplayBuffer, batch_size: int, normalizer: Vec
     stored = buffer.observations
     arrays = stored if isinstance(stored, dict) else {"": stored}
     zeros: Any = {key: np.zeros((1, *array.shape[2:]), array.dtype) for key, array in arrays.items()}
-    # Whatever VecNormalize does to their types.
+    # In the types that VecNormalize gives them.
     found = normalized_observations(buffer, zeros if isinstance(stored, dict) else zeros[""], normalizer)
     parts = found.values() if isinstance(found, dict) else [found]
     return [

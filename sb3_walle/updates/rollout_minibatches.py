@@ -107,6 +107,6 @@ def _observations(buffer: RolloutBuffer) -> list[np.ndarray]:
 
 def _columns(buffer: RolloutBuffer) -> list[np.ndarray]:
     scalars = [buffer.values, buffer.log_probs, buffer.advantages, buffer.returns]
-    # SB3 hands out actions as float32, whatever their space.
+    # SB3 hands out actions as float32, for any space.
     actions = buffer.actions.astype(np.float32, copy=False)
     return [*_observations(buffer), actions, *(array.flatten() for array in scalars)]

@@ -41,7 +41,7 @@ class Stage:
 @dataclass(frozen=True)
 class StepSpec:
     """
-    What a step takes, besides the minibatch.
+    What a step takes in addition to the minibatch.
 
     :param groups: groups of parameters, in the order in which the state holds them
     :param fixed: names of the policy's parameters that are in no group
@@ -99,8 +99,8 @@ class Losses:
     """
     :param of_groups: what each group of a stage minimises
     :param statistics: numbers to log, by name
-    :param sizes: how large the terms are that cancel in a gradient or statistic, by its name, where they may: rounding
-        is to be measured against them
+    :param sizes: how large the terms are that cancel in a gradient or statistic, by its name, where they may: the
+        measure for rounding
     """
 
     of_groups: dict[str, th.Tensor]

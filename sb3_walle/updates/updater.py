@@ -142,7 +142,7 @@ class Updater:
         try:
             programs = self._compilation.programs(wait=False)
             if self._is_seeded_auto() and self._n_eager_ahead != 0:
-                # Found on disk, perhaps. From the same seed the same numbers come, whatever the timing.
+                # Found on disk, perhaps. The same seed gives the same numbers at any timing.
                 return None
             if programs is None and (self._is_seeded_auto() or self._choice == "compiled"):
                 self._say_waiting(number)

@@ -148,7 +148,7 @@ def test_minibatches_before_it_are_learned_from(monkeypatch: pytest.MonkeyPatch)
     message = (
         f"Update 31 was stopped before minibatch 4 could change the weights: {BAD} mlp_extractor.value_net.0.weight, "
         "mlp_extractor.value_net.0.bias, mlp_extractor.value_net.2.weight and 3 more. The weights are those of the "
-        "last good step: save the model. Before training goes on, lower the learning rate, and check that "
+        "last good step: save the model. Before you continue, lower the learning rate, and check that "
     )
     with pytest.raises(NonFiniteError, match=re.escape(message)):
         checked_train(model, update=31)

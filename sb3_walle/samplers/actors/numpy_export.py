@@ -101,7 +101,7 @@ def _head(policy: ActorCriticPolicy) -> HeadSpec:
     return CategoricalSpec(shape, tuple(int(size) for size in distribution.action_dims))
 
 
-# What stands against it. Each group of checks can rely on those before it.
+# Reasons why NumPy cannot run a policy. Each group of checks can rely on those before it.
 
 
 def _obstacles(policy: BasePolicy) -> Iterator[str]:

@@ -91,7 +91,7 @@ def linear(name: str, module: nn.Module) -> Linear:
     return Linear(f"{name}.weight", None if module.bias is None else f"{name}.bias", n_inputs, n_outputs)
 
 
-# What stands against it.
+# Reasons why NumPy cannot run a policy.
 
 
 def features_obstacles(extractor: BaseFeaturesExtractor, space: spaces.Space) -> Iterator[str]:

@@ -18,7 +18,7 @@ def unpicklable_error(function: Any, error: Exception) -> TypeError:
     """
     :param function: a function that builds an environment
     :param error: what pickling it has raised
-    :return: the error to raise, which names the variable that stands against it
+    :return: the error to raise, which names the variable that cannot be pickled
     """
     place, culprit = _culprit(function, _name(function), _MAX_DEPTH)
     return TypeError(

@@ -90,7 +90,7 @@ class Build:
         if not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        # It may be importing, or not have noticed because somebody has been forked, who has the other end, too.
+        # It may be importing, or not have noticed because a fork of this process has the other end, too.
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait()

@@ -22,7 +22,7 @@ from sb3_walle.updates.torch_private import compile_ahead_of_time
 
 # The learner goes first, but samplers, which never stop working, would leave nothing.
 NICENESS = 5
-# Signals that a terminal or a supervisor sends to everybody. What happens then is up to the learner.
+# Signals that a terminal or a supervisor sends to all processes. The learner decides what happens then.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # What the process has to clean up, in seconds, before it is killed.
 GRACE = 5.0
@@ -44,7 +44,7 @@ def main(job: int) -> None:
     with tempfile.TemporaryDirectory(prefix="sb3_walle_", ignore_cleanup_errors=True) as folder:
         threading.Thread(target=_end_with, args=(learner, folder), daemon=True).start()
         # Where compilers put what they need for themselves. torch's precompiled headers are hundreds of megabytes, of
-        # which nothing is to be left where the user has not asked for it.
+        # which nothing must remain where the user has not asked for it.
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
         put_in_place(compile_program(blueprint, Path(folder)), path)

@@ -1,7 +1,7 @@
 """
 Moving a graph to another process.
 
-What torch itself does to unpickle a graph is to run it, whereupon tensors that it makes, and perhaps fills in place,
+What torch itself does to unpickle a graph is to run it, and then tensors that it makes, and perhaps fills in place,
 become constants that outlive the call.
 """
 

@@ -1,4 +1,4 @@
-"""A checksum at the end of a file. Of a program that somebody has cut off, loading it would end the learner."""
+"""A checksum at the end of a file. Loading a program that was cut off would end the learner."""
 
 import hashlib
 from pathlib import Path

@@ -39,7 +39,7 @@ class ProgramStore:
     def path(self, key: str) -> Path:
         """
         :param key: name of a program
-        :return: where it is, or is to be put
+        :return: where it is, or will be
         """
         return self._directory / f"{key}.so"
 
@@ -92,5 +92,5 @@ def _last_use(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
-        # Somebody else has removed it in the meantime.
+        # Another process has removed it in the meantime.
         return 0.0
