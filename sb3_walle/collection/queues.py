@@ -17,8 +17,8 @@ from sb3_walle.transport.memory_queues import QueuePlan
 # Short enough that callbacks hear of steps soon and a stopped sampler wastes little, long enough that what a chunk
 # costs in addition to its steps (two messages, a look at the policy queue) is a small fraction of it.
 MAX_CHUNK_STEPS = 128
-# A mailbox holds some dozens of messages, and a sender that finds it full has to wait. So a long rollout is divided into
-# longer chunks rather than into more of them.
+# A mailbox holds some dozens of messages, and a sender that finds it full has to wait. So a long rollout is divided
+# into longer chunks rather than into more of them.
 MAX_CHUNKS_QUEUED = 64
 
 #: what helps where memory is too small
