@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sb3_walle.transport import policy_queue
 from sb3_walle.transport.control import CONTROL_NBYTES, MemoryControlBoard
 from sb3_walle.transport.errors import TransportError
-from sb3_walle.transport.layout import Field, Layout
+from sb3_walle.transport.layout import ALIGNMENT, Field, Layout
 from sb3_walle.transport.memory import PrivateMemory
 from sb3_walle.transport.policy_queue import PolicyQueue, PolicyReader, policy_queue_nbytes
 from sb3_walle.transport.shared_memory import SharedMemory
@@ -187,12 +187,13 @@ def test_damaged_weights_are_never_handed_out(
     queue.publish(version, weights_of(0))
     contents = np.frombuffer(memory.view, np.uint8)
     original = contents.copy()
-    # The serial number stands in front of the version.
-    numbers = {"version": np.array(version), "serial": np.array([1, version])}
-    stored = np.frombuffer({**weights_of(0), **numbers}[what].tobytes(), np.uint8)
-    n_damaged = 8 if what == "serial" else len(stored)
+    wanted = {**weights_of(0), "version": np.array(version), "serial": np.array(version)}[what]
+    stored = np.frombuffer(wanted.tobytes(), np.uint8)
     (start,) = (at for at in range(len(contents)) if np.array_equal(contents[at : at + len(stored)], stored))
-    for position in range(start, start + n_damaged):
+    if what == "serial":
+        # It stands in front of the version.
+        start -= ALIGNMENT
+    for position in range(start, start + len(stored)):
         contents[position] ^= 1
         with pytest.raises(TransportError, match="cannot be read"):
             reader.pull()

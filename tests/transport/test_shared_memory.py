@@ -198,16 +198,3 @@ def test_anonymous_file_is_empty_nameless_private_and_not_inherited() -> None:
         assert os.pread(fd, 100, 5) == b"words"
     finally:
         os.close(fd)
-
-
-def test_anonymous_file_leaves_nothing_behind_where_the_kernel_has_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delattr(os, "memfd_create")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    fd = anonymous_file()
-    try:
-        assert os.fstat(fd).st_nlink == 0
-        assert list(tmp_path.iterdir()) == []
-    finally:
-        os.close(fd)
