@@ -1,6 +1,5 @@
 """A whole update with compiled programs, minibatch after minibatch. Nothing here may cost much next to the programs."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,14 +47,14 @@ def make_update(
     trained = [group for group in groups if group.optimizer is not None]
     # What depends on the number of each optimizer's step.
     adam = {group.spec.name: update.tensor(group.adam_coefficients(update.n_minibatches())) for group in trained}
-    rows_of = {name: table.unbind() for name, table in adam.items()}
-    progress, made = Progress(groups), Counter[str]()
+    tables = [(name, table.unbind()) for name, table in adam.items()]
+    progress, made = Progress(groups), dict.fromkeys(adam, 0)
     random_states = np.random.get_state(), th.get_rng_state()
     is_compared, is_same = is_compared and update.is_comparable(), True
     try:
         for program, rows, numbers in update.minibatches(progress):
             traced = steps[program]
-            inputs = [*always, *rows, *numbers, *(table[made[name]] for name, table in rows_of.items())]
+            inputs = [*always, *rows, *numbers, *[table[made[name]] for name, table in tables]]
             if len(rows[0]) != traced.batch_size or not is_same:
                 found = traced.step(*inputs)[0]
             elif is_compared:
