@@ -107,7 +107,7 @@ class AsyncMixin(_Base):
         seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
         the same numbers. PPO, SAC, TD3, DDPG and DQN have compiled updates
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
-        are not finite, and an update whose loss or gradient is not finite is an error before it changes any weight
+        are not finite, and an update whose gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
     :raises ValueError: if one of these arguments is wrong
     :raises SamplerError: if an environment cannot be built in a sampler
@@ -323,7 +323,7 @@ class AsyncMixin(_Base):
         :return: the algorithm itself
         :raises RuntimeError: if the model has no environments
         :raises SamplerError: if a sampler failed or died and is not replaced, or the samplers are closed
-        :raises NonFiniteError: with ``check_nan``, if a loss or a gradient is not finite
+        :raises NonFiniteError: with ``check_nan``, if a gradient is not finite
         :raises SystemExit: if the process is told to terminate (SIGTERM), unless the program handles that itself
         """
         if self.env is None:

@@ -72,7 +72,7 @@ class WeightPublisher(Protocol):
         """
         Make a set of weights the newest one. Never waits for a sampler.
 
-        :param version: policy version, the number of completed ``train()`` calls
+        :param version: policy version
         :param weights: the arrays by name
         :raises TransportError: if an array has another shape or type than was planned
         """

@@ -12,7 +12,7 @@ from toy_envs import RandomWalk
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
 from sb3_walle.backends import as_backend
-from sb3_walle.backends.inline import InlineSamplers
+from sb3_walle.backends.inline import InlineBackend, InlineSamplers
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.transport.memory_queues import QueuePlan
 from sb3_walle.transport.ports import LearnerQueues
@@ -57,7 +57,7 @@ def test_a_backend_may_be_an_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "error"), [("thread", ValueError), (None, TypeError), (3, TypeError), (InlineSamplers, TypeError)]
+    ("backend", "error"), [("thread", ValueError), (None, TypeError), (3, TypeError), (InlineBackend, TypeError)]
 )
 def test_anything_else_is_refused_with_what_is_allowed(backend: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"backend must be one of \('process', 'inline'\)"):
