@@ -48,8 +48,8 @@ class Rollout:
         self.infos: list[list[tuple[int, dict[str, Any]]]] = [[] for _ in range(n_steps)]
         #: last observations of episodes before ``VecNormalize``, if there is one, by row and column
         self.original_terminal_observations: dict[tuple[int, int], Any] = {}
-        # What a step leads to is the next row, and there are names of arrays that have that one, too. Where a piece of
-        # a chunk ends, the row after it is kept: the next one may come from elsewhere, or later, or not at all.
+        # What a step leads to is the next row of these arrays, which have one row more than a chunk has steps. Where a
+        # piece of a chunk ends, the row after it is kept: the next piece may come from elsewhere, or later, or never.
         self._names_of_next = [
             name for name, array in rows.items() if len(array) > like.capacity and name != EPISODE_STARTS
         ]
