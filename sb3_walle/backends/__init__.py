@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sb3_walle.backends.inline import InlineBackend
 from sb3_walle.backends.protocol import Backend
+from sb3_walle.backends.ray import RayBackend
 
 
 def _process() -> Backend:
@@ -14,7 +15,7 @@ def _process() -> Backend:
 
 
 #: the backends that have a name
-BACKENDS: dict[str, Callable[[], Backend]] = {"process": _process, "inline": InlineBackend}
+BACKENDS: dict[str, Callable[[], Backend]] = {"process": _process, "inline": InlineBackend, "ray": RayBackend}
 
 
 def as_backend(backend: str | Backend) -> Backend:

@@ -17,6 +17,7 @@ class Death:
     :param traceback: where, if that is known; otherwise empty
     :param failure: the exception that it died of, if it was one
     :param hung: whether it was killed because a step took too long, which may pass
+    :param cause: the same number for all samplers that died of one thing, a machine's failure say
     """
 
     sampler: int
@@ -24,6 +25,7 @@ class Death:
     traceback: str = ""
     failure: Failure | None = None
     hung: bool = False
+    cause: int | None = None
 
     def __str__(self) -> str:
         return f"Sampler {self.sampler} {self.how}"

@@ -68,11 +68,18 @@ class ProcessSamplers:
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
     :param supervision: how samplers are run
+    :param running: numbers of those that are started here and now, by default all
     """
 
     is_closed_when_forgotten: ClassVar[bool] = True
 
-    def __init__(self, n_samplers: int, preload: Iterable[str] = (), supervision: Supervision | None = None) -> None:
+    def __init__(
+        self,
+        n_samplers: int,
+        preload: Iterable[str] = (),
+        supervision: Supervision | None = None,
+        running: Iterable[int] | None = None,
+    ) -> None:
         self._closed = False
         self._owner = os.getpid()
         self.n_samplers = self.n_processes = n_samplers
@@ -83,15 +90,19 @@ class ProcessSamplers:
         self._pulses = None if self._pulse_memory is None else PulseBoard(self._pulse_memory)
         self._channels: dict[int, Channel] = {}
         self._events: deque[Event] = deque()
-        self._selector = selectors.DefaultSelector()
+        self._selector = selectors.EpollSelector()
         self._server = self._new_server()
         _open_samplers.add(self)
         try:
-            for sampler in range(n_samplers):
+            for sampler in range(n_samplers) if running is None else running:
                 self.start(sampler)
         except BaseException:
             self.close()
             raise
+
+    def fileno(self) -> int:
+        """:return: file descriptor that is ready when there is something to receive"""
+        return self._selector.fileno()
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
         """

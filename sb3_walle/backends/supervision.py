@@ -89,6 +89,9 @@ class Restarts:
             self._recent.popleft()
         if not self._is_allowed:
             raise death.to_error()
+        if death.cause is not None and any(death.cause == other.cause for _, other in self._recent):
+            self.n_restarts += 1
+            return 0.0
         if len(self._recent) >= self._limit:
             raise self._too_many(death)
         if self._fruitless is not None:

@@ -1,0 +1,219 @@
+"""What runs on a node: samplers in processes, and what is carried between them and the learner."""
+
+import importlib.metadata
+import os
+import platform
+import select
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+
+from sb3_walle.backends.death import Death
+from sb3_walle.backends.process import ProcessSamplers
+from sb3_walle.backends.protocol import Delivery, Event
+from sb3_walle.backends.ray.host_queues import HostQueues
+from sb3_walle.backends.ray.passing import PackedRequest
+from sb3_walle.backends.supervision import Supervision
+from sb3_walle.samplers.requests import Result
+from sb3_walle.samplers.sampler import ChunkReport
+from sb3_walle.transport.memory_queues import QueuePlan
+
+#: a host that has nothing to tell says so after this time in seconds
+POLL_SECONDS = 1.0
+# A learner that has not asked for that long is gone or out of reach.
+ORPHAN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class HostNews:
+    """
+    What a host has to tell.
+
+    :param events: replies and deaths, in their order
+    :param chunks: for each event that announces a chunk, by its index: number of the queues, and the chunk's slot
+    :param seconds_at_step: for how long environments have been making their present step, by number of the sampler
+    """
+
+    events: Sequence[Event]
+    chunks: Mapping[int, tuple[int, np.ndarray]]
+    seconds_at_step: Mapping[int, float]
+
+
+def versions() -> dict[str, str]:
+    """:return: the versions of what must be the same on every node, by name"""
+    found = {"Python": platform.python_version()}
+    for package in ("sb3_walle", "numpy", "gymnasium", "torch"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"commands": 1, "polls": 1})
+class Host:
+    """
+    The samplers of one node, for a learner that may be anywhere. Commands are carried out in their order; polls wait
+    beside them.
+
+    :param n_samplers: number of samplers of all nodes
+    :param preload: names of modules to import before forking
+    :param supervision: how samplers are run
+    """
+
+    def __init__(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> None:
+        self._samplers = ProcessSamplers(n_samplers, preload, supervision, running=())
+        self._lock = threading.Lock()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._alive: set[int] = set()
+        self._unsent: dict[int, deque[tuple[int, PackedRequest]]] = defaultdict(deque)
+        self._deaths: deque[Death] = deque()
+        # The queues that were opened last, their number, and for each request that is not answered yet, the number of
+        # those that were open when it was made.
+        self._queues: HostQueues | None = None
+        self._queues_number = -1
+        self._queues_of: dict[tuple[int, int], int] = {}
+        self._is_closing = False
+        self._heard_at = time.monotonic()
+        threading.Thread(target=self._end_if_orphaned, daemon=True).start()
+
+    @ray.method(concurrency_group="commands")
+    def versions(self) -> dict[str, str]:
+        """:return: the versions of what must be the same on every node, by name"""
+        return versions()
+
+    @ray.method(concurrency_group="commands")
+    def carry_out(self, commands: Sequence[tuple[str, tuple]]) -> None:
+        """
+        :param commands: names of the methods below, with their arguments
+        """
+        with self._lock:
+            for name, args in commands:
+                getattr(self, f"_{name}")(*args)
+            self._send_unsent()
+        os.eventfd_write(self._wakeup, 1)
+
+    @ray.method(concurrency_group="polls")
+    def poll(self) -> HostNews:
+        """
+        Wait until there is something to tell, but for no longer than ``POLL_SECONDS``.
+
+        :return: all that there is
+        """
+        self._heard_at = time.monotonic()
+        deadline = self._heard_at + POLL_SECONDS
+        waiting = select.poll()
+        waiting.register(self._wakeup, select.POLLIN)
+        if not self._is_closing:
+            waiting.register(self._samplers.fileno(), select.POLLIN)
+        while True:
+            news = self._news()
+            left = deadline - time.monotonic()
+            if news.events or left <= 0:
+                self._heard_at = time.monotonic()
+                return news
+            for descriptor, _ in waiting.poll(left * 1000):
+                if descriptor == self._wakeup:
+                    os.eventfd_read(self._wakeup)
+
+    @ray.method(concurrency_group="commands")
+    def close(self, timeout: float | None) -> None:
+        """
+        Have the samplers of this node end.
+
+        :param timeout: longest wait in seconds before they are killed
+        """
+        with self._lock:
+            self._is_closing = True
+        self._samplers.close(timeout)
+
+    # Commands
+
+    def _start(self, sampler: int) -> None:
+        self._unsent[sampler].clear()
+        self._alive.add(sampler)
+        try:
+            self._samplers.start(sampler)
+        except Exception as error:
+            self._alive.discard(sampler)
+            self._deaths.append(Death(sampler, f"could not be started ({type(error).__name__}: {error})"))
+
+    def _send(self, sampler: int, number: int, payload: bytes, is_plain: bool) -> None:
+        # What was asked of a sampler whose death the learner has not heard of yet is asked again of the next one.
+        if sampler in self._alive:
+            end = None if is_plain or self._queues is None else self._queues.end_of(sampler)
+            self._queues_of[sampler, number] = self._queues_number
+            self._unsent[sampler].append((number, PackedRequest(payload, is_plain, end)))
+
+    def _kill(self, sampler: int) -> None:
+        self._samplers.kill(sampler)
+
+    def _open_queues(self, number: int, plan: QueuePlan) -> None:
+        self._queues, self._queues_number = HostQueues(plan), number
+
+    def _publish(self, number: int, version: int, weights: "ray.ObjectRef") -> None:
+        if self._queues is not None and number == self._queues_number:
+            self._queues.publish(version, ray.get(weights))
+
+    def _start_run(self, number: int, run: int) -> None:
+        if self._queues is not None and number == self._queues_number:
+            while self._queues.control.run < run:
+                self._queues.control.start_run()
+
+    def _limit_chunks(self, number: int, seconds: float) -> None:
+        if self._queues is not None and number == self._queues_number:
+            self._queues.control.limit_chunks(seconds)
+
+    # News
+
+    def _send_unsent(self) -> None:
+        for sampler, requests in self._unsent.items():
+            while requests and self._samplers.send(sampler, *requests[0]):
+                requests.popleft()
+
+    def _news(self) -> HostNews:
+        with self._lock:
+            events: list[Any] = list(self._deaths)
+            self._deaths.clear()
+            if self._is_closing:
+                return HostNews(events, {}, {})
+            while (event := self._samplers.receive(0.0)) is not None:
+                events.append(event)
+            chunks = {}
+            for index, event in enumerate(events):
+                if isinstance(event, Death):
+                    self._forget(event.sampler)
+                else:
+                    chunk = self._chunk_of(event)
+                    if chunk is not None:
+                        chunks[index] = chunk
+            self._send_unsent()
+            seconds = {sampler: self._samplers.seconds_at_step(sampler) for sampler in self._alive}
+        return HostNews(events, chunks, {sampler: value for sampler, value in seconds.items() if value})
+
+    def _chunk_of(self, delivery: Delivery) -> tuple[int, np.ndarray] | None:
+        number = self._queues_of.pop((delivery.sampler, delivery.number), -1)
+        if self._queues is None or number != self._queues_number or not isinstance(delivery.reply, Result):
+            return None
+        report = delivery.reply.value
+        if not isinstance(report, ChunkReport) or report.seal is None:
+            return None
+        return number, self._queues.slot(delivery.sampler, report.slot)
+
+    def _forget(self, sampler: int) -> None:
+        self._alive.discard(sampler)
+        self._unsent[sampler].clear()
+        self._queues_of = {key: queues for key, queues in self._queues_of.items() if key[0] != sampler}
+
+    def _end_if_orphaned(self) -> None:
+        while time.monotonic() - self._heard_at < ORPHAN_SECONDS:
+            time.sleep(POLL_SECONDS)
+        print("The learner is out of reach: this host and its samplers end.", file=sys.stderr)
+        os._exit(1)

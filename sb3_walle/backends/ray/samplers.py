@@ -1,0 +1,291 @@
+"""Samplers on the nodes of a Ray cluster, as their client sees them."""
+
+import contextlib
+import math
+import os
+import time
+from collections import deque
+from queue import Empty, SimpleQueue
+from typing import Any, ClassVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sb3_walle.backends.death import Death
+from sb3_walle.backends.notices import warn
+from sb3_walle.backends.protocol import Event
+from sb3_walle.backends.ray import RayBackend
+from sb3_walle.backends.ray.cluster import Connection, Node, nodes
+from sb3_walle.backends.ray.host import Host, HostNews, versions
+from sb3_walle.backends.ray.learner_queues import RayQueues
+from sb3_walle.backends.ray.link import Link, Relay
+from sb3_walle.backends.ray.passing import packed
+from sb3_walle.backends.ray.placement import cpus_of_a_sampler, divide, room
+from sb3_walle.backends.supervision import Supervision
+from sb3_walle.samplers.errors import CLOSED, SamplerError
+from sb3_walle.samplers.requests import Request
+from sb3_walle.transport.memory_queues import QueuePlan
+from sb3_walle.transport.ports import LearnerQueues
+
+# Time for the hosts to start: Ray starts a process on each node, which imports what a host needs.
+START_TIMEOUT = 120.0
+# While samplers wait for a node, how often to look for one.
+SEARCH_SECONDS = 1.0
+
+
+class RaySamplers:
+    """
+    The hosts on the nodes, and the samplers on each.
+
+    :param backend: the user's choices
+    :param n_samplers: number of samplers
+    :param preload: names of modules to import before forking
+    :param supervision: how samplers are run
+    """
+
+    is_closed_when_forgotten: ClassVar[bool] = True
+
+    def __init__(self, backend: RayBackend, n_samplers: int, preload: tuple[str, ...], supervision: Supervision) -> None:
+        self.n_samplers = n_samplers
+        self._backend, self._preload, self._supervision = backend, preload, supervision
+        self._owner = os.getpid()
+        self._closed = False
+        self._links: dict[str, Link] = {}
+        # From the relay's thread: news, and the loss of a host with the reason.
+        self._inbox: SimpleQueue[HostNews | tuple[Link, str | BaseException]] = SimpleQueue()
+        self._events: deque[Event] = deque()
+        # What was asked of samplers that wait for a node, and since when they wait.
+        self._waiting: dict[int, list[tuple[str, tuple]]] = {}
+        self._waiting_since = math.inf
+        self._queues: RayQueues | None = None
+        self._n_queues = 0
+        self._connection = Connection(backend.address)
+        self._relay = Relay()
+        try:
+            self._launch()
+        except BaseException:
+            self.close(0.0)
+            raise
+
+    @property
+    def n_processes(self) -> int:
+        """Number of samplers on this machine."""
+        here = self._links.get(ray.get_runtime_context().get_node_id())
+        return 0 if here is None else len(here.samplers)
+
+    def open_queues(self, plan: QueuePlan) -> LearnerQueues:
+        self._check_usable()
+        self._n_queues += 1
+        self._queues = RayQueues(self._n_queues, plan, self._links.values)
+        for link in self._links.values():
+            self._queues.open_at(link)
+        return self._queues.learner_end()
+
+    def send(self, sampler: int, number: int, request: Request) -> bool:
+        self._check_usable()
+        command = ("send", (sampler, number, packed(request), request.is_plain))
+        link = self._link_of(sampler)
+        if link is not None:
+            link.command(command[0], *command[1])
+        elif sampler in self._waiting:
+            self._waiting[sampler].append(command)
+        elif not any(isinstance(event, Death) and event.sampler == sampler for event in self._events):
+            # Ctrl-C has kept the news of its death from the client.
+            self._events.append(Death(sampler, "died"))
+        return True
+
+    def receive(self, timeout: float | None = None) -> Event | None:
+        self._check_usable()
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._events:
+            self._start_waiting()
+            left = max(0.0, deadline - time.monotonic())
+            longest = SEARCH_SECONDS if self._waiting else math.inf
+            try:
+                news = self._inbox.get(timeout=min(left, longest) if min(left, longest) < math.inf else None)
+            except Empty:
+                if left <= longest:
+                    return None
+            else:
+                self._take_in(news)
+        return self._events.popleft()
+
+    def seconds_at_step(self, sampler: int) -> float:
+        link = self._link_of(sampler)
+        return 0.0 if link is None else link.seconds_at_step.get(sampler, 0.0)
+
+    def kill(self, sampler: int) -> None:
+        link = self._link_of(sampler)
+        if link is not None:
+            link.command("kill", sampler)
+
+    def start(self, sampler: int) -> None:
+        self._check_usable()
+        link = self._link_of(sampler) or self._link_with_room()
+        if link is None:
+            if not self._waiting:
+                self._waiting_since = time.monotonic()
+                warn(f"No node of the Ray cluster is left for sampler {sampler}: waiting for one.")
+            self._waiting[sampler] = []
+        else:
+            self._start_at(link, sampler)
+
+    def close(self, timeout: float | None = None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if os.getpid() != self._owner:
+            return
+        try:
+            if ray.is_initialized():
+                self._close_hosts(self._supervision.close_timeout if timeout is None else timeout)
+        finally:
+            self._relay.close()
+            self._connection.close()
+
+    # Hosts
+
+    def _launch(self) -> None:
+        found = nodes()
+        cpus_left = ray.available_resources().get("CPU", 0.0)
+        self._cpus = cpus_of_a_sampler(self._backend.cpus_per_sampler, self.n_samplers, cpus_left)
+        rooms = {node.node_id: self._room(node) for node in found}
+        shares = divide(self.n_samplers, found, rooms)
+        for node in found:
+            if node.node_id in shares:
+                self._new_link(node, len(shares[node.node_id]))
+        self._check_hosts()
+        for node_id, samplers in shares.items():
+            for sampler in samplers:
+                self._start_at(self._links[node_id], sampler)
+
+    def _room(self, node: Node) -> float:
+        return room(node, self._backend.samplers_per_node, self._cpus)
+
+    def _new_link(self, node: Node, n_samplers: int) -> Link:
+        cpus = n_samplers * self._cpus
+        host = Host.options(  # type: ignore[attr-defined]
+            # Ray knows fractions of one CPU, but not of several.
+            num_cpus=cpus if cpus < 1 else math.ceil(cpus),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+            runtime_env=None if self._backend.runtime_env is None else dict(self._backend.runtime_env),
+        ).remote(self.n_samplers, self._preload, self._supervision)
+        link = Link(host, node, self._relay, self._backend.heartbeat_timeout, self._note_news, self._note_loss)
+        self._links[node.node_id] = link
+        if self._queues is not None:
+            self._queues.open_at(link)
+        return link
+
+    def _check_hosts(self) -> None:
+        """Check that all hosts have started, and have the versions that the learner has."""
+        here = versions()
+        answers = {link.host.versions.remote(): link for link in self._links.values()}
+        ready, pending = ray.wait(list(answers), num_returns=len(answers), timeout=START_TIMEOUT)
+        if pending:
+            late = ", ".join(answers[answer].node.address for answer in pending)
+            raise RuntimeError(
+                f"No host has started within {START_TIMEOUT:.0f} s on {late}: are the CPUs there taken by other "
+                "programs? RayBackend(cpus_per_sampler=0) starts samplers beside them."
+            )
+        wrong = []
+        for answer in ready:
+            there = ray.get(answer)
+            differing = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
+            if differing:
+                wrong.append(f"{answers[answer].node.address}: {', '.join(differing)}")
+        if wrong:
+            raise RuntimeError(
+                "Samplers need the same versions on every node as here. Other ones have: " + "; ".join(sorted(wrong))
+            )
+
+    def _start_at(self, link: Link, sampler: int) -> None:
+        link.samplers.add(sampler)
+        link.command("start", sampler)
+
+    def _link_of(self, sampler: int) -> Link | None:
+        return next((link for link in self._links.values() if sampler in link.samplers), None)
+
+    def _link_with_room(self) -> Link | None:
+        """A host with room, or a new one on another node, or else the one that is least full; ``None`` if none is left."""
+        by_fill = sorted(self._links.values(), key=lambda link: len(link.samplers) / max(link.node.n_cpus, 1e-3))
+        with_room = (link for link in by_fill if len(link.samplers) < self._room(link.node))
+        link = next(with_room, None)
+        if link is None:
+            for node in nodes():
+                if node.node_id not in self._links and self._room(node) >= 1:
+                    return self._new_link(node, 1)
+        return link or next(iter(by_fill), None)
+
+    def _start_waiting(self) -> None:
+        """Start those that wait for a node, if there is one now."""
+        if not self._waiting:
+            return
+        link = self._link_with_room()
+        if link is None:
+            if time.monotonic() - self._waiting_since > self._backend.node_grace:
+                raise SamplerError(
+                    f"No node of the Ray cluster was left for samplers {sorted(self._waiting)} for "
+                    f"node_grace={self._backend.node_grace:g} s."
+                )
+            return
+        for sampler, commands in self._waiting.items():
+            link = self._link_with_room() or link
+            self._start_at(link, sampler)
+            for name, args in commands:
+                link.command(name, *args)
+        self._waiting = {}
+
+    # News
+
+    def _note_news(self, news: HostNews) -> None:
+        """In the relay's thread: put the chunks where the learner looks for them."""
+        queues = self._queues
+        for index, (number, contents) in news.chunks.items():
+            delivery: Any = news.events[index]
+            if queues is not None and queues.number == number:
+                queues.fill(delivery.sampler, delivery.reply.value.slot, contents)
+        if news.events:
+            self._inbox.put(HostNews(news.events, {}, {}))
+
+    def _note_loss(self, link: Link, reason: str | BaseException) -> None:
+        self._inbox.put((link, reason))
+
+    def _take_in(self, news: HostNews | tuple[Link, str | BaseException]) -> None:
+        if isinstance(news, HostNews):
+            for event in news.events:
+                if isinstance(event, Death):
+                    link = self._link_of(event.sampler)
+                    if link is not None:
+                        link.samplers.discard(event.sampler)
+                self._events.append(event)
+            return
+        link, reason = news
+        if isinstance(reason, BaseException):
+            raise SamplerError(f"The host on node {link.node.address} failed: {reason}") from reason
+        self._links.pop(link.node.node_id, None)
+        with contextlib.suppress(Exception):
+            ray.kill(link.host)
+        for sampler in sorted(link.samplers):
+            how = f"was lost with the host on node {link.node.address}, which {reason}"
+            self._events.append(Death(sampler, how, cause=id(link)))
+        link.samplers.clear()
+
+    def _close_hosts(self, timeout: float | None) -> None:
+        links = list(self._links.values())
+        try:
+            pending = {link.host.close.remote(timeout): link for link in links}
+            while pending:
+                ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=SEARCH_SECONDS)
+                for answer in ready:
+                    del pending[answer]
+                pending = {answer: link for answer, link in pending.items() if not link.is_lost}
+        finally:
+            for link in links:
+                link.abandon()
+                ray.kill(link.host)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise SamplerError(CLOSED)
+        if os.getpid() != self._owner:
+            raise SamplerError("The samplers belong to the process that this one was forked from")
