@@ -46,7 +46,9 @@ class RayBackend:
         if self.node_grace < 0:
             raise ValueError(f"node_grace must be a number of seconds of at least 0, got {self.node_grace!r}")
         if self.heartbeat_timeout < 2:
-            raise ValueError(f"heartbeat_timeout must be a number of seconds of at least 2, got {self.heartbeat_timeout!r}")
+            raise ValueError(
+                f"heartbeat_timeout must be a number of seconds of at least 2, got {self.heartbeat_timeout!r}"
+            )
 
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "RaySamplers":
         """

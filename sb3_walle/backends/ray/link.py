@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 
 from sb3_walle.backends.ray.cluster import Node
 from sb3_walle.backends.ray.host import HostNews
 
 
 class Relay:
-    """A thread with an event loop for all links, so that chunks arrive and hosts are watched while the learner computes."""
+    """A thread with an event loop for all links: chunks arrive, and hosts are watched, while the learner computes."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -66,7 +66,7 @@ class Link:
         relay: Relay,
         heartbeat_timeout: float,
         on_news: Callable[[HostNews], None],
-        on_loss: Callable[["Link", str | BaseException], None],
+        on_loss: Callable[["Link", str], None],
     ) -> None:
         self.host, self.node = host, node
         #: numbers of the samplers that run on this host
@@ -105,7 +105,7 @@ class Link:
             # The polls say so, too.
             return
         except Exception as error:
-            self._lose(error)
+            self._lose(f"failed ({_summary(error)})")
 
     @property
     def is_lost(self) -> bool:
@@ -118,21 +118,25 @@ class Link:
                 news = await asyncio.wait_for(_result(self.host.poll.remote()), self._timeout)
             except asyncio.TimeoutError:
                 self._lose(f"has not been heard of for {self._timeout:g} s")
-            except RayTaskError as error:
-                self._lose(error)
+            except RayActorError as error:
+                self._lose("died with its node" if "node has died" in str(error) else "died")
             except Exception as error:
-                self._lose(f"ended ({type(error).__name__}: {str(error).strip()})")
+                self._lose(f"failed ({_summary(error)})")
             else:
                 if not self._is_lost:
                     self.seconds_at_step = dict(news.seconds_at_step)
                     self._on_news(news)
 
-    def _lose(self, reason: str | BaseException) -> None:
+    def _lose(self, reason: str) -> None:
         if not self._is_lost:
             self._is_lost = True
             self._on_loss(self, reason)
 
 
+def _summary(error: Exception) -> str:
+    # The last line of the traceback that Ray makes the message of.
+    return str(error).strip().rsplit("\n", 1)[-1]
+
+
 async def _result(reference: Any) -> Any:
     return await reference
-

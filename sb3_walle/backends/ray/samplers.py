@@ -5,10 +5,12 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sb3_walle.backends.death import Death
@@ -29,6 +31,10 @@ from sb3_walle.transport.ports import LearnerQueues
 
 # Time for the hosts to start: Ray starts a process on each node, which imports what a host needs.
 START_TIMEOUT = 120.0
+# A host that takes the place of a lost one has less: its node may be dead, too, and Ray does not know it yet.
+REPLACEMENT_TIMEOUT = 5.0
+# For how long no host is started on a node where one did not start.
+AVOIDED_SECONDS = 60.0
 # While samplers wait for a node, how often to look for one.
 SEARCH_SECONDS = 1.0
 
@@ -45,14 +51,18 @@ class RaySamplers:
 
     is_closed_when_forgotten: ClassVar[bool] = True
 
-    def __init__(self, backend: RayBackend, n_samplers: int, preload: tuple[str, ...], supervision: Supervision) -> None:
+    def __init__(
+        self, backend: RayBackend, n_samplers: int, preload: tuple[str, ...], supervision: Supervision
+    ) -> None:
         self.n_samplers = n_samplers
         self._backend, self._preload, self._supervision = backend, preload, supervision
         self._owner = os.getpid()
         self._closed = False
         self._links: dict[str, Link] = {}
+        # Nodes where a host did not start, and until when none is started there.
+        self._avoided: dict[str, float] = {}
         # From the relay's thread: news, and the loss of a host with the reason.
-        self._inbox: SimpleQueue[HostNews | tuple[Link, str | BaseException]] = SimpleQueue()
+        self._inbox: SimpleQueue[HostNews | tuple[Link, str]] = SimpleQueue()
         self._events: deque[Event] = deque()
         # What was asked of samplers that wait for a node, and since when they wait.
         self._waiting: dict[int, list[tuple[str, tuple]]] = {}
@@ -154,7 +164,7 @@ class RaySamplers:
         for node in found:
             if node.node_id in shares:
                 self._new_link(node, len(shares[node.node_id]))
-        self._check_hosts()
+        self._check_hosts(self._links.values(), START_TIMEOUT)
         for node_id, samplers in shares.items():
             for sampler in samplers:
                 self._start_at(self._links[node_id], sampler)
@@ -176,23 +186,23 @@ class RaySamplers:
             self._queues.open_at(link)
         return link
 
-    def _check_hosts(self) -> None:
-        """Check that all hosts have started, and have the versions that the learner has."""
+    def _check_hosts(self, links: Iterable[Link], timeout: float) -> None:
+        """Check that hosts have started, and have the versions that the learner has."""
         here = versions()
-        answers = {link.host.versions.remote(): link for link in self._links.values()}
-        ready, pending = ray.wait(list(answers), num_returns=len(answers), timeout=START_TIMEOUT)
+        answers = {link.host.versions.remote(): link.node.address for link in links}
+        ready, pending = ray.wait(list(answers), num_returns=len(answers), timeout=timeout)
         if pending:
-            late = ", ".join(answers[answer].node.address for answer in pending)
+            late = ", ".join(answers[answer] for answer in pending)
             raise RuntimeError(
-                f"No host has started within {START_TIMEOUT:.0f} s on {late}: are the CPUs there taken by other "
-                "programs? RayBackend(cpus_per_sampler=0) starts samplers beside them."
+                f"No host has started within {timeout:.0f} s on {late}: are the CPUs there taken by other programs? "
+                "RayBackend(cpus_per_sampler=0) starts samplers beside them."
             )
         wrong = []
         for answer in ready:
             there = ray.get(answer)
             differing = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
             if differing:
-                wrong.append(f"{answers[answer].node.address}: {', '.join(differing)}")
+                wrong.append(f"{answers[answer]}: {', '.join(differing)}")
         if wrong:
             raise RuntimeError(
                 "Samplers need the same versions on every node as here. Other ones have: " + "; ".join(sorted(wrong))
@@ -209,12 +219,30 @@ class RaySamplers:
         """A host with room, or a new one on another node, or else the one that is least full; ``None`` if none is left."""
         by_fill = sorted(self._links.values(), key=lambda link: len(link.samplers) / max(link.node.n_cpus, 1e-3))
         with_room = (link for link in by_fill if len(link.samplers) < self._room(link.node))
-        link = next(with_room, None)
-        if link is None:
-            for node in nodes():
-                if node.node_id not in self._links and self._room(node) >= 1:
-                    return self._new_link(node, 1)
-        return link or next(iter(by_fill), None)
+        return next(with_room, None) or self._link_to_new_host() or next(iter(by_fill), None)
+
+    def _link_to_new_host(self) -> Link | None:
+        now = time.monotonic()
+        for node in nodes():
+            is_avoided = self._avoided.get(node.node_id, now) > now
+            if node.node_id in self._links or is_avoided or self._room(node) < 1:
+                continue
+            link = self._new_link(node, 1)
+            try:
+                self._check_hosts([link], REPLACEMENT_TIMEOUT)
+            except (RuntimeError, RayError) as error:
+                self._avoided[node.node_id] = now + AVOIDED_SECONDS
+                warn(f"No host could be started on node {node.address}: {error}")
+                self._drop(link)
+            else:
+                return link
+        return None
+
+    def _drop(self, link: Link) -> None:
+        link.abandon()
+        self._links.pop(link.node.node_id, None)
+        with contextlib.suppress(Exception):
+            ray.kill(link.host)
 
     def _start_waiting(self) -> None:
         """Start those that wait for a node, if there is one now."""
@@ -247,10 +275,10 @@ class RaySamplers:
         if news.events:
             self._inbox.put(HostNews(news.events, {}, {}))
 
-    def _note_loss(self, link: Link, reason: str | BaseException) -> None:
+    def _note_loss(self, link: Link, reason: str) -> None:
         self._inbox.put((link, reason))
 
-    def _take_in(self, news: HostNews | tuple[Link, str | BaseException]) -> None:
+    def _take_in(self, news: HostNews | tuple[Link, str]) -> None:
         if isinstance(news, HostNews):
             for event in news.events:
                 if isinstance(event, Death):
@@ -260,11 +288,10 @@ class RaySamplers:
                 self._events.append(event)
             return
         link, reason = news
-        if isinstance(reason, BaseException):
-            raise SamplerError(f"The host on node {link.node.address} failed: {reason}") from reason
-        self._links.pop(link.node.node_id, None)
-        with contextlib.suppress(Exception):
-            ray.kill(link.host)
+        self._drop(link)
+        if reason != "died":
+            # Its node is dead or silent, and Ray may not know it yet.
+            self._avoided[link.node.node_id] = time.monotonic() + AVOIDED_SECONDS
         for sampler in sorted(link.samplers):
             how = f"was lost with the host on node {link.node.address}, which {reason}"
             self._events.append(Death(sampler, how, cause=id(link)))
