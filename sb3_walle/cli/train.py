@@ -100,7 +100,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from sb3_walle.cli.closing_words import closing_words
     from sb3_walle.cli.hyperparameters import choose_hyperparameters
     from sb3_walle.cli.training import TrainingSettings, train
-    from sb3_walle.env_sources import available_cpus
+    from sb3_walle.envs.env_sources import available_cpus
 
     n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
     machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}

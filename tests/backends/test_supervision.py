@@ -410,7 +410,7 @@ def called_through(*names: str) -> Callable[[], object]:
     "names",
     [
         [],
-        ["sb3_walle.vec_env"],
+        ["sb3_walle.envs.vec_env"],
         ["stable_baselines3.ppo.ppo", "sb3_walle.on_policy.on_policy_mixin", "sb3_walle.backends.client"],
         ["sb3_contrib.ars.ars", "sb3_walle"],
     ],
@@ -424,7 +424,7 @@ def test_warning_points_at_the_line_of_the_users_program(names: list[str], told:
 
 @pytest.mark.parametrize("users", ["callbacks", "sb3_walle_extras", "stable_baselines3_zoo.callbacks"])
 def test_warning_points_at_the_users_callback_inside_of_learn(users: str, told: list[warnings.WarningMessage]) -> None:
-    called_through("sb3_walle.algorithms.ppo", users, "sb3_walle.vec_env", "sb3_walle.backends.client")()
+    called_through("sb3_walle.algorithms.ppo", users, "sb3_walle.envs.vec_env", "sb3_walle.backends.client")()
     assert [(warning.filename, warning.lineno) for warning in told] == [(f"{users}.py", 2)]
 
 
