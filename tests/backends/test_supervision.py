@@ -15,15 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_walle.backends.death import Death
-from sb3_walle.backends.last_words import readable
-from sb3_walle.backends.notices import warn
+from sb3_walle.backends.death import Death, readable
 from sb3_walle.backends.supervision import (
     DEFAULT_MAX_RESTARTS,
     RESTART_WINDOW,
     Restarts,
     Supervision,
     supervision_of,
+    warn,
 )
 from sb3_walle.samplers.errors import MAX_TEXT, Failure, SamplerError, SamplerWarning, shortened
 
@@ -77,13 +76,12 @@ def test_any_number_in_range_is_taken(n_restarts: Any, timeout: Any) -> None:
 
 
 def test_choices_that_are_not_given_are_the_defaults() -> None:
-    assert supervision_of(None, None, None, None, None) is None
-    assert supervision_of(None, 3, None, None, None) == Supervision("restart", 3)
-    assert supervision_of(None, None, 2.5, None, None) == Supervision("restart", step_timeout=2.5)
-    assert supervision_of(None, None, None, 0, None) == Supervision("restart", close_timeout=0)
-    assert supervision_of("raise", None, None, None, None) == Supervision("raise")
+    nothing = dict.fromkeys(("on_failure", "max_restarts", "step_timeout", "close_timeout", "samplers_give_way"))
+    assert supervision_of(**nothing) is None
+    for choice in ({"on_failure": "raise"}, {"max_restarts": 0}, {"close_timeout": 0}, {"samplers_give_way": False}):
+        assert supervision_of(**{**nothing, **choice}) == Supervision(**choice)
     with pytest.raises(ValueError, match="on_failure must be one of"):
-        supervision_of("", None, None, None, None)
+        supervision_of(on_failure="")
 
 
 # Restarts
