@@ -151,13 +151,7 @@ class AsyncMixin(_Base):
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
         self.learner, self.check_nan = learner, check_nan
         self._check_choices()
-        supervision = supervision_of(
-            on_failure=on_failure,
-            max_restarts=max_restarts,
-            step_timeout=step_timeout,
-            close_timeout=close_timeout,
-            samplers_give_way=samplers_give_way,
-        )
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
         self._experience = ExperienceSource(select_infos(info_keys, callbacks_may_look=False))
@@ -452,13 +446,7 @@ class AsyncMixin(_Base):
             )
         if "actor" in kwargs:
             kwargs["sampler_actor"] = kwargs.pop("actor")
-        supervision = supervision_of(
-            on_failure=on_failure,
-            max_restarts=max_restarts,
-            step_timeout=step_timeout,
-            close_timeout=close_timeout,
-            samplers_give_way=samplers_give_way,
-        )
+        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
         with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
             with warnings.catch_warnings():
                 # SB3 constructs the model first, and so asks again for what was just found impossible.

@@ -129,13 +129,30 @@ class Restarts:
         return last.explained_by(f"{last.with_traceback()}\n{reason}", f"{last.full_text()}\n{reason}")
 
 
-def supervision_of(**choices: Any) -> Supervision | None:
+def supervision_of(
+    on_failure: str | None,
+    max_restarts: int | None,
+    step_timeout: float | None,
+    close_timeout: float | None,
+    samplers_give_way: bool | None,
+) -> Supervision | None:
     """
-    :param choices: fields of :class:`Supervision`, ``None`` where the user has not chosen
-    :return: these choices, with defaults for the others; ``None`` if the user has chosen nothing
+    :param on_failure: as for :class:`Supervision`, ``None`` if it is not given
+    :param max_restarts: likewise
+    :param step_timeout: likewise
+    :param close_timeout: likewise
+    :param samplers_give_way: likewise
+    :return: these choices, with the default where one is not given; ``None`` if none is
     """
-    chosen = {name: choice for name, choice in choices.items() if choice is not None}
-    return Supervision(**chosen) if chosen else None
+    if on_failure is max_restarts is step_timeout is close_timeout is samplers_give_way is None:
+        return None
+    return Supervision(
+        ON_FAILURE[0] if on_failure is None else on_failure,
+        max_restarts,
+        step_timeout,
+        close_timeout,
+        True if samplers_give_way is None else samplers_give_way,
+    )
 
 
 def hung(step_timeout: float) -> str:

@@ -76,12 +76,13 @@ def test_any_number_in_range_is_taken(n_restarts: Any, timeout: Any) -> None:
 
 
 def test_choices_that_are_not_given_are_the_defaults() -> None:
-    nothing = dict.fromkeys(("on_failure", "max_restarts", "step_timeout", "close_timeout", "samplers_give_way"))
-    assert supervision_of(**nothing) is None
-    for choice in ({"on_failure": "raise"}, {"max_restarts": 0}, {"close_timeout": 0}, {"samplers_give_way": False}):
-        assert supervision_of(**{**nothing, **choice}) == Supervision(**choice)
+    assert supervision_of(None, None, None, None, None) is None
+    assert supervision_of(None, 3, None, None, None) == Supervision("restart", 3)
+    assert supervision_of(None, None, 2.5, None, None) == Supervision("restart", step_timeout=2.5)
+    assert supervision_of(None, None, None, 0, None) == Supervision("restart", close_timeout=0)
+    assert supervision_of("raise", None, None, None, None) == Supervision("raise")
     with pytest.raises(ValueError, match="on_failure must be one of"):
-        supervision_of(on_failure="")
+        supervision_of("", None, None, None, None)
 
 
 # Restarts
