@@ -15,15 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_walle.backends.death import Death
-from sb3_walle.backends.last_words import readable
-from sb3_walle.backends.notices import warn
+from sb3_walle.backends.death import Death, readable
 from sb3_walle.backends.supervision import (
     DEFAULT_MAX_RESTARTS,
     RESTART_WINDOW,
     Restarts,
     Supervision,
     supervision_of,
+    warn,
 )
 from sb3_walle.samplers.errors import MAX_TEXT, Failure, SamplerError, SamplerWarning, shortened
 
