@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.training import SETTINGS
 
 

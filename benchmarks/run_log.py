@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import UsageError
 
 Row = TypeVar("Row")
 

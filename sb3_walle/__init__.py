@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from sb3_walle.algorithms.sac import AsyncSAC
     from sb3_walle.algorithms.td3 import AsyncTD3
     from sb3_walle.callbacks import SafeCheckpointCallback
+    from sb3_walle.envs.vec_env import SamplerVecEnv
     from sb3_walle.errors import NonFiniteError
     from sb3_walle.off_policy import AsyncOffPolicyMixin
     from sb3_walle.on_policy import AsyncOnPolicyMixin
     from sb3_walle.samplers.errors import SamplerError, SamplerWarning
-    from sb3_walle.vec_env import SamplerVecEnv
 
 _HOMES = {
     "AsyncA2C": "sb3_walle.algorithms.a2c",
@@ -47,7 +47,7 @@ _HOMES = {
     "NonFiniteError": "sb3_walle.errors",
     "SafeCheckpointCallback": "sb3_walle.callbacks",
     "SamplerError": "sb3_walle.samplers.errors",
-    "SamplerVecEnv": "sb3_walle.vec_env",
+    "SamplerVecEnv": "sb3_walle.envs.vec_env",
     "SamplerWarning": "sb3_walle.samplers.errors",
 }
 

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
-from sb3_walle.env_sources import available_cpus
+from sb3_walle.envs.env_sources import available_cpus
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "backend": "inline", "device": "cpu"}
 

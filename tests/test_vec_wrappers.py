@@ -29,7 +29,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
-from sb3_walle.wrappers import wrapped_samplers
+from sb3_walle.envs.wrappers import wrapped_samplers
 
 SETTINGS: dict[str, Any] = {"n_steps": 48, "batch_size": 24, "n_epochs": 1, "seed": 3, "device": "cpu"}
 N_ENVS = 2

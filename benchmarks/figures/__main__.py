@@ -2,12 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures.figures_settings import AGENTS, FiguresSettings
 from benchmarks.figures.make_figures import make_figures
-from sb3_walle.cli.arguments import INTERRUPTED, Parser, add_option, integer, of_the_user, run, set_command
+from sb3_walle.cli.arguments import INTERRUPTED, Parser, add_option, integer, of_the_user, run_command_line, set_command
 
 EXAMPLES = """\
 examples:
@@ -17,12 +16,7 @@ examples:
 
 
 def duration(text: str) -> float:
-    """
-    The type of an argument that is a time.
-
-    :param text: a number with the unit ``ms`` or ``s``, or 0
-    :return: seconds
-    """
+    """:return: the seconds of a time with the unit ``ms`` or ``s``, or of 0"""
     units = {"ms": 1e-3, "s": 1.0}
     unit = next((unit for unit in units if text.endswith(unit)), "")
     try:
@@ -34,12 +28,7 @@ def duration(text: str) -> float:
     return value * units.get(unit, 1.0)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """
-    Describe the command line.
-
-    :return: its parser
-    """
+def build_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.figures",
         description="Make the figures of the WALL-E report on this machine, as PNG and CSV: return against\n"
@@ -49,7 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
         "For the environment as it is, and for one whose steps take some time.\n"
         "Ctrl-C ends it early; the same command continues, also with more of the same.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     set_command(parser, run_command)
     text = "Gymnasium id of the environment (default: HalfCheetah-v4)"
@@ -58,27 +46,21 @@ def build_parser() -> argparse.ArgumentParser:
     text = "so little of everything that it takes some minutes; other options still apply"
     parser.add_argument("--quick", action="store_true", help=text)
     text = "agent: ppo, which learns HalfCheetah well; walle, the report's own, with a penalty on the KL divergence"
-    add_option(parser, "--agent", None, f"{text} (default: ppo)", choices=AGENTS, metavar="{" + ",".join(AGENTS) + "}")
+    add_option(parser, "--agent", None, f"{text} (default: ppo)", choices=AGENTS)
     text = "time of a step of the slow environment; 0 leaves it out (default: 1ms)"
     add_option(parser, "--step-latency", None, text, type=duration, metavar="TIME")
     text = "numbers of samplers in figures 4 to 7 (default: 1 2 5 8 10 20, and more where there are more CPUs)"
-    add_option(parser, "--n-samplers", None, text, type=integer(1), nargs="+", metavar="N")
+    add_option(parser, "--n-samplers", None, text, type=integer(1), nargs="+")
     text = "measurements of each iteration (default: 3; quick: 1)"
-    add_option(parser, "--repeats", None, text, type=integer(1), metavar="N")
+    add_option(parser, "--repeats", None, text, type=integer(1))
     text = "environment steps of each training, all samplers together (default: 2e6; quick: 4e4)"
-    add_option(parser, "--timesteps", None, text, type=integer(1), metavar="N")
+    add_option(parser, "--timesteps", None, text, type=integer(1))
     text = "trainings of each kind, with the seeds 0, 1, 2, ... (default: 3; quick: 1)"
-    add_option(parser, "--seeds", None, text, type=integer(1), metavar="N", dest="n_seeds")
+    add_option(parser, "--seeds", None, text, type=integer(1), dest="n_seeds")
     return parser
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """
-    Make the figures that the arguments ask for, and print what they show.
-
-    :param arguments: the parsed command line
-    :return: exit code
-    """
     given = {name: value for name, value in of_the_user(arguments).items() if value is not None}
     directory = given.pop("out")
     outcome = make_figures(FiguresSettings.of(given.pop("quick"), **given), directory)
@@ -91,13 +73,5 @@ def run_command(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if outcome.interrupted else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    :param argv: arguments of the command; those of this process by default
-    :return: exit code
-    """
-    return run(build_parser(), argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command_line(build_parser()))

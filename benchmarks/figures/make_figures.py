@@ -27,7 +27,8 @@ from benchmarks.results_directory import open_results
 from benchmarks.returns.recorded_training import train_once
 from benchmarks.returns.returns_log import BinReturn, ReturnsLog
 from benchmarks.run_log import RunLog
-from sb3_walle.cli.environments import UsageError, check_environment
+from sb3_walle.cli.arguments import UsageError
+from sb3_walle.cli.environments import check_environment
 
 ITERATIONS, RETURNS, REPORT = "iterations.csv", "returns.csv", "report.md"
 

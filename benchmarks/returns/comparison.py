@@ -18,7 +18,8 @@ from benchmarks.returns.returns_log import BinReturn, ReturnsLog
 from benchmarks.returns.returns_plot import plot_learning_curves, plot_returns
 from benchmarks.returns.returns_report import final_returns, format_mean, format_report, format_settings
 from benchmarks.returns.returns_settings import FINAL_PART, ReturnsSettings
-from sb3_walle.cli.environments import UsageError, check_environment
+from sb3_walle.cli.arguments import UsageError
+from sb3_walle.cli.environments import check_environment
 from sb3_walle.cli.training import create_run_directory
 
 RETURNS = "returns.csv"

@@ -2,18 +2,25 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.net_arch import add_net_arch, policy_arguments
 from benchmarks.speed.measurements import write_measurements
 from benchmarks.speed.off_policy_speed import OffPolicySpeed
 from benchmarks.speed.parts import OFF_POLICY_PARTS, PPO_PARTS, Part, parts_of
 from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.speed.run_parts import run_parts
 from benchmarks.speed.speed_settings import SpeedSettings
-from sb3_walle.cli.arguments import LEARNERS, Parser, add_option, integer, run, set_command
-from sb3_walle.cli.comparison import ALGORITHMS
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import (
+    LEARNERS,
+    Parser,
+    UsageError,
+    add_comparison,
+    add_option,
+    integer,
+    run_command_line,
+    set_command,
+)
 
 EXAMPLES = """\
 examples:
@@ -22,46 +29,31 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """
-    Describe the command line.
-
-    :return: its parser
-    """
+def build_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.speed",
         description="Measure asynchronous algorithms against SB3's with DummyVecEnv and SubprocVecEnv: collection\n"
         "alone, training end to end, updates, start-up and memory, and the share of what the CPUs\n"
         "could simulate at most. The contenders take turns; the report has medians over the repeats.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     set_command(parser, run_command)
-    parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
-    add_option(parser, "--algo", "ppo", "algorithm", choices=ALGORITHMS, metavar="{" + ",".join(ALGORITHMS) + "}")
-    add_option(parser, "--n-samplers", 10, "samplers of one environment, and environments of SB3", type=integer(1))
+    add_comparison(parser)
     text = f"what to measure: {', '.join(PPO_PARTS)}; off-policy {', '.join(OFF_POLICY_PARTS)} (default: all)"
     names = tuple({**PPO_PARTS, **OFF_POLICY_PARTS})
     parser.add_argument("--parts", help=text, nargs="+", choices=names, metavar="PART")
     add_option(parser, "--repeats", 3, "times to measure everything", type=integer(1))
-    add_option(parser, "--learner", "compiled", "which update ours makes", choices=LEARNERS, metavar="NAME")
+    add_option(parser, "--learner", "compiled", "which update ours makes", choices=LEARNERS)
     parser.add_argument("--skip-subproc", action="store_true", help="leave out SubprocVecEnv, which is slow")
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file for every single measurement")
     text = "environment steps of an iteration of PPO, all environments together"
     add_option(parser, "--samples-per-iteration", 20480, text, type=integer(2))
     add_option(parser, "--iterations", 3, "iterations of PPO in a measurement", type=integer(1))
-    text = "units of each hidden layer of off-policy algorithms (default: SB3's)"
-    parser.add_argument("--net-arch", help=text, nargs="+", type=integer(1), metavar="N")
+    add_net_arch(parser)
     return parser
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """
-    Measure as the arguments say, and print the report.
-
-    :param arguments: the parsed command line
-    :return: exit code
-    """
     report, measurements = run_parts(settings_of(arguments), chosen_parts(arguments))
     print(report)
     if arguments.out is not None:
@@ -72,22 +64,17 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def settings_of(arguments: argparse.Namespace) -> SpeedSettings:
     """
-    :param arguments: the parsed command line
-    :return: what to measure
-    :raises UsageError: if the arguments are of other algorithms
+    :raises UsageError: if arguments belong to other algorithms
     """
     common = (arguments.env, arguments.n_samplers, arguments.repeats, arguments.learner, arguments.skip_subproc)
+    of_the_policy = policy_arguments(arguments)
     if arguments.algo != "ppo":
-        given = {} if arguments.net_arch is None else {"policy_kwargs": {"net_arch": arguments.net_arch}}
-        return OffPolicySpeed(*common, algorithm=arguments.algo, arguments=given)
-    if arguments.net_arch is not None:
-        raise UsageError("--net-arch is for off-policy algorithms: --algo sac, td3, ddpg or dqn")
+        return OffPolicySpeed(*common, algorithm=arguments.algo, arguments=of_the_policy)
     return PPOSpeed(*common, samples_per_iteration=arguments.samples_per_iteration, iterations=arguments.iterations)
 
 
 def chosen_parts(arguments: argparse.Namespace) -> dict[str, Part]:
     """
-    :param arguments: the parsed command line
     :return: the parts to measure, by name
     :raises UsageError: if one of them is not measured of the algorithm
     """
@@ -99,13 +86,5 @@ def chosen_parts(arguments: argparse.Namespace) -> dict[str, Part]:
     return {name: known[name] for name in chosen}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """
-    :param argv: arguments of the command; those of this process by default
-    :return: exit code
-    """
-    return run(build_parser(), argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command_line(build_parser()))

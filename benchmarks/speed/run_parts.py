@@ -9,7 +9,8 @@ from benchmarks.machine import Machine, describe_machine
 from benchmarks.speed.measurements import Measurement, medians_of
 from benchmarks.speed.parts import Part
 from benchmarks.speed.speed_settings import SpeedSettings
-from sb3_walle.cli.environments import UsageError, check_environment
+from sb3_walle.cli.arguments import UsageError
+from sb3_walle.cli.environments import check_environment
 
 
 def check_settings(settings: SpeedSettings) -> None:

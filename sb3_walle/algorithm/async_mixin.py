@@ -26,7 +26,14 @@ from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
-from sb3_walle.env_sources import LOCKSTEP, EnvSource, in_samplers
+from sb3_walle.envs.env_sources import LOCKSTEP, EnvSource, in_samplers
+from sb3_walle.envs.wrappers import (
+    NormalizeArgument,
+    WrappedSamplers,
+    normalized,
+    takes_gamma_of_algorithm,
+    wrapped_samplers,
+)
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
@@ -34,13 +41,6 @@ from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec
 from sb3_walle.termination import termination_as_exit
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.updater import Updater, check_learner
-from sb3_walle.wrappers import (
-    NormalizeArgument,
-    WrappedSamplers,
-    normalized,
-    takes_gamma_of_algorithm,
-    wrapped_samplers,
-)
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.collection.task import CollectionTask
-from sb3_walle.normalization import Normalization
+from sb3_walle.envs.normalization import Normalization
+from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.infos import InfoSelection
-from sb3_walle.wrappers import WrappedSamplers
 
 
 @dataclass(frozen=True)

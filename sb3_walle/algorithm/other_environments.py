@@ -6,19 +6,19 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_walle.env_sources import EnvSource, in_samplers
+from sb3_walle.envs.env_sources import EnvSource, in_samplers
+from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.sb3_private import vec_normalize_of
 from sb3_walle.user_warning import warn_user
-from sb3_walle.vec_env import SamplerVecEnv
 
 
 def in_samplers_like_before(algorithm: BaseAlgorithm, env: EnvSource) -> AbstractContextManager[VecEnv | None]:
     """
     Put environments into samplers, for good unless the block raises an exception.
 
-    :param env: as for :func:`~sb3_walle.env_sources.in_samplers`; where it does not say how many environments there
-        are, as many as the algorithm has now, in as many samplers
-    :return: see :func:`~sb3_walle.env_sources.in_samplers`
+    :param env: as for :func:`~sb3_walle.envs.env_sources.in_samplers`; where it does not say how many environments
+        there are, as many as the algorithm has now, in as many samplers
+    :return: see :func:`~sb3_walle.envs.env_sources.in_samplers`
     """
     present = None if algorithm.env is None else algorithm.env.unwrapped
     choices: dict[str, Any] = {"n_samplers": algorithm.n_envs}

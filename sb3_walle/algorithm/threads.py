@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch as th
 
-from sb3_walle.env_sources import available_cpus
+from sb3_walle.envs.env_sources import available_cpus
 
 
 @contextlib.contextmanager

@@ -3,9 +3,9 @@
 from typing import Any
 
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.infos import EPISODE
 from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
-from sb3_walle.wrappers import WrappedSamplers
 
 
 class WrapperState:

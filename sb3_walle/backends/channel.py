@@ -40,22 +40,15 @@ class Channel:
 
     @classmethod
     def pair(cls, timeout: float | None = None) -> tuple["Channel", socket.socket]:
-        """
-        :param timeout: longest time in seconds that sending may block at this end
-        :return: this end, and the socket to hand to the other process
-        """
+        """This end, for which the timeout holds, and the socket to hand to the other process."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(here, timeout), there
 
     def fileno(self) -> int:
-        """:return: file descriptor to wait on"""
         return self._socket.fileno()
 
     def wait(self, timeout: float) -> bool:
-        """
-        :param timeout: longest wait in seconds
-        :return: whether there is something to receive, or the other end is closed
-        """
+        """Wait for as many seconds. Returns whether there is something to receive, or the other end is closed."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(timeout * 1000))
@@ -112,7 +105,6 @@ class Channel:
             unpickler.close_unclaimed()
 
     def close(self) -> None:
-        """Close this end."""
         self._socket.close()
 
     def _receive(self) -> tuple[bytes, list[int]]:
@@ -152,8 +144,6 @@ class _Pickler(cloudpickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Undoes what the pickler did."""
-
     def __init__(self, file: io.BytesIO, descriptors: list[int]) -> None:
         super().__init__(file)
         self._descriptors = dict(enumerate(descriptors))

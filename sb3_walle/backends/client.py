@@ -59,12 +59,10 @@ class SamplerClient:
 
     @property
     def n_samplers(self) -> int:
-        """Number of samplers."""
         return self._samplers.n_samplers
 
     @property
     def n_processes(self) -> int:
-        """Number of processes that the samplers have for themselves on this machine."""
         return self._samplers.n_processes
 
     @property
@@ -73,11 +71,7 @@ class SamplerClient:
         return self._restarts.n_restarts
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
-        """
-        :param plan: how large they are
-        :return: the learner's end of new queues to the samplers
-        :raises MemoryError: if there is too little memory
-        """
+        """Open new queues to the samplers, see :meth:`Samplers.open_queues`."""
         return self._samplers.open_queues(plan)
 
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:
@@ -105,12 +99,7 @@ class SamplerClient:
         return {sampler: values[sampler] for sampler in requests}
 
     def collect(self, sampler: int, ticket: Ticket) -> None:
-        """
-        Ask a sampler for a chunk. Its report is delivered by :meth:`next_report`.
-
-        :param sampler: number of the sampler
-        :param ticket: what to collect
-        """
+        """Ask a sampler for a chunk. Its report is delivered by :meth:`next_report`."""
         number = next(self._numbers)
         self._collecting.add(number)
         self._supervised[sampler].send(number, Collect(ticket))
@@ -134,7 +123,6 @@ class SamplerClient:
 
     @property
     def n_reports_waiting(self) -> int:
-        """Number of chunks that were reported and not yet taken."""
         return len(self._reports)
 
     def forget_reports(self) -> None:
@@ -144,11 +132,7 @@ class SamplerClient:
         self._restarts.begin_anew()
 
     def close(self, timeout: float | None = None) -> None:
-        """
-        End all samplers when they have closed their environments.
-
-        :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
-        """
+        """End all samplers, see :meth:`Samplers.close`."""
         self._samplers.close(timeout)
 
     def _receive(self, timeout: float | None) -> tuple[int, Reply | Death | None]:

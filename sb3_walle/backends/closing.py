@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
-from sb3_walle.backends.notices import warn
 from sb3_walle.backends.server_handle import ServerHandle
-from sb3_walle.backends.supervision import hung
+from sb3_walle.backends.supervision import hung, warn
 from sb3_walle.samplers.errors import Failure, SamplerError
 from sb3_walle.samplers.requests import CloseEnvs
 
@@ -25,8 +24,7 @@ class Closing:
     Asks samplers to close their environments, and waits until their processes have ended.
 
     :param channels: the channel of each sampler that lives
-    :param server: the process that they are forked from
-    :param selector: waits for all of these
+    :param selector: waits for these channels and for the server
     :param seconds_at_step: for how many seconds a sampler has been making its present step
     :param step_timeout: longest time in seconds that a step may take before its sampler is killed, ``None`` for any
     """
@@ -50,11 +48,7 @@ class Closing:
         self._failures: list[SamplerError] = []
 
     def wait(self, timeout: float) -> None:
-        """
-        Wait for all of them. Says so in a warning if that takes long, and warns of what went wrong.
-
-        :param timeout: longest wait in seconds; infinity for any
-        """
+        """Wait for all of them, at most for that many seconds. Warns if that takes long, and of what went wrong."""
         now = time.monotonic()
         ends_at, notice_at = now + timeout, now + NOTICE_AFTER
         while True:

@@ -2,9 +2,16 @@
 
 import signal
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
 
-from sb3_walle.backends.last_words import FRAME, HEADING
+from sb3_walle.samplers import requests
 from sb3_walle.samplers.errors import Failure, SamplerError, shortened
+
+HEADING = "Most recent call first:"
+FRAME = "  File "
+# From here on outwards, every sampler is in the same place.
+_OUTERMOST = f'{FRAME}"{Path(requests.__file__)}"'
 
 
 @dataclass(frozen=True)
@@ -31,30 +38,28 @@ class Death:
         return f"Sampler {self.sampler} {self.how}"
 
     def with_traceback(self) -> str:
-        """:return: what happened, and where; cut in the middle if that is long"""
+        """What happened, and where; cut in the middle if that is long."""
         return shortened(self.full_text())
 
     def full_text(self) -> str:
-        """:return: what happened, and where"""
+        """What happened, and where."""
         return f"{self}. Its traceback:\n\n{self.traceback.rstrip()}\n" if self.traceback else f"{self}."
 
     def after(self, other: "Death | None") -> str:
         """
-        :param other: another one, of which the user was told before
-        :return: what happened and where, in one line if it is the same place: samplers of the same environment tend to
-            die in the same place
+        What happened and where, in one line if it is the same place as another death of which the user was told before:
+        samplers of the same environment tend to die in the same place.
         """
         if other is None or not self._frames() or self._frames() != other._frames():
             return self.with_traceback()
         return f"{self}, in the same place as the one before: {shortened(self._message())}"
 
     def to_error(self) -> SamplerError:
-        """:return: the error to raise in the learner"""
         return self.explained_by(self.with_traceback(), self.full_text())
 
     def explained_by(self, message: str, full_message: str) -> SamplerError:
         """
-        :param message: what there is to say
+        :param message: the error's message
         :param full_message: the same with nothing cut
         :return: the error to raise in the learner, with the exception that the sampler died of as its cause
         """
@@ -64,10 +69,7 @@ class Death:
         return error
 
     def repeats(self, other: "Death") -> bool:
-        """
-        :param other: another death
-        :return: whether the sampler died at the same place of the same exception or signal
-        """
+        """Whether the sampler died at the same place of the same exception or signal as another one."""
         if self.hung or self._kind() != other._kind():
             return False
         return self._places() == other._places() != []
@@ -92,7 +94,7 @@ class Death:
 def how_it_ended(exit_code: int) -> str:
     """
     :param exit_code: exit code of a process, or minus the number of the signal that killed it
-    :return: how it ended, as in "was killed by signal 11 (SIGSEGV)"
+    :return: as in "was killed by signal 11 (SIGSEGV)"
     """
     if exit_code >= 0:
         return f"exited with code {exit_code}"
@@ -101,3 +103,15 @@ def how_it_ended(exit_code: int) -> str:
     name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
     hint = ", which the system sends when memory runs out" if number == signal.SIGKILL else ""
     return f"was killed by signal {number} ({name}{hint})"
+
+
+def readable(dump: str) -> str:
+    """
+    :param dump: what ``faulthandler`` wrote when an interpreter crashed, or anything else
+    :return: the lines of it that tell where the environment was; anything else as it is
+    """
+    frames = [line for line in dump.splitlines() if line.startswith(FRAME)]
+    inner = list(takewhile(lambda line: not line.startswith(_OUTERMOST), frames))
+    if not dump.startswith("Fatal Python error") or not inner:
+        return dump
+    return "\n".join([HEADING, *inner])

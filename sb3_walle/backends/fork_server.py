@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
-from sb3_walle.backends.death import Death, how_it_ended
-from sb3_walle.backends.last_words import readable
+from sb3_walle.backends.death import Death, how_it_ended, readable
 from sb3_walle.backends.sampler_process import die_with, run_sampler, survive_parent
 from sb3_walle.transport.pulse import PulseBoard
 from sb3_walle.transport.shared_memory import SharedMemory, anonymous_file
@@ -52,12 +51,7 @@ class Preload:
 
 @dataclass(frozen=True)
 class Fork:
-    """
-    Start a sampler.
-
-    :param sampler: number of the sampler
-    :param channel: the sampler's end of its channel to the learner
-    """
+    """Start a sampler, with its end of its channel to the learner."""
 
     sampler: int
     channel: socket.socket
@@ -65,23 +59,14 @@ class Fork:
 
 @dataclass(frozen=True)
 class Kill:
-    """
-    End a sampler that does not end by itself.
-
-    :param sampler: number of the sampler
-    """
+    """End a sampler that does not end by itself."""
 
     sampler: int
 
 
 @dataclass(frozen=True)
 class _Child:
-    """
-    A sampler that lives.
-
-    :param sampler: its number
-    :param last_words: descriptor of the file that the interpreter writes to when the process crashes
-    """
+    """A sampler that lives, and the file that the interpreter writes to when the process crashes."""
 
     sampler: int
     last_words: int
@@ -141,7 +126,7 @@ class ForkServer:
             try:
                 self._fork(request)
             except OSError as error:
-                # No process or no memory is left for it. The others are not to suffer from that.
+                # No process or no memory is left for it. The others do not suffer from that.
                 self._channel.send(Death(request.sampler, f"could not be started ({error})"))
 
     def _fork(self, request: Fork) -> None:
@@ -151,15 +136,14 @@ class ForkServer:
         except OSError:
             os.close(last_words)
             raise
-        if pid:
-            self._children[pid] = _Child(request.sampler, last_words)
-        else:
+        if not pid:
             self._become_sampler(request, server, last_words)
+        self._children[pid] = _Child(request.sampler, last_words)
 
     def _become_sampler(self, request: Fork, server: int, last_words: int) -> NoReturn:
         exit_code = 1
         try:
-            # In a group with the processes that its environments start: they are not to outlive it.
+            # In a group with the processes that its environments start, so that they do not outlive it.
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             for handled in (signal.SIGCHLD, signal.SIGTERM):
@@ -237,11 +221,7 @@ def _import(modules: Iterable[str]) -> None:
 
 
 def main(fd: int) -> None:
-    """
-    Run the server until the learner hangs up.
-
-    :param fd: file descriptor of this process's end of its channel to the learner
-    """
+    """Run the server, with its end of its channel to the learner, until the learner hangs up."""
     ForkServer(Channel(socket.socket(fileno=fd))).serve()
     # What modules have registered runs; then the process ends without taking apart what it has imported. With torch,
     # that takes longer than everything else in closing, and the learner waits for it.

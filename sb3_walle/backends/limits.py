@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 #: what a sampler takes in this process: the socket that its requests and its chunks travel through
 DESCRIPTORS_PER_SAMPLER = 1
@@ -12,15 +13,10 @@ FURTHER_DESCRIPTORS = 24
 
 def check_descriptors(n_samplers: int) -> None:
     """
-    Refuse what would fail later, in the middle of starting samplers. Where there is no such limit, nothing is refused.
+    Refuse what would fail later, in the middle of starting samplers.
 
-    :param n_samplers: how many samplers are about to be started
-    :raises OSError: if this process may not open as many file descriptors as they take
+    :raises OSError: if this process may not open as many file descriptors as these samplers take
     """
-    try:
-        import resource
-    except ImportError:
-        return
     limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return
@@ -28,19 +24,15 @@ def check_descriptors(n_samplers: int) -> None:
     n_open = _n_open(limit)
     if n_open + n_needed <= limit:
         return
-    can_be_raised = hard_limit == resource.RLIM_INFINITY or n_open + n_needed <= hard_limit
+    wanted, fewer = n_open + n_needed, "fewer samplers with more envs_per_sampler"
+    remedy = f"Raise the limit with 'ulimit -n {wanted}' before the program starts, or use {fewer}."
+    if hard_limit != resource.RLIM_INFINITY and wanted > hard_limit:
+        remedy = f"Use {fewer}, or have the administrator allow more than {hard_limit}: 'ulimit -n {wanted}' would do."
     raise OSError(
         errno.EMFILE,
         f"{n_samplers} samplers take {n_needed} file descriptors in this process, which may open {limit} and has "
-        f"{n_open} open. {_remedy(n_open + n_needed, None if can_be_raised else hard_limit)}",
+        f"{n_open} open. {remedy}",
     )
-
-
-def _remedy(limit: int, highest_limit: int | None) -> str:
-    fewer = "fewer samplers with more envs_per_sampler"
-    if highest_limit is None:
-        return f"Raise the limit with 'ulimit -n {limit}' before the program starts, or use {fewer}."
-    return f"Use {fewer}, or have the administrator allow more than {highest_limit}: 'ulimit -n {limit}' would do."
 
 
 def _n_open(limit: int) -> int:

@@ -63,12 +63,9 @@ class ProcessBackend:
 
 class ProcessSamplers:
     """
-    The samplers' processes and the channels to them.
+    The samplers' processes and the channels to them. Its methods are described in the protocol ``Samplers``.
 
-    :param n_samplers: number of samplers
-    :param preload: names of modules to import before forking
-    :param supervision: how samplers are run
-    :param running: numbers of those that are started here and now, by default all
+    :param running: numbers of the samplers that are started here and now, by default all
     """
 
     is_closed_when_forgotten: ClassVar[bool] = True
@@ -105,22 +102,10 @@ class ProcessSamplers:
         return self._selector.fileno()
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
-        """
-        :param plan: how large they are
-        :return: the learner's end of queues in shared memory
-        :raises MemoryError: if there is too little memory
-        """
         self._check_usable()
         return open_queues(plan, SharedMemory)
 
     def send(self, sampler: int, number: int, request: Request) -> bool:
-        """
-        :param sampler: number of the sampler
-        :param number: number of the request
-        :param request: what to do
-        :return: False if its mailbox is full
-        :raises SamplerError: if the samplers are closed
-        """
         self._check_usable()
         channel = self._channels.get(sampler)
         if channel is None:
@@ -135,11 +120,6 @@ class ProcessSamplers:
         return True
 
     def receive(self, timeout: float | None = None) -> Event | None:
-        """
-        :param timeout: longest wait in seconds, ``None`` for ever
-        :return: what happened; ``None`` if the time is over
-        :raises SamplerError: if the samplers are closed
-        """
         self._check_usable()
         if not self._events:
             for key, _ in self._selector.select(timeout):
@@ -151,16 +131,9 @@ class ProcessSamplers:
         return self._events.popleft() if self._events else None
 
     def seconds_at_step(self, sampler: int) -> float:
-        """
-        :param sampler: number of the sampler
-        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is
-        """
         return 0.0 if self._pulses is None else self._pulses.seconds_at_step(sampler)
 
     def start(self, sampler: int) -> None:
-        """
-        :param sampler: number of the sampler
-        """
         self._check_usable()
         if sampler in self._channels:
             # Ctrl-C has ended an attempt to start it, and the client does not know of it.
@@ -176,19 +149,11 @@ class ProcessSamplers:
         self._selector.register(channel, selectors.EVENT_READ, sampler)
 
     def kill(self, sampler: int) -> None:
-        """
-        :param sampler: number of the sampler
-        """
         # A dead server takes its samplers with it.
         with contextlib.suppress(ChannelClosedError):
             self._server.kill(sampler)
 
     def close(self, timeout: float | None = None) -> None:
-        """
-        End all samplers when they have closed their environments.
-
-        :param timeout: longest wait in seconds before they are killed, ``None`` for the supervision's ``close_timeout``
-        """
         if self._closed:
             return
         self._closed = True
@@ -285,9 +250,10 @@ class ProcessSamplers:
             raise SamplerError("The samplers belong to the process that this one was forked from")
 
     def _close_samplers(self, timeout: float | None) -> None:
-        timeout = min(math.inf if timeout is None else timeout, TERMINATION_TIMEOUT if is_terminating() else math.inf)
+        longest = TERMINATION_TIMEOUT if is_terminating() else math.inf
         step_timeout = self._supervision.step_timeout
-        Closing(self._channels, self._server, self._selector, self.seconds_at_step, step_timeout).wait(timeout)
+        closing = Closing(self._channels, self._server, self._selector, self.seconds_at_step, step_timeout)
+        closing.wait(longest if timeout is None else min(timeout, longest))
 
 
 _open_samplers: "weakref.WeakSet[ProcessSamplers]" = weakref.WeakSet()

@@ -14,13 +14,7 @@ UNREADABLE = -2
 
 
 class Delivery(NamedTuple):
-    """
-    A reply, as it arrives.
-
-    :param sampler: number of the sampler that it comes from
-    :param number: number of the request that it answers
-    :param reply: the reply
-    """
+    """The reply of a sampler to the request with that number."""
 
     sampler: int
     number: int
@@ -62,8 +56,8 @@ class Samplers(Protocol):
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
         """
-        :param plan: how large they are
-        :return: the learner's end of new queues to the samplers
+        :param plan: how large the queues are
+        :return: the learner's end of new queues to the samplers. Its ``sampler_end`` travels to them inside a request
         :raises MemoryError: if there is too little memory
         """
 
@@ -71,9 +65,6 @@ class Samplers(Protocol):
         """
         Hand a request to a sampler. Never waits.
 
-        :param sampler: number of the sampler
-        :param number: number of the request
-        :param request: what to do
         :return: False if its mailbox is full: try again when it has replied to something. To a sampler that is dead,
             anything can be sent
         :raises SamplerError: if the samplers are closed
@@ -90,24 +81,15 @@ class Samplers(Protocol):
 
     def seconds_at_step(self, sampler: int) -> float:
         """
-        :param sampler: number of the sampler
-        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is,
-            or if the backend does not keep track of it
+        For how many seconds one of a sampler's environments has been making its present step or reset; 0 if none is, or
+        if the backend does not keep track of it.
         """
 
     def kill(self, sampler: int) -> None:
-        """
-        End a sampler that does not end by itself. Its :class:`Death` follows.
-
-        :param sampler: number of the sampler
-        """
+        """End a sampler that does not end by itself. Its :class:`Death` follows."""
 
     def start(self, sampler: int) -> None:
-        """
-        Start a new sampler, without environments, in the place of one that is dead.
-
-        :param sampler: number of the sampler
-        """
+        """Start a new sampler, without environments, in the place of one that is dead."""
 
     def close(self, timeout: float | None = None) -> None:
         """

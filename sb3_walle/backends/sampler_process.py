@@ -74,11 +74,7 @@ def _reply(channel: Channel, number: int, reply: Reply, request: Request | None 
 
 
 def seed_global_streams(seed: int) -> None:
-    """
-    Seed the global streams that environments may draw from, as SB3 seeds it in its one process.
-
-    :param seed: the seed
-    """
+    """Seed the global streams that environments may draw from, as SB3 seeds it in its one process."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if "torch" in sys.modules:
@@ -86,11 +82,7 @@ def seed_global_streams(seed: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """
-    Have the kernel kill this process when its parent dies.
-
-    :param parent: process number of the parent
-    """
+    """Have the kernel kill this process when its parent dies."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         # It died before the kernel was asked.

@@ -45,14 +45,13 @@ class ServerHandle:
         self._channel.send(Preload(tuple(modules), pulses))
 
     def fileno(self) -> int:
-        """:return: file descriptor that is ready when a sampler has died, or the server itself"""
+        """File descriptor that is ready when a sampler has died, or the server itself."""
         return self._channel.fileno()
 
     def fork(self, sampler: int) -> Channel:
         """
         Start a sampler.
 
-        :param sampler: its number
         :return: this process's end of the channel to it
         :raises ChannelClosedError: if the server is dead
         """
@@ -70,7 +69,6 @@ class ServerHandle:
         """
         End a sampler.
 
-        :param sampler: its number
         :raises ChannelClosedError: if the server is dead
         """
         self._channel.send(Kill(sampler))
@@ -90,10 +88,7 @@ class ServerHandle:
             self._hear()
 
     def death_of(self, sampler: int) -> Death:
-        """
-        :param sampler: number of a sampler that has hung up
-        :return: how it ended
-        """
+        """How a sampler ended that has hung up."""
         try:
             if not self._wait_for_death(sampler):
                 # It has closed its channel and still runs.

@@ -3,18 +3,14 @@
 import time
 from collections.abc import Sequence
 
-from sb3_walle.backends.notices import warn
 from sb3_walle.backends.supervised_sampler import NEVER, SupervisedSampler
+from sb3_walle.backends.supervision import warn
 
 NOTICE_AFTER = 60.0
 
 
 class SilenceWarning:
-    """
-    Warns once of samplers that have something to do and have not been heard of for long.
-
-    :param samplers: the samplers
-    """
+    """Warns once of samplers that have something to do and have not been heard of for long."""
 
     def __init__(self, samplers: Sequence[SupervisedSampler]) -> None:
         self._samplers = samplers

@@ -35,8 +35,6 @@ class SupervisedSampler:
     What was asked of a sampler and not answered yet. When it dies and another one is started under the same number,
     that one first gets the requests that set the dead one up, and then what the dead one left undone.
 
-    :param sampler: number of the sampler
-    :param samplers: all samplers
     :param numbers: numbers for further requests
     :param deaths: takes the death of one that cannot be started
     """
@@ -71,10 +69,6 @@ class SupervisedSampler:
         return next((request.summary for request in self._open.values()), "waiting for something to do")
 
     def send(self, number: int, request: Request) -> None:
-        """
-        :param number: number of the request
-        :param request: the request
-        """
         if not self._open:
             self._heard_at = time.monotonic()
         self._open[number] = request
@@ -86,16 +80,14 @@ class SupervisedSampler:
             self._send_unsent()
 
     def oldest_request(self) -> int | None:
-        """:return: number of the request that the sampler is at, ``None`` if there is none"""
+        """Number of the request that the sampler is at, ``None`` if there is none."""
         return next(iter(self._open), None)
 
     def answer(self, number: int, reply: Reply) -> bool:
         """
         Note that a request was answered.
 
-        :param number: its number
-        :param reply: the answer
-        :return: whether the caller gets it. Otherwise it is no longer of interest, was part of setting up a new
+        :return: whether the caller gets the answer. Otherwise it is no longer of interest, was part of setting up a new
             sampler, or the next sampler answers
         """
         self._heard_at = time.monotonic()
@@ -115,20 +107,13 @@ class SupervisedSampler:
         return not is_preparation
 
     def kill(self, reason: str) -> None:
-        """
-        End the sampler.
-
-        :param reason: why, as in "Sampler 3 hung"
-        """
+        """End the sampler. The reason is as in "Sampler 3 hung"."""
         if self.state in (State.RUNNING, State.FAILED):
             self.state, self._reason_to_kill = State.KILLED, reason
             self._samplers.kill(self.sampler)
 
     def note_death(self, death: Death) -> Death:
-        """
-        :param death: how it died
-        :return: the same, with what the sampler was doing
-        """
+        """Note how the sampler died. Returns the same, with what the sampler was doing."""
         failure, reason, activity = self._failure, self._reason_to_kill, self.activity
         self.state, self.due_at = State.DEAD, NEVER
         self._failure = self._reason_to_kill = None
@@ -142,9 +127,7 @@ class SupervisedSampler:
         return replace(death, how=f"{death.how} while {activity}")
 
     def take_lost(self) -> list[int]:
-        """
-        :return: numbers of what was asked of the dead sampler and cannot be repeated; forgotten from now on
-        """
+        """Numbers of what was asked of the dead sampler and cannot be repeated; forgotten from now on."""
         lost = [number for number, request in self._open.items() if not request.can_be_repeated]
         for number in lost:
             del self._open[number]
@@ -156,11 +139,7 @@ class SupervisedSampler:
         self._unsent.clear()
 
     def keep_up(self, now: float) -> None:
-        """
-        Do what is due.
-
-        :param now: the time
-        """
+        """Do what is due."""
         # Not when something is answered: an error in sending would lose the answer.
         self._send_unsent()
         if now < self.due_at:

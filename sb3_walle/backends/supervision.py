@@ -8,8 +8,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from sb3_walle.backends.death import Death
-from sb3_walle.backends.notices import warn
-from sb3_walle.samplers.errors import SamplerError
+from sb3_walle.samplers.errors import SamplerError, SamplerWarning
+from sb3_walle.user_warning import warn_user
 
 ON_FAILURE = ("restart", "raise")
 # A sampler that dies once a day is bad luck. What dies more often than ``max_restarts`` within this time is broken.
@@ -55,13 +55,7 @@ class Supervision:
 
 
 class Restarts:
-    """
-    Counts restarts, says how long to wait for the next one, and when there were too many.
-
-    :param supervision: the user's choices
-    :param n_samplers: number of samplers
-    :param clock: seconds since some moment
-    """
+    """Counts restarts, says how long to wait for the next one, and when there were too many."""
 
     def __init__(self, supervision: Supervision, n_samplers: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._is_allowed = supervision.on_failure == "restart"
@@ -108,11 +102,7 @@ class Restarts:
         return 0.0 if in_a_row == 0 else min(FIRST_DELAY * 2 ** min(in_a_row - 1, 100), LONGEST_DELAY)
 
     def has_worked(self, sampler: int) -> None:
-        """
-        Note that the last restart of a sampler has helped.
-
-        :param sampler: a sampler that has finished a chunk, or a step in lockstep
-        """
+        """Note that a sampler has finished a chunk, or a step in lockstep: its last restart has helped."""
         self._in_a_row[sampler] = 0
         self._fruitless = None
 
@@ -169,11 +159,13 @@ def supervision_of(
 
 
 def hung(step_timeout: float) -> str:
-    """
-    :param step_timeout: longest time of a step, in seconds
-    :return: what became of a sampler whose step took longer, as in "Sampler 3 hung"
-    """
+    """What became of a sampler whose step took longer than that many seconds, as in "Sampler 3 hung"."""
     return f"hung: a step or a reset of its environment took longer than step_timeout={step_timeout:g} s"
+
+
+def warn(message: str) -> None:
+    """Warn of something that happened to samplers, each time that it happens, at the line of the user's program."""
+    warn_user(message, SamplerWarning, every_time=True)
 
 
 def _check_number(name: str, value: object, kind: type, allowed: str, is_in_range: Callable[[Any], bool]) -> None:

@@ -1,11 +1,10 @@
-"""The ``sb3-walle`` command: what it understands."""
+"""The ``sb3-walle`` command."""
 
-import argparse
 from collections.abc import Sequence
 
 from sb3_walle import __version__
 from sb3_walle.cli import bench, train
-from sb3_walle.cli.arguments import Parser, run
+from sb3_walle.cli.arguments import Parser, run_command_line
 
 # PyTorch takes seconds to import: only the functions that need it import what does, so that --help is instant.
 
@@ -13,18 +12,12 @@ COMMANDS = (train, bench)
 EXAMPLES = "examples:\n" + "".join(command.EXAMPLE.partition("\n")[2] for command in COMMANDS)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """
-    Describe the command line.
-
-    :return: its parser
-    """
+def build_parser() -> Parser:
     parser = Parser(
         prog="sb3-walle",
         description="Asynchronous samplers for Stable-Baselines3: N processes collect experience while\n"
         "the learner trains.",
         epilog=f"{EXAMPLES}\n'sb3-walle COMMAND --help' tells more about a command.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sb3-walle {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -35,9 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    The ``sb3-walle`` command.
-
-    :param argv: its arguments; those of this process by default
+    :param argv: arguments of the command; those of this process by default
     :return: exit code: 0, 2 if the arguments make no sense, 130 after Ctrl-C
     """
-    return run(build_parser(), argv)
+    return run_command_line(build_parser(), argv)

@@ -1,4 +1,4 @@
-"""What the arguments of all commands have in common."""
+"""What the command lines of all commands have in common."""
 
 import argparse
 import sys
@@ -8,17 +8,25 @@ from typing import Any, NoReturn
 INTERRUPTED = 130
 USAGE_ERROR = 2
 
+# All choices are repeated here because importing what knows them takes seconds.
+ALGORITHMS = ("ppo", "sac", "td3", "ddpg", "dqn")
+LEARNERS = ("auto", "compiled", "eager")
 MODES = {
     "sync": "samplers wait for each update, as in SB3",
     "pipelined": "they collect the next rollout during the update",
     "free": "first come, first served",
 }
-# Repeated here, like all choices, because what knows them takes seconds to import.
-LEARNERS = ("auto", "compiled", "eager")
+
+
+class UsageError(Exception):
+    """A command cannot do what the user asks for; the message says why in one line."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong, without repeating all options before it."""
+    """Says in one line what is wrong, without repeating all options before it, and keeps the lines of its texts."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs})
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see '{self.prog} --help')\n")
@@ -26,23 +34,19 @@ class Parser(argparse.ArgumentParser):
 
 def set_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
     """
-    :param parser: describes a command
-    :param command: carries it out; it takes the parsed arguments and returns the exit code
+    :param command: takes the parsed arguments and returns the exit code
     """
     parser.set_defaults(run=command, prog=parser.prog)
 
 
-def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def run_command_line(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """
     Carry out the command that :func:`set_command` has set.
 
-    :param parser: describes the command line
-    :param argv: its arguments; those of this process by default
+    :param argv: arguments of the command line; those of this process by default
     :return: exit code: that of the command, 2 if the arguments make no sense, 130 after Ctrl-C
     """
     arguments = parser.parse_args(argv)
-    from sb3_walle.cli.environments import UsageError
-
     try:
         return arguments.run(arguments)
     except UsageError as error:
@@ -54,20 +58,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def of_the_user(arguments: argparse.Namespace) -> dict[str, Any]:
-    """
-    :param arguments: the parsed command line
-    :return: what the user gives with it, by name
-    """
+    """:return: what the user gives on the command line, by name"""
     return {name: value for name, value in vars(arguments).items() if name not in ("command", "run", "prog")}
 
 
 def integer(minimum: int) -> Callable[[str], int]:
-    """
-    The type of an argument that is a whole number.
-
-    :param minimum: the smallest number allowed
-    :return: what turns the argument into the number; it takes ``1e6`` and ``1_000_000`` as well
-    """
+    """The type of an argument that is a whole number, which may be written as ``1e6`` or ``1_000_000``."""
 
     def convert(text: str) -> int:
         try:
@@ -87,10 +83,7 @@ def number(minimum: float, maximum: float = float("inf"), above: bool = False) -
     """
     The type of an argument that is a number.
 
-    :param minimum: the smallest number allowed
-    :param maximum: the largest number allowed
     :param above: whether the number must be above the minimum, not equal to it
-    :return: what turns the argument into the number
     """
     bound = f"above {minimum:g}" if above else f"at least {minimum:g}"
     allowed = bound if maximum == float("inf") else f"{bound} and at most {maximum:g}"
@@ -108,32 +101,36 @@ def number(minimum: float, maximum: float = float("inf"), above: bool = False) -
     return convert
 
 
+def add_env(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
+
+
 def add_option(group: Any, flag: str, default: Any, text: str, only_given: bool = False, **kwargs: Any) -> None:
     """
-    Describe an option.
+    Add an option whose help shows the default, unless that is None.
 
-    :param group: the parser or the group of arguments to add it to
-    :param flag: its name, with the dashes
-    :param default: its default, which the help shows unless it is None
-    :param text: what it is
+    :param group: the parser or group of arguments that takes it
     :param only_given: whether it is among the parsed arguments only if the user gives it
     :param kwargs: further arguments of ``add_argument()``
     """
-    kwargs.setdefault("metavar", "N" if isinstance(default, int) else "X")
+    if "choices" not in kwargs:
+        kwargs.setdefault("metavar", "X" if isinstance(default, float) else "N")
     shown = f"{text} (default: {default})" if default is not None else text
     group.add_argument(flag, default=argparse.SUPPRESS if only_given else default, help=shown, **kwargs)
 
 
-def add_ppo_options(group: Any, only_given: bool = False) -> None:
-    """
-    Describe the arguments of PPO, with SB3's defaults, but for ``--n-steps``.
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands take that compare an asynchronous algorithm with SB3's."""
+    add_env(parser)
+    add_option(parser, "--algo", "ppo", "algorithm", choices=ALGORITHMS)
+    add_option(parser, "--n-samplers", 10, "samplers of one environment, and environments of SB3", type=integer(1))
 
-    :param group: the group of arguments to add them to
-    :param only_given: whether they are among the parsed arguments only if the user gives them
-    """
+
+def add_ppo_options(group: Any) -> None:
+    """Add the arguments of PPO, with SB3's defaults, but for ``--n-steps``: parsed only if the user gives them."""
 
     def option(flag: str, default: Any, text: str, convert: Callable[[str], Any]) -> None:
-        add_option(group, flag, default, text, only_given, type=convert)
+        add_option(group, flag, default, text, only_given=True, type=convert)
 
     option("--batch-size", 64, "samples of a minibatch", integer(2))
     option("--n-epochs", 10, "passes over the samples of an iteration", integer(1))

@@ -1,4 +1,4 @@
-"""What a training run prints at its end: what came of it, where that lies, and how to load and evaluate it."""
+"""What a training run prints at its end: its result, where that lies, and how to load and evaluate it."""
 
 import math
 from pathlib import Path
@@ -14,11 +14,6 @@ from sb3_walle.cli.training import (
 
 
 def closing_words(settings: TrainingSettings, outcome: TrainingOutcome) -> str:
-    """
-    :param settings: what was trained
-    :param outcome: how that ended
-    :return: the lines to print
-    """
     directory = outcome.directory
     ended = "Interrupted" if outcome.interrupted else "Finished"
     lines = [f"{ended} after {outcome.timesteps:,} timesteps and {outcome.minutes:.1f} minutes"]
@@ -36,11 +31,7 @@ def closing_words(settings: TrainingSettings, outcome: TrainingOutcome) -> str:
 
 
 def evaluation(env_id: str, directory: Path) -> str:
-    """
-    :param env_id: Gymnasium id of the environment
-    :param directory: directory of a run that was trained in it
-    :return: one line of Python that loads the model and evaluates it
-    """
+    """:return: lines of Python that load the model of a run and evaluate it"""
     imports = [
         "from stable_baselines3 import PPO",
         "from stable_baselines3.common.env_util import make_vec_env",

@@ -45,14 +45,11 @@ def policy_of(env: gym.Env) -> str:
 @dataclass(frozen=True)
 class Comparison:
     """
-    What to measure.
+    What to measure, as the options of the command say.
 
-    :param env: Gymnasium id of the environment
-    :param algo: one of :data:`ALGORITHMS`
     :param n_samplers: samplers of one environment, and environments of SB3's VecEnvs
     :param timesteps: environment steps of a measurement, all environments together; by default two rollouts of PPO,
         and 2,000 steps of the others
-    :param learner: update of the asynchronous algorithm
     """
 
     env: str

@@ -6,12 +6,9 @@ from contextlib import contextmanager
 
 import gymnasium as gym
 
+from sb3_walle.cli.arguments import UsageError
 from sb3_walle.samplers.factories import SpecFactory, factory_from_id
 from sb3_walle.samplers.quiet import quiet
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done as asked; the message says why in one line."""
 
 
 @contextmanager
@@ -36,7 +33,6 @@ def check_environment(env_id: str) -> gym.Env:
     Samplers make their environments in other processes, where the reason why they could not would be at the bottom of
     a long traceback. Exceptions from inside the environment itself are left alone.
 
-    :param env_id: the environment's Gymnasium id, as ``"HalfCheetah-v4"`` or ``"module:Name-v0"``
     :return: the closed environment, whose spaces can still be looked at
     :raises UsageError: if there is no such environment, or if a package that it needs is not installed
     """
@@ -72,12 +68,6 @@ class QuietFactory(SpecFactory):
 
 
 def quiet_factory(env_id: str) -> QuietFactory:
-    """
-    Prepare to build an environment many times.
-
-    :param env_id: the environment's Gymnasium id
-    :return: what builds it, in this process or in another
-    """
     with quiet():
         factory = factory_from_id(env_id)
     return QuietFactory(factory.spec, factory.default_render_mode)

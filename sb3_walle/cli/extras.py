@@ -1,18 +1,15 @@
-"""Packages that the package itself does not need: those of its extra ``extra``."""
-
 from importlib.util import find_spec
 
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import UsageError
 
 
 class MissingExtra(UsageError, ImportError):
-    """A package of the extra is not installed."""
+    """A package is not installed that only the extra ``extra`` contains."""
 
 
 def require_extra(what: str, *packages: str) -> None:
     """
-    :param what: what needs the packages
-    :param packages: names of modules
+    :param what: what needs the packages, for the message
     :raises MissingExtra: if one of them is not installed
     """
     missing = [package for package in packages if find_spec(package) is None]

@@ -89,13 +89,10 @@ class Choice:
 
 def choose_hyperparameters(env_id: str, n_envs: int, given: Mapping[str, Any], plain: bool) -> Choice:
     """
-    Take those that suit the environment, but for what the user gave.
+    Take the hyperparameters that suit the environment, but for what the user gives.
 
-    :param env_id: Gymnasium id of the environment
-    :param n_envs: number of environments
-    :param given: what the user gave: arguments of :class:`~sb3_walle.AsyncPPO`, and ``timesteps``
+    :param given: what the user gives: arguments of :class:`~sb3_walle.AsyncPPO`, and ``timesteps``
     :param plain: whether to take SB3's defaults for any environment
-    :return: what to train with
     """
     arguments = dict(given)
     total_timesteps = arguments.pop("timesteps", None)
@@ -118,10 +115,7 @@ def choose_hyperparameters(env_id: str, n_envs: int, given: Mapping[str, Any], p
 
 
 def in_words(arguments: Mapping[str, Any]) -> str:
-    """
-    :param arguments: arguments by name
-    :return: as they stand in a call
-    """
+    """:return: arguments as they stand in a call"""
     return ", ".join(f"{name}={_value(value)}" for name, value in arguments.items())
 
 

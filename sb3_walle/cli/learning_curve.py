@@ -30,12 +30,7 @@ class LearningCurve:
 
 
 def read_learning_curve(progress: Path) -> LearningCurve:
-    """
-    Read the log of a training run.
-
-    :param progress: the ``progress.csv`` that SB3's logger wrote
-    :return: the learning curve, empty if no episode ended
-    """
+    """:return: the learning curve in the ``progress.csv`` of SB3's logger, empty if no episode has ended"""
     with progress.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("rollout/ep_rew_mean")]
     timesteps = np.array([float(row["time/total_timesteps"]) for row in rows])
@@ -47,12 +42,7 @@ def read_learning_curve(progress: Path) -> LearningCurve:
 
 
 def plot_learning_curve(progress: Path, image: Path) -> None:
-    """
-    Plot the mean episode reward against timesteps and against time.
-
-    :param progress: the ``progress.csv`` of a training run
-    :param image: where to write the figure, as PNG
-    """
+    """Plot the mean episode reward against timesteps and against time, as PNG."""
     curve = read_learning_curve(progress)
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -66,14 +56,6 @@ def plot_learning_curve(progress: Path, image: Path) -> None:
 
 
 def draw_curve(axes: Axes, x: np.ndarray, rewards: np.ndarray, x_label: str) -> None:
-    """
-    Draw one panel.
-
-    :param axes: where to draw
-    :param x: the progress of training
-    :param rewards: mean episode rewards
-    :param x_label: what ``x`` is, with its unit
-    """
     # A line needs two points: a shorter curve would be invisible.
     axes.plot(x, rewards, color=BLUE, linewidth=2, marker="o" if len(x) < 2 else None)
     if len(x) == 0:

@@ -58,9 +58,7 @@ def leaving_nothing(create: Callable[[], AlgorithmT]) -> Iterator[AlgorithmT]:
     """
     Close an algorithm's environments at the end of the block, and restore the number of PyTorch's threads.
 
-    :param create: builds the algorithm
-    :return: the algorithm
-    :raises UsageError: if it refuses its arguments
+    :raises UsageError: if the algorithm refuses its arguments
     """
     n_threads = th.get_num_threads()
     with warnings.catch_warnings(), usage_errors():
@@ -88,8 +86,6 @@ def measure(model: BaseAlgorithm, stopwatch: Stopwatch) -> float:
     """
     Call ``learn()`` until the stopwatch ends it.
 
-    :param model: the algorithm
-    :param stopwatch: says how long
     :return: environment steps per second, all environments together
     """
     # More steps than the stopwatch needs: an algorithm must not take the measured rollouts for its last.

@@ -8,6 +8,7 @@ from sb3_walle.cli.arguments import (
     INTERRUPTED,
     LEARNERS,
     MODES,
+    add_env,
     add_option,
     add_ppo_options,
     integer,
@@ -28,11 +29,6 @@ example:
 
 
 def add_command(commands: Any) -> None:
-    """
-    Describe ``sb3-walle train``.
-
-    :param commands: the subparsers to add it to
-    """
     parser = commands.add_parser(
         "train",
         help="train AsyncPPO and leave a run directory",
@@ -41,36 +37,35 @@ def add_command(commands: Any) -> None:
         "progress.csv, TensorBoard events, settings.json and learning_curve.png, and prints how to\n"
         "load and evaluate the model. Ctrl-C ends the training early and saves what there is.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     set_command(parser, run_command)
-    parser.add_argument("env", metavar="ENV", help="Gymnasium id of the environment")
+    add_env(parser)
 
     run = parser.add_argument_group("run")
     text = "environment steps to train for, all environments together"
     add_option(run, "--timesteps", 1_000_000, text, only_given=True, type=integer(1))
     text = "seed of the pseudo-random generators (default: none)"
-    add_option(run, "--seed", None, text, type=integer(0), metavar="N")
+    add_option(run, "--seed", None, text, type=integer(0))
     add_option(run, "--device", "auto", "PyTorch device of the learner", metavar="NAME")
     add_option(run, "--run-dir", Path("runs"), "where to make the run's directory", type=Path, metavar="DIR")
 
     samplers = parser.add_argument_group("samplers")
     text = "sampler processes (default: the CPUs that this process may use)"
-    add_option(samplers, "--n-samplers", None, text, type=integer(1), metavar="N")
+    add_option(samplers, "--n-samplers", None, text, type=integer(1))
     add_option(samplers, "--envs-per-sampler", 1, "environments that each sampler steps", type=integer(1))
     text = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
-    add_option(samplers, "--mode", "pipelined", text, choices=MODES, metavar="{" + ",".join(MODES) + "}")
+    add_option(samplers, "--mode", "pipelined", text, choices=MODES)
     text = "updates that experience may be old by, with --mode free (default: 1)"
-    add_option(samplers, "--max-policy-lag", None, text, type=integer(1), metavar="N")
+    add_option(samplers, "--max-policy-lag", None, text, type=integer(1))
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"
-    add_option(samplers, "--actor", "auto", text, choices=("auto", "torch", "numpy"), metavar="{auto,torch,numpy}")
+    add_option(samplers, "--actor", "auto", text, choices=("auto", "torch", "numpy"))
 
     learner = parser.add_argument_group("learner")
     text = (
         "eager: SB3's own update; compiled: the same as machine code, several times faster, from the start; "
         "auto: compiled as soon as that is ready and pays"
     )
-    add_option(learner, "--learner", "auto", text, choices=LEARNERS, metavar="{" + ",".join(LEARNERS) + "}")
+    add_option(learner, "--learner", "auto", text, choices=LEARNERS)
 
     text = "An option that is given wins over what is known to suit the environment. The defaults shown\n"
     text += "are those of SB3's PPO, for all other environments."
@@ -78,21 +73,15 @@ def add_command(commands: Any) -> None:
     text = "SB3's defaults, instead of what is known to suit the environment"
     ppo.add_argument("--plain", action="store_true", help=text)
     policies = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
-    add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies, metavar="{" + ",".join(policies) + "}")
+    add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies)
     text = "steps of each environment in an iteration"
     add_option(ppo, "--n-steps", 2048, text, only_given=True, type=integer(1))
-    add_ppo_options(ppo, only_given=True)
+    add_ppo_options(ppo)
     text = "normalise observations and rewards (VecNormalize), and save the statistics beside the model (default: no)"
     ppo.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """
-    Train as the arguments say.
-
-    :param arguments: the parsed command line
-    :return: exit code
-    """
     from sb3_walle.cli.extras import require_extra
 
     # Before hours of training, not at their end.
@@ -100,7 +89,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from sb3_walle.cli.closing_words import closing_words
     from sb3_walle.cli.hyperparameters import choose_hyperparameters
     from sb3_walle.cli.training import TrainingSettings, train
-    from sb3_walle.env_sources import available_cpus
+    from sb3_walle.envs.env_sources import available_cpus
 
     n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
     machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}

@@ -19,7 +19,8 @@ from stable_baselines3.common.utils import get_device, safe_mean
 from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
-from sb3_walle.cli.environments import UsageError, check_environment, quiet_factory, usage_errors
+from sb3_walle.cli.arguments import UsageError
+from sb3_walle.cli.environments import check_environment, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
 from sb3_walle.saving import written_whole
 
@@ -48,9 +49,7 @@ class TrainingSettings:
     """
     What to train and where to put it.
 
-    :param env_id: Gymnasium id of the environment
     :param total_timesteps: environment steps to train for, all environments together
-    :param policy: SB3's name of the policy
     :param runs: the directory in which the run's own directory is made
     :param algorithm: further arguments of :class:`~sb3_walle.AsyncPPO` by name
     :param reason: which hyperparameters these are, and why, in one line
@@ -69,10 +68,8 @@ class TrainingOutcome:
     """
     How a run ended.
 
-    :param directory: the run's directory
-    :param timesteps: environment steps that the model was trained for
+    :param timesteps: environment steps that the model was trained for, all environments together
     :param interrupted: whether Ctrl-C ended it
-    :param minutes: minutes of training
     :param mean_reward: mean reward of the last 100 episodes; not a number if none has ended
     """
 
@@ -85,12 +82,9 @@ class TrainingOutcome:
 
 def create_run_directory(runs: Path, env_id: str) -> Path:
     """
-    Make a new directory ``<env>-<time>``.
+    Make a new directory ``<env>-<time>`` in the directory of all runs.
 
-    :param runs: the directory in which to make it
-    :param env_id: Gymnasium id of the environment
-    :return: the new directory
-    :raises UsageError: if it cannot be made there
+    :raises UsageError: if that is impossible
     """
     name = f"{env_id.replace('/', '-').replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     directory = runs / name
@@ -109,31 +103,19 @@ def create_run_directory(runs: Path, env_id: str) -> Path:
             return directory
 
 
-def check_device(device: str) -> None:
-    """
-    Ask PyTorch whether it knows a device.
-
-    :param device: name of the device, as ``"cuda:1"``, or ``"auto"``
-    :raises UsageError: if it does not
-    """
-    try:
-        get_device(device)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{device}': {error}") from error
-
-
 def create_model(settings: TrainingSettings) -> AsyncPPO:
     """
-    Build the algorithm, which starts its samplers sooner or later.
-
-    :param settings: what to train
-    :return: the algorithm
+    :return: the algorithm, with the environment in its samplers
     :raises UsageError: if it refuses its arguments, or does not support the environment's spaces
     """
     env = check_environment(settings.env_id)
     if settings.policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
         raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
-    check_device(settings.algorithm.get("device", "auto"))
+    device = settings.algorithm.get("device", "auto")
+    try:
+        get_device(device)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{device}': {error}") from error
     with usage_errors():
         return AsyncPPO(settings.policy, quiet_factory(settings.env_id), verbose=1, **settings.algorithm)
 
@@ -141,9 +123,6 @@ def create_model(settings: TrainingSettings) -> AsyncPPO:
 def save_run(model: AsyncPPO, directory: Path) -> None:
     """
     Write the model, the statistics of ``VecNormalize`` if there is one, and the learning curve of what has been logged.
-
-    :param model: the trained model
-    :param directory: the run's directory
     """
     vec_normalize = model.get_vec_normalize_env()
     if vec_normalize is not None:
@@ -155,10 +134,8 @@ def save_run(model: AsyncPPO, directory: Path) -> None:
 
 def train(settings: TrainingSettings) -> TrainingOutcome:
     """
-    Train a model and leave its run directory. Ctrl-C ends the training early; what there is by then is saved.
+    Train a model and leave its run directory. Ctrl-C ends the training early, and the model is saved as it is.
 
-    :param settings: what to train and where to put it
-    :return: how it ended
     :raises UsageError: if the settings make no sense
     """
     model = create_model(settings)
@@ -168,7 +145,7 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
     interrupted = False
     try:
         directory = create_run_directory(settings.runs, settings.env_id)
-        (directory / SETTINGS).write_text(json.dumps(describe(settings, model), indent=2, default=name_of) + "\n")
+        (directory / SETTINGS).write_text(describe(settings, model))
         print(summary(settings, model))
         model.set_logger(configure(str(directory), ["stdout", "csv", "tensorboard"]))
         n_iterations = math.ceil(settings.total_timesteps / (model.n_steps * model.n_envs))
@@ -191,16 +168,14 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
     return TrainingOutcome(directory, model.num_timesteps, interrupted, minutes, float(safe_mean(rewards)))
 
 
-def describe(settings: TrainingSettings, model: AsyncPPO) -> dict[str, Any]:
-    """
-    The settings as a JSON object.
+def describe(settings: TrainingSettings, model: AsyncPPO) -> str:
+    """:return: the settings as a JSON object"""
 
-    :param settings: what to train
-    :param model: the model that was made of them
-    :return: JSON-serialisable values by name
-    """
+    def name_of(class_or_schedule: Any) -> str:
+        return getattr(class_or_schedule, "__name__", repr(class_or_schedule))
+
     of_sb3 = inspect.signature(PPO.__init__).parameters
-    return {
+    values = {
         "env_id": settings.env_id,
         "total_timesteps": settings.total_timesteps,
         "policy": settings.policy,
@@ -208,24 +183,11 @@ def describe(settings: TrainingSettings, model: AsyncPPO) -> dict[str, Any]:
         **settings.algorithm,
         "n_envs": model.n_envs,
     }
-
-
-def name_of(value: Any) -> str:
-    """
-    :param value: what JSON cannot express, a class or a schedule
-    :return: what stands for it there
-    """
-    return getattr(value, "__name__", repr(value))
+    return json.dumps(values, indent=2, default=name_of) + "\n"
 
 
 def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
-    """
-    What is about to be trained, in a few lines.
-
-    :param settings: what to train
-    :param model: the model that was made of them
-    :return: the lines
-    """
+    """:return: what is about to be trained, in a few lines"""
     rollout = model.n_steps * model.n_envs
     envs_per_sampler = settings.algorithm.get("envs_per_sampler", 1)
     lines = [
@@ -240,11 +202,4 @@ def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """
-    A number of things in words.
-
-    :param number: how many
-    :param noun: what, in the singular
-    :return: both, with the noun in the right form
-    """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

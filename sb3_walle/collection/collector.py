@@ -17,8 +17,7 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.infos import InfoRecord, unpack
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
-from sb3_walle.transport.chunk import Chunk
-from sb3_walle.transport.seal import Seal
+from sb3_walle.transport.chunk import Chunk, Seal
 
 
 def warm_up_lengths(n_steps: int, longest: int) -> list[int]:

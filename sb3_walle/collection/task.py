@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.collection.stream_plan import StreamRules
-from sb3_walle.normalization import Normalization
+from sb3_walle.envs.normalization import Normalization
 from sb3_walle.samplers.infos import InfoSelection
 from sb3_walle.samplers.layer_spec import LayerSpec
 

@@ -10,11 +10,11 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.succession import other_seed
 from sb3_walle.updates.global_state import random_states_kept
-from sb3_walle.vec_env import SamplerVecEnv
 
 COMPUTE_REWARD = "compute_reward"
 

@@ -19,6 +19,7 @@ from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
+from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
 from sb3_walle.off_policy.exploring_specs import ExploringSpecs
@@ -38,7 +39,6 @@ from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
 from sb3_walle.updates.finite import finite_steps
-from sb3_walle.wrappers import wrapped_samplers
 
 # Steps of an episode for which exploration is planned, where a rollout is made of episodes.
 N_STEPS_OF_EPISODES = 4096

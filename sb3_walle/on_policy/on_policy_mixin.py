@@ -18,6 +18,7 @@ from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.on_policy.advantages import compute_advantages
 from sb3_walle.on_policy.on_policy_collector import (
     check_on_policy_memory,
@@ -37,7 +38,6 @@ from sb3_walle.on_policy.values import (
 from sb3_walle.samplers.actors.torch_policy import travelling_hooks
 from sb3_walle.sb3_private import timesteps_to_learn
 from sb3_walle.updates.finite import finite_updates
-from sb3_walle.wrappers import wrapped_samplers
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:

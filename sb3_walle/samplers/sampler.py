@@ -17,10 +17,9 @@ from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecord
 from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.layers import copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack
-from sb3_walle.transport.chunk import Chunk, row, rows
+from sb3_walle.transport.chunk import Chunk, Seal, row, rows
 from sb3_walle.transport.ports import Control, SamplerEnd
 from sb3_walle.transport.pulse import Pulse
-from sb3_walle.transport.seal import Seal
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,13 @@
 """How much memory is left: on the machine, and in the control groups that a container confines its processes to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path, PurePosixPath
 
-
-@dataclass(frozen=True)
-class _ControlGroups:
-    """
-    Where a version of Linux's control groups says how much memory is in use.
-
-    :param folder: where the groups lie
-    :param limit: file with the most bytes that a group may use
-    :param usage: file with the bytes that it uses
-    :param reclaimable: line of ``memory.stat`` with the bytes of these that the kernel takes back when it needs them
-    """
-
-    folder: str
-    limit: str
-    usage: str
-    reclaimable: str
-
-
-_VERSION_1 = _ControlGroups(
-    "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-)
-_VERSION_2 = _ControlGroups("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+# Of each version of Linux's control groups: their folder, the files with limit and usage in bytes, and the line of
+# "memory.stat" with the bytes in use that the kernel takes back when it needs them.
+_VERSION_1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
 
 
 def available_memory(root: Path = Path("/")) -> float:
@@ -35,15 +16,8 @@ def available_memory(root: Path = Path("/")) -> float:
     :return: bytes of memory that can be used without taking any away from a process; infinite if the system does not
         tell
     """
-    return min([_left_on_machine(root), *_left_in_groups(root)])
-
-
-def _left_on_machine(root: Path) -> float:
-    for line in _lines(root / "proc/meminfo"):
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return _number(value.removesuffix("kB")) * 1024
-    return inf
+    on_machine = _value(root / "proc/meminfo", "MemAvailable:") * 1024
+    return min([on_machine, *_left_in_groups(root)])
 
 
 def _left_in_groups(root: Path) -> Iterator[float]:
@@ -51,9 +25,9 @@ def _left_in_groups(root: Path) -> Iterator[float]:
         # As in "4:cpu,memory:/the/group". Version 2 names no controllers.
         _, controllers, group = line.split(":", 2) if line.count(":") >= 2 else ("", "?", "")
         if controllers == "" or "memory" in controllers.split(","):
-            version = _VERSION_1 if controllers else _VERSION_2
-            for folder in _with_parents(root / version.folder, group):
-                yield _left_in_group(folder, version)
+            base, *files = _VERSION_1 if controllers else _VERSION_2
+            for folder in _with_parents(root / base, group):
+                yield _left_in_group(folder, *files)
 
 
 def _with_parents(root_group: Path, group: str) -> list[Path]:
@@ -68,36 +42,26 @@ def _with_parents(root_group: Path, group: str) -> list[Path]:
     return [root_group.joinpath(*names[:depth]) for depth in range(len(names) + 1)]
 
 
-def _left_in_group(folder: Path, version: _ControlGroups) -> float:
-    limit = _first_number(folder / version.limit)
-    if limit == inf:
-        return inf
-    usage = _first_number(folder / version.usage)
-    # Where the system does not tell what is in use, the limit holds all the same.
-    used = 0.0 if usage == inf else max(0.0, usage - _reclaimable(folder, version))
+def _left_in_group(folder: Path, limit_file: str, usage_file: str, reclaimable: str) -> float:
+    limit, usage = _value(folder / limit_file), _value(folder / usage_file)
+    if usage == inf:
+        # Where the system does not tell what is in use, the limit holds all the same.
+        return limit
+    taken_back = _value(folder / "memory.stat", reclaimable)
+    used = usage if taken_back == inf else max(0.0, usage - taken_back)
     return max(0.0, limit - used)
 
 
-def _reclaimable(folder: Path, version: _ControlGroups) -> float:
-    for line in _lines(folder / "memory.stat"):
-        name, _, value = line.partition(" ")
-        if name == version.reclaimable:
-            return _number(value)
-    return 0.0
-
-
-def _first_number(file: Path) -> float:
-    return _number(next(iter(_lines(file)), ""))
-
-
-def _number(text: str) -> float:
-    """The number that a text says; infinite if it says none, as with "max"."""
-    stripped = text.strip()
-    return float(stripped) if stripped.isdecimal() else inf
+def _value(file: Path, name: str = "") -> float:
+    """The number on the line of a file that begins with a name; infinite if there is none, or a word such as "max"."""
+    for line in _lines(file):
+        if line.startswith(f"{name} ") or not name:
+            number = line.removeprefix(name).removesuffix("kB").strip()
+            return float(number) if number.isdecimal() else inf
+    return inf
 
 
 def _lines(file: Path) -> list[str]:
-    """The lines of a file of the kernel's; none if it does not exist or cannot be read."""
     try:
         return file.read_text(errors="replace").splitlines()
     except OSError:

@@ -16,11 +16,9 @@ OBSERVATIONS = "observations"
 
 def observation_fields(space: spaces.Space, leading: tuple[int, ...]) -> tuple[Field, ...]:
     """
-    The arrays that hold observations of a space, in the space's own data types.
-
     :param space: an observation space that SB3 supports; a ``Dict`` gives one array a key
     :param leading: leading axes of every array
-    :return: the fields
+    :return: the arrays that hold observations of the space, in its own data types
     :raises NotImplementedError: if the space has no fixed shape, or is nested
     """
     if isinstance(space, spaces.Dict):
@@ -44,13 +42,11 @@ def chunk_layout(
     further_fields: tuple[Field, ...],
 ) -> Layout:
     """
-    The layout of a chunk.
-
     :param n_steps: most steps that a chunk can hold, T
     :param n_envs: environments of a sampler, B
     :param observation_space: what the policy observes
     :param further_fields: what actors and layers record (actions, log-probabilities, ...)
-    :return: the layout
+    :return: the layout of a chunk
     """
     return Layout(
         (
@@ -63,15 +59,30 @@ def chunk_layout(
 
 
 def named(arrays: Mapping[str, np.ndarray], name: str) -> Observations:
-    """
-    :param arrays: arrays by name, in which a dictionary of arrays is ``name/key`` for each of its keys
-    :param name: name of an array, or of a dictionary of arrays
-    :return: the array, or the dictionary
-    """
+    """:return: the array of that name, or the dictionary of arrays, whose keys stand as ``name/key``"""
     if name in arrays:
         return arrays[name]
     prefix = f"{name}/"
     return {other.removeprefix(prefix): array for other, array in arrays.items() if other.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Seal:
+    """
+    What a sampler writes in front of a finished chunk.
+
+    :param ticket: number of the ticket that the chunk answers
+    :param version: policy version that chose the actions
+    :param n_steps: how many steps were filled
+    """
+
+    ticket: int
+    version: int
+    n_steps: int
+
+    def words(self) -> tuple[int, int, int, int]:
+        """The seal as it lies in memory; the last word makes zeroed memory an invalid seal."""
+        return self.ticket, self.version, self.n_steps, ~(self.ticket ^ self.version ^ self.n_steps)
 
 
 @dataclass
@@ -130,26 +141,14 @@ class Chunk:
 
 
 def row(observations: Observations, step: int) -> Observations:
-    """
-    The observations of one step.
-
-    :param observations: ``[T, B, ...]``, or a dictionary of such arrays
-    :param step: index of the step
-    :return: ``[B, ...]``, or a dictionary of such arrays; a view, not a copy
-    """
+    """:return: the observations of one step, ``[B, ...]``, or a dictionary of such arrays; a view, not a copy"""
     if isinstance(observations, dict):
         return {key: array[step] for key, array in observations.items()}
     return observations[step]
 
 
 def rows(observations: Observations, n_rows: int) -> list[Observations]:
-    """
-    The observations of each of the first steps, looked up at once, which takes much less than one lookup at a time.
-
-    :param observations: ``[T, B, ...]``, or a dictionary of such arrays
-    :param n_rows: how many of them
-    :return: ``[B, ...]``, or a dictionary of such arrays, for each step; views, not copies
-    """
+    """:return: :func:`row` of each of the first steps, at once, which takes much less than one at a time"""
     if isinstance(observations, dict):
         columns = [array[:n_rows] for array in observations.values()]
         return [dict(zip(observations, step, strict=True)) for step in zip(*columns, strict=True)]
@@ -157,13 +156,7 @@ def rows(observations: Observations, n_rows: int) -> list[Observations]:
 
 
 def between(observations: Observations, steps: range) -> Observations:
-    """
-    The observations of consecutive steps.
-
-    :param observations: ``[T, B, ...]``, or a dictionary of such arrays
-    :param steps: indices of the steps
-    :return: ``[len(steps), B, ...]``, or a dictionary of such arrays; views, not copies
-    """
+    """:return: the observations of consecutive steps, ``[len(steps), B, ...]``; views, not copies"""
     if isinstance(observations, dict):
         return {key: array[steps.start : steps.stop] for key, array in observations.items()}
     return observations[steps.start : steps.stop]

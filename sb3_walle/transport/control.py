@@ -11,7 +11,7 @@ CONTROL_NBYTES = 3 * 8
 
 class MemoryControlBoard:
     """
-    The learner's end.
+    The learner's end, a :class:`ControlBoard`.
 
     :param memory: ``CONTROL_NBYTES`` of zeroed memory
     """
@@ -23,49 +23,34 @@ class MemoryControlBoard:
 
     @property
     def run(self) -> int:
-        """Number of the current collection run."""
         return self._words[_RUN]
 
     def start_run(self) -> None:
-        """Make samplers abandon, at their next step, what they are collecting."""
         # A forked copy of the learner shares the memory, but the samplers are not its own.
         if os.getpid() == self._owner:
             self._words[_RUN] += 1
 
     def announce(self, version: int) -> None:
-        """
-        :param version: policy version of the newest publication
-        """
         self._words[_LATEST_VERSION] = version
 
     def limit_chunks(self, seconds: float) -> None:
-        """
-        :param seconds: how long a chunk of mode "free" should take at most, 0 for no limit
-        """
         self._words[_CHUNK_NANOSECONDS] = round(seconds * 1e9)
 
 
 class MemoryControl:
-    """
-    A sampler's end. NumPy takes several times as long to read a number as a memoryview does.
-
-    :param memory: the memory of the learner's end
-    """
+    """A sampler's end, a :class:`Control`. NumPy takes several times as long to read a number as a memoryview does."""
 
     def __init__(self, memory: Memory) -> None:
         self._words = memory.view.cast("q")
 
     @property
     def run(self) -> int:
-        """Number of the current collection run."""
         return self._words[_RUN]
 
     @property
     def latest_version(self) -> int:
-        """Policy version of the newest publication, -1 before the first."""
         return self._words[_LATEST_VERSION]
 
     @property
     def chunk_seconds(self) -> float:
-        """How long a chunk of mode "free" should take at most; infinite if there is no limit."""
         return self._words[_CHUNK_NANOSECONDS] / 1e9 or math.inf

@@ -8,11 +8,10 @@ how far samplers can run ahead. Only the index of a slot travels as a message.
 
 from dataclasses import dataclass
 
-from sb3_walle.transport.chunk import Chunk
+from sb3_walle.transport.chunk import Chunk, Seal
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.layout import Field, Layout, align
 from sb3_walle.transport.memory import Memory
-from sb3_walle.transport.seal import Seal
 
 _SEAL = Layout((Field("seal", (4,), "<i8"),))
 
@@ -42,13 +41,7 @@ class ExperienceGeometry:
         return align(_SEAL.nbytes + self.layout.nbytes)
 
     def slot(self, memory: memoryview, sampler: int, slot: int) -> memoryview:
-        """
-        :param memory: memory of the whole queue
-        :param sampler: index of the sampler
-        :param slot: index among the slots of that sampler
-        :return: memory of the slot
-        :raises IndexError: if there is no such slot
-        """
+        """:return: the part of the queue's memory in which a slot lies"""
         if not (0 <= sampler < self.n_samplers and 0 <= slot < self.n_slots):
             raise IndexError(f"No slot {slot} of sampler {sampler} in {self.n_samplers} x {self.n_slots} slots")
         start = (sampler * self.n_slots + slot) * self.stride
@@ -71,7 +64,7 @@ def _slots_of(sampler: int, geometry: ExperienceGeometry, memory: Memory) -> lis
 
 class ExperienceQueue:
     """
-    The learner's end.
+    The learner's end, a :class:`ChunkSource`.
 
     :param geometry: where the slots lie
     :param memory: as much zeroed memory as they take
@@ -83,48 +76,22 @@ class ExperienceQueue:
         self._free = [set(range(geometry.n_slots)) for _ in range(geometry.n_samplers)]
 
     def reserve(self, sampler: int) -> int | None:
-        """
-        Set a slot aside for the next chunk of a sampler.
-
-        :param sampler: index of the sampler
-        :return: index of the slot; ``None`` if all of them are taken
-        """
         if not self._free[sampler]:
             return None
         slot = self._free[sampler].pop()
-        # What was sealed there before is not to be taken for the next chunk.
+        # The learner must not take the seal of the chunk before for that of the next one.
         self._slots[sampler][slot].seal[...] = 0
         return slot
 
     def n_reserved(self, sampler: int) -> int:
-        """
-        :param sampler: index of the sampler
-        :return: how many of its slots are set aside
-        """
         return self.n_slots - len(self._free[sampler])
 
     def release(self, sampler: int, slot: int) -> None:
-        """
-        Give a slot back. Its chunk must not be used any more.
-
-        :param sampler: index of the sampler
-        :param slot: index of the slot
-        :raises IndexError: if there is no such slot
-        """
         if not 0 <= slot < self.n_slots:
             raise IndexError(f"No slot {slot} in {self.n_slots} slots")
         self._free[sampler].add(slot)
 
     def chunk(self, sampler: int, slot: int, announced: Seal) -> Chunk:
-        """
-        The chunk in a slot, which stays there until it is released.
-
-        :param sampler: index of the sampler
-        :param slot: index of the slot
-        :param announced: what the sampler said of the chunk
-        :return: the chunk's arrays, over the queue's memory
-        :raises TransportError: if the slot holds something else than what was announced
-        """
         view = self._slots[sampler][slot]
         found = tuple(int(word) for word in view.seal)
         if found != announced.words() or not 0 <= announced.n_steps <= view.chunk.capacity:
@@ -133,36 +100,19 @@ class ExperienceQueue:
         return view.chunk
 
     def release_all(self) -> None:
-        """Give all slots back: those who were asked to fill them do not do so any more."""
         for free in self._free:
             free.update(range(self.n_slots))
 
 
 class ExperienceWriter:
-    """
-    A sampler's end.
-
-    :param geometry: where the slots lie
-    :param memory: the memory of the learner's end
-    :param sampler: index of this sampler
-    """
+    """A sampler's end, a :class:`ChunkSink`."""
 
     def __init__(self, geometry: ExperienceGeometry, memory: Memory, sampler: int) -> None:
         self._slots = _slots_of(sampler, geometry, memory)
 
     def open(self, slot: int) -> Chunk:
-        """
-        :param slot: index of a slot that the learner has set aside
-        :return: the chunk's arrays, to be filled; their old contents are undefined
-        """
         self._slots[slot].seal[...] = 0
         return self._slots[slot].chunk
 
     def seal(self, slot: int, seal: Seal) -> None:
-        """
-        Mark a chunk as finished.
-
-        :param slot: index of the slot
-        :param seal: what it holds
-        """
         self._slots[slot].seal[...] = seal.words()

@@ -12,12 +12,7 @@ ALIGNMENT = 64
 
 
 def align(offset: int) -> int:
-    """
-    Round a byte offset up to the next multiple of ``ALIGNMENT``.
-
-    :param offset: offset in bytes
-    :return: the aligned offset in bytes
-    """
+    """:return: a byte offset, rounded up to the next multiple of ``ALIGNMENT``"""
     return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
@@ -69,12 +64,7 @@ class Layout:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Layout":
-        """
-        The layout that holds copies of the given arrays.
-
-        :param arrays: the arrays by name
-        :return: a layout with one field an array
-        """
+        """:return: the layout that holds copies of the given arrays"""
         return cls(tuple(Field(name, array.shape, array.dtype.str) for name, array in arrays.items()))
 
     @cached_property
@@ -93,10 +83,8 @@ class Layout:
 
     def views(self, memory: memoryview) -> dict[str, np.ndarray]:
         """
-        The arrays of this layout, over the given memory: writing to them writes to the memory.
-
         :param memory: at least ``nbytes`` bytes
-        :return: the arrays by name
+        :return: the arrays by name, over the given memory: writing to them writes to the memory
         :raises ValueError: if the memory is too small
         """
         if len(memory) < self.nbytes:

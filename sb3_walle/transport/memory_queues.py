@@ -31,14 +31,7 @@ class QueuePlan:
 
 @dataclass(frozen=True)
 class MemorySamplerEnd:
-    """
-    The samplers' end.
-
-    :param plan: what lies in the memory
-    :param policy: memory of the policy queue
-    :param control: memory of the control board
-    :param chunks: memory of the experience queue
-    """
+    """The samplers' end, a :class:`SamplerEnd`: what lies in which memory."""
 
     plan: QueuePlan
     policy: Memory
@@ -46,10 +39,6 @@ class MemorySamplerEnd:
     chunks: Memory
 
     def open(self, sampler: int) -> SamplerQueues:
-        """
-        :param sampler: number of the sampler that opens it
-        :return: its end
-        """
         return SamplerQueues(
             PolicyReader(self.plan.weights, self.policy),
             MemoryControl(self.control),
@@ -64,12 +53,10 @@ def open_queues(plan: QueuePlan, allocate: Callable[[int], Memory]) -> LearnerQu
     :return: the learner's end
     :raises MemoryError: if there is too little memory
     """
-    memories = MemorySamplerEnd(
-        plan, allocate(policy_queue_nbytes(plan.weights)), allocate(CONTROL_NBYTES), allocate(plan.geometry.nbytes)
-    )
+    policy, control, chunks = map(allocate, (policy_queue_nbytes(plan.weights), CONTROL_NBYTES, plan.geometry.nbytes))
     return LearnerQueues(
-        PolicyQueue(plan.weights, memories.policy),
-        MemoryControlBoard(memories.control),
-        ExperienceQueue(plan.geometry, memories.chunks),
-        memories,
+        PolicyQueue(plan.weights, policy),
+        MemoryControlBoard(control),
+        ExperienceQueue(plan.geometry, chunks),
+        MemorySamplerEnd(plan, policy, control, chunks),
     )

@@ -27,10 +27,7 @@ _SLOT_HEADER = Layout((Field("serial", (), "<i8"), Field("version", (), "<i8"), 
 
 
 def policy_queue_nbytes(layout: Layout) -> int:
-    """
-    :param layout: layout of one set of weights
-    :return: size of the queue's memory in bytes
-    """
+    """:return: size of the memory of a queue for weights of that layout, in bytes"""
     return _HEADER.nbytes + N_SLOTS * _stride(layout)
 
 
@@ -60,7 +57,7 @@ def _checksum(serial: int, version: int, payload: bytearray | memoryview) -> int
 
 class PolicyQueue:
     """
-    The learner's end.
+    The learner's end, a :class:`WeightPublisher`.
 
     :param layout: layout of one set of weights
     :param memory: as much zeroed memory as the queue takes
@@ -74,13 +71,6 @@ class PolicyQueue:
         self._serial = 0
 
     def publish(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
-        """
-        Make a set of weights the newest one. Never waits for a reader.
-
-        :param version: policy version, the number of completed ``train()`` calls
-        :param weights: the arrays by name, as in the layout
-        :raises TransportError: if an array has another shape or type than in the layout
-        """
         for field in self._layout.fields:
             array = weights[field.name]
             if array.shape != field.shape or array.dtype != np.dtype(field.dtype):
@@ -97,30 +87,17 @@ class PolicyQueue:
 
 
 class PolicyReader:
-    """
-    A sampler's end.
-
-    :param layout: layout of one set of weights
-    :param memory: the memory of the learner's end
-    """
+    """A sampler's end, a :class:`WeightSource`."""
 
     def __init__(self, layout: Layout, memory: Memory) -> None:
         self._latest_serial = _HEADER.views(memory.view)["latest_serial"]
         self._slots = _slots(memory.view, layout)
         self._copy = bytearray(layout.nbytes)
-        #: the arrays that were pulled last, by name; valid until the next pull
         self.weights = layout.views(memoryview(self._copy))
         #: serial number and policy version of the weights that were pulled last
         self.serial, self.version = 0, -1
 
     def pull(self, version: int | None = None) -> dict[str, np.ndarray] | None:
-        """
-        Copy a set of weights, if it is not the one that was pulled last.
-
-        :param version: the policy version to copy; by default the newest one
-        :return: the arrays by name, valid until the next call; ``None`` if nothing changed
-        :raises TransportError: if that version was never published or is no longer kept, or if the memory is damaged
-        """
         for _ in range(MAX_ATTEMPTS):
             slot = self._find(version)
             if slot is None:

@@ -1,6 +1,6 @@
 """
-What a learner and its samplers see of each other while they work. A backend opens both ends of all three, so that
-another kind of memory, or another machine, is another backend and nothing else.
+What a learner and its samplers see of each other while they work. A backend opens both ends of all three queues, so
+that another kind of memory, or another machine, is another backend and nothing else.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sb3_walle.transport.chunk import Chunk
-from sb3_walle.transport.seal import Seal
+from sb3_walle.transport.chunk import Chunk, Seal
 
 
 class WeightSource(Protocol):
@@ -27,7 +26,7 @@ class WeightSource(Protocol):
 
         :param version: the policy version to copy; by default the newest one
         :return: the arrays by name, valid until the next call; ``None`` if nothing changed
-        :raises TransportError: if that version was never published or is no longer kept
+        :raises TransportError: if that version was never published or is no longer kept, or if it is damaged
         """
 
 
@@ -57,12 +56,7 @@ class ChunkSink(Protocol):
         """
 
     def seal(self, slot: int, seal: Seal) -> None:
-        """
-        Mark a chunk as finished.
-
-        :param slot: index of the slot
-        :param seal: what it holds
-        """
+        """Mark a chunk as finished."""
 
 
 class WeightPublisher(Protocol):
@@ -72,7 +66,7 @@ class WeightPublisher(Protocol):
         """
         Make a set of weights the newest one. Never waits for a sampler.
 
-        :param version: policy version
+        :param version: policy version, the number of completed ``train()`` calls
         :param weights: the arrays by name
         :raises TransportError: if an array has another shape or type than was planned
         """
@@ -89,37 +83,28 @@ class ControlBoard(Protocol):
         """Make samplers abandon, at their next step, what they are collecting."""
 
     def announce(self, version: int) -> None:
-        """
-        :param version: policy version of the newest publication
-        """
+        """Tell the policy version of the newest publication."""
 
     def limit_chunks(self, seconds: float) -> None:
-        """
-        :param seconds: how long a chunk of mode "free" should take at most, 0 for no limit
-        """
+        """Tell how long a chunk of mode "free" should take at most, 0 for no limit."""
 
 
 class ChunkSource(Protocol):
-    """Where the learner takes chunks from. Every sampler has slots of its own, whose number bounds how far it runs."""
+    """
+    Where the learner takes chunks from. Every sampler has slots of its own, whose number bounds both memory and how far
+    the sampler can run ahead.
+    """
 
     n_slots: int
 
     def reserve(self, sampler: int) -> int | None:
-        """
-        :param sampler: number of a sampler
-        :return: index of a slot for its next chunk, ``None`` if all of them are taken
-        """
+        """:return: index of a slot for the sampler's next chunk, ``None`` if all of them are taken"""
 
     def n_reserved(self, sampler: int) -> int:
-        """
-        :param sampler: number of a sampler
-        :return: how many of its slots are taken
-        """
+        """:return: how many of the sampler's slots are taken"""
 
     def chunk(self, sampler: int, slot: int, announced: Seal) -> Chunk:
         """
-        :param sampler: number of the sampler
-        :param slot: index of the slot
         :param announced: what the sampler said of the chunk
         :return: the chunk in a slot, whose arrays are valid until the slot is released
         :raises TransportError: if the slot holds something else than what was announced
@@ -127,23 +112,18 @@ class ChunkSource(Protocol):
 
     def release(self, sampler: int, slot: int) -> None:
         """
-        :param sampler: number of the sampler
-        :param slot: index of the slot, whose chunk is not used any more
+        Give a slot back. Its chunk is not used any more.
+
+        :raises IndexError: if there is no such slot
         """
 
     def release_all(self) -> None:
-        """Release the slots of all samplers."""
+        """Give back the slots of all samplers."""
 
 
 @dataclass(frozen=True)
 class SamplerQueues:
-    """
-    One sampler's end.
-
-    :param policy: the policy queue
-    :param control: what the learner tells it while it works
-    :param chunks: the experience queue
-    """
+    """One sampler's end."""
 
     policy: WeightSource
     control: Control
@@ -154,22 +134,12 @@ class SamplerEnd(Protocol):
     """The samplers' end, as it travels to them. It pickles wherever the backend's requests do."""
 
     def open(self, sampler: int) -> SamplerQueues:
-        """
-        :param sampler: number of the sampler that opens it
-        :return: its end
-        """
+        """:return: the end of one sampler, which calls this"""
 
 
 @dataclass(frozen=True)
 class LearnerQueues:
-    """
-    The learner's end.
-
-    :param policy: the policy queue
-    :param control: what samplers are told while they work
-    :param chunks: the experience queue
-    :param sampler_end: what each sampler opens
-    """
+    """The learner's end, and what each sampler opens."""
 
     policy: WeightPublisher
     control: ControlBoard

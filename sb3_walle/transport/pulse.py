@@ -20,42 +20,23 @@ class PulseBoard:
 
     @staticmethod
     def nbytes(n_samplers: int) -> int:
-        """
-        :param n_samplers: number of samplers
-        :return: how much memory their board takes
-        """
         return n_samplers * ALIGNMENT
 
     def seconds_at_step(self, sampler: int) -> float:
-        """
-        :param sampler: number of the sampler
-        :return: for how many seconds one of its environments has been making its present step or reset; 0 if none is
-        """
+        """:return: for how long one of its environments has been making its present step or reset; 0 if none is"""
         began = self._places[sampler][0]
         return 0.0 if began == _RESTING else (time.monotonic_ns() - began) / 1e9
 
     def clear(self, sampler: int) -> None:
-        """
-        Forget what a dead sampler was doing.
-
-        :param sampler: number of the sampler
-        """
+        """Forget what a dead sampler was doing."""
         self._places[sampler][0] = _RESTING
 
     def pulse(self, sampler: int) -> "Pulse":
-        """
-        :param sampler: number of the sampler
-        :return: the sampler's end
-        """
         return Pulse(self._places[sampler])
 
 
 class Pulse:
-    """
-    A sampler's end.
-
-    :param place: where the sampler's number lies
-    """
+    """A sampler's end."""
 
     def __init__(self, place: memoryview) -> None:
         self._place = place

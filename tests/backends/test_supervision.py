@@ -15,15 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_walle.backends.death import Death
-from sb3_walle.backends.last_words import readable
-from sb3_walle.backends.notices import warn
+from sb3_walle.backends.death import Death, readable
 from sb3_walle.backends.supervision import (
     DEFAULT_MAX_RESTARTS,
     RESTART_WINDOW,
     Restarts,
     Supervision,
     supervision_of,
+    warn,
 )
 from sb3_walle.samplers.errors import MAX_TEXT, Failure, SamplerError, SamplerWarning, shortened
 
@@ -410,7 +409,7 @@ def called_through(*names: str) -> Callable[[], object]:
     "names",
     [
         [],
-        ["sb3_walle.vec_env"],
+        ["sb3_walle.envs.vec_env"],
         ["stable_baselines3.ppo.ppo", "sb3_walle.on_policy.on_policy_mixin", "sb3_walle.backends.client"],
         ["sb3_contrib.ars.ars", "sb3_walle"],
     ],
@@ -424,7 +423,7 @@ def test_warning_points_at_the_line_of_the_users_program(names: list[str], told:
 
 @pytest.mark.parametrize("users", ["callbacks", "sb3_walle_extras", "stable_baselines3_zoo.callbacks"])
 def test_warning_points_at_the_users_callback_inside_of_learn(users: str, told: list[warnings.WarningMessage]) -> None:
-    called_through("sb3_walle.algorithms.ppo", users, "sb3_walle.vec_env", "sb3_walle.backends.client")()
+    called_through("sb3_walle.algorithms.ppo", users, "sb3_walle.envs.vec_env", "sb3_walle.backends.client")()
     assert [(warning.filename, warning.lineno) for warning in told] == [(f"{users}.py", 2)]
 
 

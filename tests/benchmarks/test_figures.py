@@ -23,7 +23,7 @@ from benchmarks.figures.iteration_time import IterationClock, IterationTime, Tim
 from benchmarks.figures.make_figures import FiguresOutcome, make_figures
 from benchmarks.figures.plan import timings, trainings
 from benchmarks.slow_envs import ElsewhereEnv, SlowEnv, Slowness
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import UsageError, run_command_line
 
 TINY = FiguresSettings(
     "CartPole-v1",
@@ -405,7 +405,7 @@ def test_every_number_of_samplers_has_as_many_samples() -> None:
 def test_bad_options(options: list[str], mentioned: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["CartPole-v1", "--quick", "--out", str(tmp_path / "f"), "--n-samplers", "1", "20", *options]
     try:
-        code = command.main(argv)
+        code = run_command_line(command.build_parser(), argv)
     except SystemExit as exit_:
         code = exit_.code
     error = capsys.readouterr().err
@@ -423,10 +423,10 @@ def test_command_asks_for_what_the_options_say(
         return FiguresOutcome("the report", (directory / "figure.png",), interrupted=len(asked) == 2)
 
     monkeypatch.setattr(command, "make_figures", fake)
-    assert command.main(["--out", str(tmp_path)]) == 0
+    assert run_command_line(command.build_parser(), ["--out", str(tmp_path)]) == 0
     assert asked[0] == (FiguresSettings(), tmp_path)
     options = "--quick --n-samplers 1 4 4 --step-latency 20ms --seeds 7 --agent ppo"
-    assert command.main(["CartPole-v1", "--out", str(tmp_path), *options.split()]) == 130
+    assert run_command_line(command.build_parser(), ["CartPole-v1", "--out", str(tmp_path), *options.split()]) == 130
     settings = asked[1][0]
     assert (settings.env_id, settings.n_samplers, settings.step_latency) == ("CartPole-v1", (1, 4), 0.02)
     assert (settings.n_seeds, settings.agent) == (7, AGENTS["ppo"])

@@ -27,7 +27,7 @@ from benchmarks.speed.sampler_step import measure_sampler_step
 from benchmarks.speed.start_up import descendants, measure_starts, proportional_set_size
 from benchmarks.speed.throughput import COLLECTION, LIMIT
 from benchmarks.speed.update_sizes import NETS, algorithm_with_samples, measure_update_size
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import UsageError, run_command_line
 from sb3_walle.updates.ppo_update import PPOUpdate
 
 PPO_SETTINGS = PPOSpeed(
@@ -279,10 +279,11 @@ def test_command_asks_for_what_the_options_say(
 
     monkeypatch.setattr(command, "run_parts", run_parts)
     out = tmp_path / "speed.csv"
-    assert command.main(["CartPole-v1", "--n-samplers", "3", "--skip-subproc", "--out", str(out)]) == 0
+    options = ["CartPole-v1", "--n-samplers", "3", "--skip-subproc", "--out", str(out)]
+    assert run_command_line(command.build_parser(), options) == 0
     assert "the report" in capsys.readouterr().out and "123.0" in out.read_text()
-    options = "--algo sac --parts update slow --n-samplers 3 --net-arch 64 32"
-    assert command.main(["Pendulum-v1", *options.split()]) == 0
+    off_policy_options = "--algo sac --parts update slow --n-samplers 3 --net-arch 64 32"
+    assert run_command_line(command.build_parser(), ["Pendulum-v1", *off_policy_options.split()]) == 0
     (ppo, ppo_parts), (sac, sac_parts) = asked
     assert ppo == PPOSpeed("CartPole-v1", n_samplers=3, skip_subproc=True) and ppo_parts == PPO_PARTS
     assert sac == OffPolicySpeed(
@@ -302,6 +303,6 @@ def test_command_asks_for_what_the_options_say(
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(options.split()) == 2
+    assert run_command_line(command.build_parser(), options.split()) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("python -m benchmarks.speed: error: ")

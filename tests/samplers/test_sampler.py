@@ -12,13 +12,12 @@ from gymnasium import spaces
 from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
 from sb3_walle.samplers.requests import Reset, Step
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
-from sb3_walle.transport.chunk import Chunk, Observations, chunk_layout
+from sb3_walle.transport.chunk import Chunk, Observations, Seal, chunk_layout
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.experience_queue import ExperienceGeometry
 from sb3_walle.transport.layout import Field, Layout
 from sb3_walle.transport.memory import PrivateMemory
 from sb3_walle.transport.memory_queues import QueuePlan, open_queues
-from sb3_walle.transport.seal import Seal
 
 T, B = 8, 3
 WEIGHTS = Layout((Field("bias", (), "<f8"),))

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sb3_walle.transport.chunk import Chunk, chunk_layout
+from sb3_walle.transport.chunk import Chunk, Seal, chunk_layout
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.experience_queue import ExperienceGeometry, ExperienceQueue, ExperienceWriter
 from sb3_walle.transport.layout import ALIGNMENT, Field
 from sb3_walle.transport.memory import PrivateMemory
-from sb3_walle.transport.seal import Seal
 
 T, B, N_SAMPLERS, N_SLOTS = 4, 2, 3, 3
 LAYOUT = chunk_layout(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RayBackend:
     """
-    Samplers on the nodes of a `Ray <https://docs.ray.io>`_ cluster, for ``backend=``. ``backend="ray"`` is the same with
-    all defaults.
+    Samplers on the nodes of a `Ray <https://docs.ray.io>`_ cluster, for ``backend=``. ``backend="ray"`` is the same
+    with all defaults.
 
     :param address: address of a cluster, as for ``ray.init()``; by default ``RAY_ADDRESS``, or the cluster of this
         machine, or else a new one on this machine alone, which ends with the samplers

@@ -3,7 +3,7 @@
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import cloudpickle
 

@@ -216,7 +216,7 @@ class RaySamplers:
         return next((link for link in self._links.values() if sampler in link.samplers), None)
 
     def _link_with_room(self) -> Link | None:
-        """A host with room, or a new one on another node, or else the one that is least full; ``None`` if none is left."""
+        """A host with room, or a new one on another node, or else the one that is least full, if any is left."""
         by_fill = sorted(self._links.values(), key=lambda link: len(link.samplers) / max(link.node.n_cpus, 1e-3))
         with_room = (link for link in by_fill if len(link.samplers) < self._room(link.node))
         return next(with_room, None) or self._link_to_new_host() or next(iter(by_fill), None)

@@ -17,7 +17,6 @@ from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervised_sampler import END_TIMEOUT
 from sb3_walle.backends.supervision import Supervision
-from sb3_walle.collection.collector import Collector
 from sb3_walle.samplers.errors import SamplerError, UnsupportedSpaceError
 from sb3_walle.samplers.factories import EnvFactory, RegistryWatch, packed, pickle_main_module_by_value
 from sb3_walle.samplers.monitor import continuing_files
@@ -118,8 +117,8 @@ class SamplerVecEnv(VecEnv):
         self._first_env_fn = env_fns[0]
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler
-        #: who collects from these samplers at present
-        self.collector: Collector | None = None
+        #: the :class:`~sb3_walle.collection.collector.Collector` of these samplers' experience, if there is one
+        self.collector: Any = None
         #: seed that the first environment began with, and what was set in it since
         self.first_seed: int | None = None
         self.first_setters = Setters()

@@ -14,6 +14,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from sb3_walle.backends import as_backend
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import Supervision
+from sb3_walle.envs.vec_env import SamplerVecEnv
+from sb3_walle.envs.wrappers import chain_of, why_not_in_samplers
 from sb3_walle.samplers.factories import (
     EnvFactory,
     PickledEnv,
@@ -26,8 +28,6 @@ from sb3_walle.samplers.refusals import VectorizedEnvError
 from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.sb3_private import reset_arguments, set_reset_arguments
 from sb3_walle.user_warning import warn_user
-from sb3_walle.vec_env import SamplerVecEnv
-from sb3_walle.wrappers import chain_of, why_not_in_samplers
 
 EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
 
