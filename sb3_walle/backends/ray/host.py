@@ -57,23 +57,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"commands": 1, "polls": 1})
 class Host:
     """
-    The samplers of one node, for a learner that may be anywhere. Commands are carried out in their order; polls wait
-    beside them.
+    An actor of Ray: the samplers of one node, for a learner that may be anywhere. Commands are carried out in their
+    order; polls wait beside them.
 
     :param n_samplers: number of samplers of all nodes
     :param preload: names of modules to import before forking
     :param supervision: how samplers are run
+    :param import_paths: where the learner finds modules; what of that exists on this node, on a shared file system for
+        example, is looked at after the node's own
     """
 
-    def __init__(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> None:
+    def __init__(
+        self, n_samplers: int, preload: Iterable[str], supervision: Supervision, import_paths: Iterable[str]
+    ) -> None:
+        sys.path += [path for path in import_paths if path not in sys.path and os.path.isdir(path)]
         self._samplers = ProcessSamplers(n_samplers, preload, supervision, running=())
         self._lock = threading.Lock()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._alive: set[int] = set()
-        self._unsent: dict[int, deque[tuple[int, PackedRequest]]] = defaultdict(deque)
+        self._unsent: dict[int, deque[tuple[int, Any]]] = defaultdict(deque)
         self._deaths: deque[Death] = deque()
         # The queues that were opened last, their number, and for each request that is not answered yet, the number of
         # those that were open when it was made.
@@ -217,3 +221,7 @@ class Host:
             time.sleep(POLL_SECONDS)
         print("The learner is out of reach: this host and its samplers end.", file=sys.stderr)
         os._exit(1)
+
+
+# Retries of Ray's would lose or repeat what samplers have collected.
+HostActor: Any = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"commands": 1, "polls": 1})(Host)  # type: ignore[call-overload]

@@ -49,6 +49,6 @@ def divide(n_samplers: int, nodes: Sequence[Node], rooms: Mapping[str, float]) -
                 "samplers, or pass RayBackend(samplers_per_node=..., cpus_per_sampler=...): cpus_per_sampler may be a "
                 "fraction, or 0."
             )
-        node = min(free, key=lambda node: (len(shares[node.node_id]) + 1) / max(node.n_cpus, 1e-3))
+        node = min(free, key=lambda node: (len(shares[node.node_id]) + 1) / node.n_cpus)
         shares[node.node_id].append(sampler)
     return {node_id: samplers for node_id, samplers in shares.items() if samplers}

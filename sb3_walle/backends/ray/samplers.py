@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -14,16 +15,15 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sb3_walle.backends.death import Death
-from sb3_walle.backends.notices import warn
 from sb3_walle.backends.protocol import Event
 from sb3_walle.backends.ray import RayBackend
 from sb3_walle.backends.ray.cluster import Connection, Node, nodes
-from sb3_walle.backends.ray.host import Host, HostNews, versions
+from sb3_walle.backends.ray.host import HostActor, HostNews, versions
 from sb3_walle.backends.ray.learner_queues import RayQueues
 from sb3_walle.backends.ray.link import Link, Relay
 from sb3_walle.backends.ray.passing import packed
 from sb3_walle.backends.ray.placement import cpus_of_a_sampler, divide, room
-from sb3_walle.backends.supervision import Supervision
+from sb3_walle.backends.supervision import Supervision, warn
 from sb3_walle.samplers.errors import CLOSED, SamplerError
 from sb3_walle.samplers.requests import Request
 from sb3_walle.transport.memory_queues import QueuePlan
@@ -69,7 +69,7 @@ class RaySamplers:
         self._waiting_since = math.inf
         self._queues: RayQueues | None = None
         self._n_queues = 0
-        self._connection = Connection(backend.address)
+        self._connection = Connection(backend.address, backend.runtime_env)
         self._relay = Relay()
         try:
             self._launch()
@@ -174,12 +174,12 @@ class RaySamplers:
 
     def _new_link(self, node: Node, n_samplers: int) -> Link:
         cpus = n_samplers * self._cpus
-        host = Host.options(  # type: ignore[attr-defined]
+        host = HostActor.options(
             # Ray knows fractions of one CPU, but not of several.
             num_cpus=cpus if cpus < 1 else math.ceil(cpus),
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
-            runtime_env=None if self._backend.runtime_env is None else dict(self._backend.runtime_env),
-        ).remote(self.n_samplers, self._preload, self._supervision)
+            runtime_env=self._connection.runtime_env_of_hosts,
+        ).remote(self.n_samplers, self._preload, self._supervision, sys.path)
         link = Link(host, node, self._relay, self._backend.heartbeat_timeout, self._note_news, self._note_loss)
         self._links[node.node_id] = link
         if self._queues is not None:
@@ -217,19 +217,21 @@ class RaySamplers:
 
     def _link_with_room(self) -> Link | None:
         """A host with room, or a new one on another node, or else the one that is least full, if any is left."""
-        by_fill = sorted(self._links.values(), key=lambda link: len(link.samplers) / max(link.node.n_cpus, 1e-3))
+        by_fill = sorted(self._links.values(), key=lambda link: len(link.samplers) / link.node.n_cpus)
         with_room = (link for link in by_fill if len(link.samplers) < self._room(link.node))
         return next(with_room, None) or self._link_to_new_host() or next(iter(by_fill), None)
 
     def _link_to_new_host(self) -> Link | None:
         now = time.monotonic()
+        # Where samplers have no other place to go, there is no hurry.
+        timeout = REPLACEMENT_TIMEOUT if self._links else START_TIMEOUT
         for node in nodes():
             is_avoided = self._avoided.get(node.node_id, now) > now
             if node.node_id in self._links or is_avoided or self._room(node) < 1:
                 continue
             link = self._new_link(node, 1)
             try:
-                self._check_hosts([link], REPLACEMENT_TIMEOUT)
+                self._check_hosts([link], timeout)
             except (RuntimeError, RayError) as error:
                 self._avoided[node.node_id] = now + AVOIDED_SECONDS
                 warn(f"No host could be started on node {node.address}: {error}")
