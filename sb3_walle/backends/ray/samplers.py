@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Any, ClassVar
 
 import ray
@@ -61,8 +61,9 @@ class RaySamplers:
         self._links: dict[str, Link] = {}
         # Nodes where a host did not start, and until when none is started there.
         self._avoided: dict[str, float] = {}
-        # From the relay's thread: news, and the loss of a host with the reason.
-        self._inbox: SimpleQueue[HostNews | tuple[Link, str]] = SimpleQueue()
+        # From the relay's thread: news, and the loss of a host with the reason. (A SimpleQueue of Python 3.11 waits for
+        # ever when a signal handler takes longer than the wait.)
+        self._inbox: Queue[HostNews | tuple[Link, str]] = Queue()
         self._events: deque[Event] = deque()
         # What was asked of samplers that wait for a node, and since when they wait.
         self._waiting: dict[int, list[tuple[str, tuple]]] = {}
