@@ -11,7 +11,7 @@ from sb3_walle.sb3_private import HAS_CUSTOM_LOGGER, LAST_STEP, LOGGER, VEC_NORM
 
 # The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are. And what
 # is compiled for this very policy.
-_LEFT_BEHIND = ("env", VEC_NORMALIZE, *LAST_STEP, "_updates", "_recorded")
+_LEFT_BEHIND = ("env", VEC_NORMALIZE, *LAST_STEP, "_updater", "_recorded")
 
 
 def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:

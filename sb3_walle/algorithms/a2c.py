@@ -1,7 +1,5 @@
 """A2C with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.a2c import A2C
 
 from sb3_walle.on_policy import AsyncOnPolicyMixin
@@ -22,4 +20,4 @@ class AsyncA2C(AsyncOnPolicyMixin, A2C):
         model.learn()
     """
 
-    supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
+    supported_modes = ("sync",)

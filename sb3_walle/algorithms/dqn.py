@@ -1,11 +1,8 @@
 """DQN with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.dqn import DQN
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.dqn_update import DQNUpdate
 
 
@@ -23,6 +20,5 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
         model.learn()
     """
 
-    has_numpy_actor: ClassVar[bool] = True
-    has_noise_ladder: ClassVar[bool] = True
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = DQNUpdate
+    has_noise_ladder = True
+    update_class = DQNUpdate

@@ -1,14 +1,13 @@
 """PPO with asynchronous samplers."""
 
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.finite import finite_updates
 from sb3_walle.updates.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
 from sb3_walle.updates.ppo_update import PPOUpdate
@@ -41,8 +40,8 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         :class:`AsyncOnPolicyMixin` says
     """
 
-    supported_modes: ClassVar[tuple[str, ...]] = MODES
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = PPOUpdate
+    supported_modes = MODES
+    update_class = PPOUpdate
 
     def __init__(self, *args: Any, objective: str = "clip", **kwargs: Any) -> None:
         self.objective = objective
@@ -62,8 +61,8 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         if not self.rollout_buffer.generator_ready:
             correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
-    def _learner(self) -> Updater | None:
-        return super()._learner() if self.objective == "clip" else None
+    def _get_updater(self) -> Updater | None:
+        return super()._get_updater() if self.objective == "clip" else None
 
     def _update_eagerly(self) -> None:
         if self.objective == "clip":

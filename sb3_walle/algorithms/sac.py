@@ -1,11 +1,8 @@
 """SAC with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.sac import SAC
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.sac_update import SACUpdate
 
 
@@ -23,5 +20,4 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
         model.learn()
     """
 
-    has_numpy_actor: ClassVar[bool] = True
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = SACUpdate
+    update_class = SACUpdate

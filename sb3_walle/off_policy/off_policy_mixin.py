@@ -19,6 +19,7 @@ from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
+from sb3_walle.envs.env_sources import EnvSource
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
@@ -81,7 +82,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
-    has_numpy_actor: ClassVar[bool] = False
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False
@@ -162,8 +162,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._storage.forget()
         compute_rewards_here(buffer, self.env)
 
-    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
-        super()._set_env(env, force_reset)
+    def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
         compute_rewards_here(buffer_of(self), self.env)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
@@ -329,26 +329,26 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._replay_ratio.add(gradient_steps, self.num_timesteps)
 
     def _update(self, gradient_steps: int, batch_size: int) -> None:
-        updates = self._learner()
-        if updates is None or batch_size != self.batch_size:
+        updater = self._get_updater()
+        if updater is None or batch_size != self.batch_size:
             self._update_eagerly(gradient_steps, batch_size)
             return
-        updates.update.expect(gradient_steps)
-        updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
-        self.logger.record("async/compiled_update", int(updates.is_compiled))
+        updater.update.expect(gradient_steps)
+        updater.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
+        self.logger.record("async/compiled_update", int(updater.is_compiled))
 
     def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
         with finite_steps(self.policy, n_updates(self) + 1) if self.check_nan else nullcontext():
             super().train(gradient_steps, batch_size)
 
     def _prepare_updates(self) -> None:
-        updates = self._learner()
-        if updates is None or self.gradient_steps == 0:
+        updater = self._get_updater()
+        if updater is None or self.gradient_steps == 0:
             return
         n_left = timesteps_to_learn(self) - max(self.num_timesteps, self.learning_starts)
         per_rollout = self._n_steps_per_rollout() * self.n_envs
-        updates.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
-        updates.plan(max(0, n_left) // per_rollout)
+        updater.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
+        updater.plan(max(0, n_left) // per_rollout)
 
     def dump_logs(self) -> None:
         """Write what SB3 logs, and how the samplers are doing."""

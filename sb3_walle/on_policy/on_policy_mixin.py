@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_walle.algorithm.async_mixin import AsyncMixin
 from sb3_walle.algorithm.collection_request import CollectionRequest
 from sb3_walle.algorithm.compatibility import check_algorithm
-from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.rollout import Rollout
@@ -98,9 +97,9 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         self.rollout_buffer = new_rollout_buffer(self)
 
     def _prepare_updates(self) -> None:
-        updates = self._learner()
-        if updates is not None:
-            updates.plan(self._n_rollouts_left())
+        updater = self._get_updater()
+        if updater is not None:
+            updater.plan(self._n_rollouts_left())
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -128,7 +127,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
             if rollout.random_state is not None:
                 th.set_rng_state(th.from_numpy(rollout.random_state))
-            with torch_threads_beside(collector.n_samplers_at_work):
+            with self._experience.cpus_shared():
                 values = rollout_values(self.policy, rollout, rows)
             if not reporter.report(rollout, rows, values):
                 return False
@@ -153,13 +152,13 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         self.policy_version += 1
 
     def _update(self) -> None:
-        updates = self._learner()
-        if updates is None:
+        updater = self._get_updater()
+        if updater is None:
             self._update_eagerly()
         else:
-            updates.train(self.policy_version + 1, self._update_eagerly)
+            updater.train(self.policy_version + 1, self._update_eagerly)
         if self.update_class is not None:
-            self.logger.record("async/compiled_update", int(updates is not None and updates.is_compiled))
+            self.logger.record("async/compiled_update", int(updater is not None and updater.is_compiled))
 
     def _update_eagerly(self) -> None:
         with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
