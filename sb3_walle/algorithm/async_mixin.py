@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 
-from sb3_walle.algorithm.collection_request import CollectionRequest
+from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
@@ -115,6 +115,8 @@ class AsyncMixin(_Base):
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
     #: makes the algorithm's compiled updates, if it has any
     update_class: ClassVar[type[AlgorithmUpdate] | None] = None
+    #: bound of the policy lag in mode ``"free"`` where the user gives none
+    _default_max_policy_lag: ClassVar[int | None] = None
     #: the algorithm's discount factor
     gamma: float
 
@@ -193,23 +195,20 @@ class AsyncMixin(_Base):
             raise MemoryError(f"{str(error).rstrip('.')}. {REMEDY}") from error
         env = wrapped_samplers(self.env)
         if env is not None:
-            self._check_memory(self._collection_request(env, self._n_steps_per_rollout()))
+            # Long before the queues are made. Callbacks, which are not known yet, can only ask for more.
+            request = self._collection_request(env, self._n_steps_per_rollout())
+            request.check_memory(self._collection_spec(request, for_size=True))
         if self.learner == "compiled":
             self._require_compiled_update()
 
     # What an algorithm's kind decides
 
-    def _check_memory(self, request: CollectionRequest) -> None:
+    def _collection_spec(self, request: CollectionRequest, for_size: bool = False) -> CollectionSpec:
         """
-        Check that there is memory for the queues, long before they are made.
-
-        :param request: what samplers are asked for, except for what callbacks want, who can only ask for more
-        :raises MemoryError: if too little is left
+        :param request: what the user asks of samplers
+        :param for_size: whether the spec only has to tell how much memory is needed
+        :return: what samplers collect
         """
-        raise NotImplementedError
-
-    def _make_collector(self, request: CollectionRequest) -> Collector:
-        """Make a collector, and prepare the samplers for it."""
         raise NotImplementedError
 
     def _n_steps_per_rollout(self) -> int:
@@ -353,7 +352,7 @@ class AsyncMixin(_Base):
             env,
             n_steps,
             self.mode,
-            self.max_policy_lag,
+            self.max_policy_lag or self._default_max_policy_lag,
             self.sampler_actor,
             experience.infos,
             self.check_nan,
@@ -374,6 +373,12 @@ class AsyncMixin(_Base):
 
         settings = (self.policy, n_steps, self.mode, self.max_policy_lag, self.sampler_actor)
         return self._experience.up_to_date(env, (*settings, *self._collector_settings()), make)
+
+    def _make_collector(self, request: CollectionRequest) -> Collector:
+        spec = self._collection_spec(request)
+        if self.verbose >= 1:
+            print(request.summary(spec))
+        return request.make_collector(spec)
 
     def _record_collection(self) -> None:
         """Have the next log tell how the samplers are doing."""

@@ -11,8 +11,7 @@ class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
     Deep Deterministic Policy Gradient (Lillicrap et al., 2016, https://arxiv.org/abs/1509.02971) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``DDPG`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``DDPG``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 

@@ -11,8 +11,7 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
     Deep Q-Network (Mnih et al., 2013, https://arxiv.org/abs/1312.5602) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``DQN`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``DQN``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 

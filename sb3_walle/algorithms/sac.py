@@ -11,8 +11,7 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
     Soft Actor-Critic (Haarnoja et al., 2018, https://arxiv.org/abs/1801.01290) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``SAC`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``SAC``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 

@@ -11,8 +11,7 @@ class AsyncTD3(AsyncOffPolicyMixin, TD3):
     Twin Delayed DDPG (Fujimoto et al., 2018, https://arxiv.org/abs/1802.09477) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``TD3`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``TD3``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 

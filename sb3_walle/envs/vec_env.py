@@ -175,9 +175,7 @@ class SamplerVecEnv(VecEnv):
         return stack([result.observations for result in results])
 
     def step_async(self, actions: np.ndarray) -> None:
-        """
-        :param actions: one action for each environment
-        """
+        """Take one action for each environment, for :meth:`step_wait`."""
         self._stepping = np.asarray(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -204,9 +202,7 @@ class SamplerVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: name of the attribute
-        :param indices: which environments, by default all
-        :return: its value in each of them
+        :return: the attribute's value in each of the chosen environments
         :raises AttributeError: if they do not have it
         :raises SamplerError: if it cannot be pickled
         """
@@ -214,20 +210,13 @@ class SamplerVecEnv(VecEnv):
             return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
 
     def has_attr(self, attr_name: str) -> bool:
-        """
-        :param attr_name: name of the attribute
-        :return: whether all environments have it, or a wrapper around them
-        """
+        """:return: whether all environments have the attribute, or a wrapper around them"""
         return all(self._ask_some(lambda envs: HasAttr(attr_name, envs), None))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Samplers that are collecting see the new value when they have finished what they were asked for before, which
-        may be as much as a rollout; this call waits for it.
-
-        :param attr_name: name of the attribute
-        :param value: its new value
-        :param indices: which environments, by default all
+        As in SB3. Samplers that are collecting see the new value when they have finished what they were asked for
+        before, which may be as much as a rollout; this call waits for it.
         """
         with attribute_errors():
             self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
@@ -236,23 +225,14 @@ class SamplerVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        Samplers that are collecting make the call when they have finished what they were asked for before, which may
-        be as much as a rollout; this call waits for it.
-
-        :param method_name: name of the method
-        :param method_args: its positional arguments
-        :param indices: which environments, by default all
-        :param method_kwargs: its keyword arguments
-        :return: what it returns in each of them
+        As in SB3. Samplers that are collecting make the call when they have finished what they were asked for before,
+        which may be as much as a rollout; this call waits for it.
         """
         with attribute_errors():
             return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """
-        :param indices: which environments, by default all
-        :return: whether each of them is wrapped in it
-        """
+        """:return: whether each of the chosen environments is wrapped in the class"""
         if wrapper_class is Monitor:
             # Samplers see to that. The question would make each of them import SB3, and torch with it.
             return [True for _ in env_indices(self, indices)]
@@ -271,37 +251,30 @@ class SamplerVecEnv(VecEnv):
         self.close()
 
     def _build(self, env_fns: Sequence[EnvFactory]) -> EnvDescription:
-        size = self.envs_per_sampler
         registrations = self._registry.news()
-        requests = {
-            sampler: BuildEnvs(
-                env_fns[sampler * size : (sampler + 1) * size],
-                self._layers,
-                show_warnings=sampler == 0,
-                registrations=registrations,
-            )
-            for sampler in range(self.n_samplers)
-        }
         try:
-            descriptions: dict[int, EnvDescription] = self.client.call(requests)
+            descriptions: list[EnvDescription] = self._ask(
+                lambda envs: BuildEnvs(
+                    env_fns[envs], self._layers, show_warnings=envs.start == 0, registrations=registrations
+                )
+            )
         except SamplerError as error:
             if isinstance(error.__cause__, UnsupportedSpaceError):
                 raise refusal(error.__cause__.space) from None
             if isinstance(error.__cause__, RefusedEnvError):
                 raise error.__cause__ from None
             raise
-        first = descriptions[0]
-        for sampler, other in descriptions.items():
-            if (other.observation_space, other.action_space) != (first.observation_space, first.action_space):
+        spaces_of = [(other.observation_space, other.action_space) for other in descriptions]
+        for sampler, found in enumerate(spaces_of):
+            if found != spaces_of[0]:
                 raise ValueError(
-                    "All environments must have the same spaces. Sampler 0 has "
-                    f"{(first.observation_space, first.action_space)}, sampler {sampler} has "
-                    f"{(other.observation_space, other.action_space)}"
+                    f"All environments must have the same spaces. Sampler 0 has {spaces_of[0]}, sampler {sampler} has "
+                    f"{found}"
                 )
-        if len({identity for other in descriptions.values() for identity in other.identities}) < len(env_fns):
+        if len({identity for other in descriptions for identity in other.identities}) < len(env_fns):
             raise SharedEnvError
-        self._separate_files([files for other in descriptions.values() for files in other.monitor_files])
-        return first
+        self._separate_files([files for other in descriptions for files in other.monitor_files])
+        return descriptions[0]
 
     def _separate_files(self, files_of_envs: Sequence[Sequence[str]]) -> None:
         """Give each environment a monitor file of its own, where several write the same."""
@@ -323,10 +296,8 @@ class SamplerVecEnv(VecEnv):
     def _ask(self, request_for: Callable[[slice], Request]) -> list[Any]:
         """Ask every sampler, each for its own environments."""
         size = self.envs_per_sampler
-        requests = {
-            sampler: request_for(slice(sampler * size, (sampler + 1) * size)) for sampler in range(self.n_samplers)
-        }
-        return list(self.client.call(requests).values())
+        envs = [slice(sampler * size, (sampler + 1) * size) for sampler in range(self.n_samplers)]
+        return list(self.client.call(dict(enumerate(map(request_for, envs)))).values())
 
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
         """Ask the samplers that some environments belong to; their answers are lists with one value an environment."""
@@ -343,10 +314,7 @@ class SamplerVecEnv(VecEnv):
 
 
 def refusal(space: spaces.Space) -> Exception:
-    """
-    :param space: an observation space that samplers cannot store observations of
-    :return: what SB3 raises for it, in SB3's words where it has any
-    """
+    """:return: what SB3 raises for a space that samplers cannot store observations of, in SB3's words if it has any"""
     try:
         obs_space_info(space)
     except (AssertionError, NotImplementedError) as error:
@@ -368,10 +336,7 @@ def attribute_errors() -> Iterator[None]:
 
 
 def stack(observations: Sequence[Observations]) -> Observations:
-    """
-    :param observations: batches of observations, one of each sampler
-    :return: one batch of all
-    """
+    """:return: one batch of the observations of all samplers"""
     first = observations[0]
     if isinstance(first, dict):
         return {key: np.concatenate([batch[key] for batch in observations]) for key in first}
