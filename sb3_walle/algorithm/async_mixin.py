@@ -169,8 +169,8 @@ class AsyncMixin(_Base):
         with in_samplers(env, choices, preload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
             wrapped_samplers(self.env)
-        #: whether the policy learns from normalised observations or rewards
         vec_normalize = vec_normalize_of(self)
+        #: whether the policy learns from normalised observations or rewards
         self.is_normalized = vec_normalize is not None
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma

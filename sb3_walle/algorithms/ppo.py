@@ -19,7 +19,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) as in SB3, with experience
     from N samplers (WALL-E, Xu et al., 2018).
 
-    Takes the arguments of SB3's ``PPO`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`.
+    Takes the arguments of SB3's ``PPO``, and those of :class:`AsyncOnPolicyMixin`.
     In the modes ``"pipelined"`` and ``"free"`` it learns from what a slightly older policy did. There, the ratio in
     PPO's objective is one to the policy before the update, and advantages and returns are corrected by the ratio of
     that one to the policy that chose the actions; see
@@ -31,11 +31,9 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         model.learn()
         model.save("half_cheetah")
 
-    :param args: arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
         divergence of an update, which aims at ``target_kl`` (0.003 by default). Its update is always eager, and
         ``clip_range`` is of no effect; see :func:`~sb3_walle.updates.kl_penalty.train_with_kl_penalty`.
-    :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective; and as
         :class:`AsyncOnPolicyMixin` says
     """

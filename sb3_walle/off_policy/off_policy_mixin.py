@@ -63,15 +63,10 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         class AsyncTQC(AsyncOffPolicyMixin, TQC):
             pass
 
-    :param args: arguments of :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` and of the algorithm
     :param noise_ladder: ``"apex"`` to have every sampler explore to another degree, which stays the same (Horgan et
         al., 2018, https://arxiv.org/abs/1803.00933): epsilon-greedy algorithms with probabilities from 0.4 down to
         0.4 ** 8, others with normal noise of standard deviations from 0.05 to 0.8; instead of the algorithm's own
         schedule or action noise
-    :param kwargs: further arguments of both
-    :raises ValueError: if one of these arguments is wrong
-    :raises SamplerError: if an environment cannot be built in a sampler
-    :raises MemoryError: if there is too little memory for the queues
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES

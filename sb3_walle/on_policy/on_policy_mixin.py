@@ -50,12 +50,6 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     The modes other than ``"sync"`` have a policy lag. An algorithm that lists them among its ``supported_modes`` has to
     override :meth:`_correct_for_policy_lag`.
-
-    :param args: arguments of :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` and of the algorithm
-    :param kwargs: further arguments of both
-    :raises ValueError: if one of these arguments is wrong
-    :raises SamplerError: if an environment cannot be built in a sampler
-    :raises MemoryError: if there is too little memory for the queues
     """
 
     # What is older, no ratio of probabilities can put right.
