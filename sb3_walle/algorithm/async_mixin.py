@@ -79,25 +79,19 @@ class AsyncMixin(_Base):
         anyway
     :param actor: what runs the policy in samplers: ``"torch"``, ``"numpy"`` (MLP policies, several times faster), or
         ``"auto"`` for NumPy wherever it computes the same distribution
-    :param backend: where samplers live: ``"process"``, ``"inline"`` for this process, or a
-        :class:`~sb3_walle.backends.protocol.Backend`
+    :param backend: as for :class:`SamplerVecEnv`
     :param normalize: whether to put a ``VecNormalize`` around the samplers, or its arguments; its ``gamma`` is the
         algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
         ``model.get_vec_normalize_env().save(path)``
     :param info_keys: what callbacks find in ``locals["infos"]`` where no episode ends: ``"all"``; the keys that they
         need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
         subclass overrides a method that is given infos, else none
-    :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
-        ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``
-    :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death ends
-        ``learn()`` all the same; by default 10, or one for each sampler if there are more
-    :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
-        is killed and counts as dead; by default any time
-    :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
-        environments when they end, before they are killed; by default any time, as in SB3
-    :param samplers_give_way: whether samplers give way to the learner where both want a CPU: they are then a session of
-        their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed. By
-        default True, or what a :class:`SamplerVecEnv` was told
+    :param on_failure: as for :class:`SamplerVecEnv`, as are the four below; ``"raise"`` ends ``learn()``. If ``env`` is
+        a :class:`SamplerVecEnv`, that was told already
+    :param max_restarts: as for :class:`SamplerVecEnv`
+    :param step_timeout: as for :class:`SamplerVecEnv`
+    :param close_timeout: as for :class:`SamplerVecEnv`
+    :param samplers_give_way: as for :class:`SamplerVecEnv`
     :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, several
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a

@@ -1,7 +1,8 @@
 """Asking the samplers for something that concerns their environments."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from gymnasium import spaces
@@ -69,7 +70,6 @@ class EnvRequests:
 
         :param request_for: makes the request for environments of one sampler, numbered from 0
         :return: one answer for each of the chosen environments
-        :raises AttributeError: as ``DummyVecEnv`` does, if they do not have what was asked for
         """
         registrations = self._registry.news()
         if registrations is not None:
@@ -78,12 +78,7 @@ class EnvRequests:
         by_sampler: dict[int, list[int]] = {}
         for index in chosen:
             by_sampler.setdefault(index // self._size, []).append(index % self._size)
-        try:
-            answers = self._client.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
-        except SamplerError as error:
-            if isinstance(error.__cause__, AttributeError):
-                raise AttributeError(str(error.__cause__)) from error
-            raise
+        answers = self._client.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
         if 0 in chosen:
             self.first_setters.note(request_for([0]))
         values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}
@@ -99,6 +94,17 @@ class EnvRequests:
                     owners.setdefault(file, env)
         if owners:
             self.ask(lambda envs: WriteOwnFiles(owners, envs.start))
+
+
+@contextmanager
+def attribute_errors() -> Iterator[None]:
+    """Around a request that may name an attribute which environments do not have: raise what ``DummyVecEnv`` does."""
+    try:
+        yield
+    except SamplerError as error:
+        if isinstance(error.__cause__, AttributeError):
+            raise AttributeError(str(error.__cause__)) from error
+        raise
 
 
 def _refusal(space: spaces.Space) -> Exception:

@@ -13,7 +13,7 @@ from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervised_sampler import END_TIMEOUT
 from sb3_walle.backends.supervision import Supervision
-from sb3_walle.envs.env_requests import EnvRequests
+from sb3_walle.envs.env_requests import EnvRequests, attribute_errors
 from sb3_walle.samplers.factories import packed, pickle_main_module_by_value
 from sb3_walle.samplers.monitor import continuing_files
 from sb3_walle.samplers.requests import (
@@ -200,7 +200,8 @@ class SamplerVecEnv(VecEnv):
         :raises AttributeError: if they do not have it
         :raises SamplerError: if it cannot be pickled
         """
-        return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
+        with attribute_errors():
+            return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
 
     def has_attr(self, attr_name: str) -> bool:
         """:return: whether all environments have the attribute, or a wrapper around them"""
@@ -211,7 +212,8 @@ class SamplerVecEnv(VecEnv):
         As in SB3. Samplers that are collecting see the new value when they have finished what they were asked for
         before, which may be as much as a rollout; this call waits for it.
         """
-        self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
+        with attribute_errors():
+            self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -220,7 +222,8 @@ class SamplerVecEnv(VecEnv):
         As in SB3. Samplers that are collecting make the call when they have finished what they were asked for before,
         which may be as much as a rollout; this call waits for it.
         """
-        return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
+        with attribute_errors():
+            return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """:return: whether each of the chosen environments is wrapped in the class"""

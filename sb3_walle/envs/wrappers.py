@@ -160,20 +160,20 @@ def _space_above(space: spaces.Space, wrapper: VecEnvWrapper) -> spaces.Space:
     """
     if isinstance(wrapper, VecNormalize):
         parts = normalizer_spec(wrapper).parts
-        return _with_dtypes(wrapper.observation_space, {**_dtypes(space), **dict.fromkeys(parts, np.dtype(np.float32))})
+        return _with_dtypes(
+            wrapper.observation_space, {**dtypes_of_parts(space), **dict.fromkeys(parts, np.dtype(np.float32))}
+        )
     if isinstance(wrapper, VecFrameStack):
         return wrapper.observation_space
     if isinstance(wrapper, VecExtractDictObs) and isinstance(space, spaces.Dict):
         return space.spaces[wrapper.key]
-    return _with_dtypes(wrapper.observation_space, _dtypes(space))
+    return _with_dtypes(wrapper.observation_space, dtypes_of_parts(space))
 
 
-def _dtypes(space: spaces.Space) -> dict[str, Any]:
-    return (
-        {key: part.dtype for key, part in space.spaces.items()}
-        if isinstance(space, spaces.Dict)
-        else {WHOLE: space.dtype}
-    )
+def dtypes_of_parts(space: spaces.Space) -> dict[str, Any]:
+    """:return: the data types of a dictionary's observations, or of the one observation"""
+    parts = space.spaces if isinstance(space, spaces.Dict) else {WHOLE: space}
+    return {key: part.dtype for key, part in parts.items()}
 
 
 def _with_dtypes(space: spaces.Space, dtypes: dict[str, Any]) -> spaces.Space:

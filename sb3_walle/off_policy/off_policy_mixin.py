@@ -23,7 +23,7 @@ from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
-from sb3_walle.off_policy.off_policy_collector import off_policy_spec, published_weights
+from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
 from sb3_walle.off_policy.replay_ratio import ReplayRatio

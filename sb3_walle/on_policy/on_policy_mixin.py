@@ -18,7 +18,7 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.on_policy.advantages import compute_advantages
-from sb3_walle.on_policy.on_policy_collector import on_policy_spec, published_weights
+from sb3_walle.on_policy.on_policy_spec import on_policy_spec, published_weights
 from sb3_walle.on_policy.rollout_buffer import add_rows, keep_fractions, new_rollout_buffer
 from sb3_walle.on_policy.rollout_size import large_rollout_advice
 from sb3_walle.on_policy.step_reporter import StepReporter

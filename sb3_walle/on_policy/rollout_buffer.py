@@ -1,7 +1,5 @@
 """Building and filling SB3's rollout buffer."""
 
-from typing import Any
-
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -9,6 +7,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.envs.wrappers import dtypes_of_parts
 from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.transport.chunk import row
 
@@ -43,13 +42,9 @@ def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> No
     :param buffer: the buffer, before its reset
     :param observation_space: what the policy observes, with the data types that it comes in
     """
-    held, observed = _dtypes(buffer.observation_space), _dtypes(observation_space)
+    held, observed = dtypes_of_parts(buffer.observation_space), dtypes_of_parts(observation_space)
     if any(np.issubdtype(held[part], np.integer) and np.issubdtype(observed[part], np.floating) for part in held):
         buffer.observation_space = observation_space
-
-
-def _dtypes(space: spaces.Space) -> dict[str, Any]:
-    return {key: part.dtype for key, part in (space.spaces if isinstance(space, spaces.Dict) else {"": space}).items()}
 
 
 def add_rows(
