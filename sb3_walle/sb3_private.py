@@ -126,10 +126,12 @@ def reset_arguments(vec_env: "VecEnv") -> tuple[list[int | None], list[dict[str,
 
 
 def set_reset_arguments(vec_env: "VecEnv", seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
+    """Set the seeds and the options for the next reset of environments."""
     vec_env._seeds, vec_env._options = list(seeds), list(options)
 
 
 def clear_reset_arguments(vec_env: "VecEnv") -> None:
+    """Have the next reset of environments use neither seeds nor options."""
     vec_env._reset_seeds()
     vec_env._reset_options()
 
