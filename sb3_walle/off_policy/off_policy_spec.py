@@ -16,12 +16,15 @@ from sb3_walle.samplers.actors.exploration import EXPLORATION
 from sb3_walle.samplers.actors.protocol import RANDOM_STATE
 from sb3_walle.samplers.actors.random_streams import global_state
 
+# What actors name beyond the entries of the policy's state_dict().
+_NO_WEIGHTS = frozenset((*EXPLORATION, RANDOM_STATE))
+
 
 def published_weights(
     algorithm: OffPolicyAlgorithm, names: Sequence[str], plan: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """:return: all that samplers get for a rollout: what their actors name, and how to explore"""
-    weights = policy_weights(algorithm.policy, (name for name in names if name not in (*EXPLORATION, RANDOM_STATE)))
+    weights = policy_weights(algorithm.policy, (name for name in names if name not in _NO_WEIGHTS))
     if RANDOM_STATE in names:
         weights[RANDOM_STATE] = global_state(algorithm.action_space)
     return {**weights, **plan}
