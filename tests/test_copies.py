@@ -105,7 +105,7 @@ def test_a_copy_trains_as_a_saved_and_loaded_model_does(tmp_path: Path) -> None:
 
 
 class CopyInTheMiddle(BaseCallback):
-    """Copies the model in the middle of a rollout, as whoever keeps the best one does."""
+    """Copies the model in the middle of a rollout, as a callback that keeps the best one does."""
 
     def _on_step(self) -> bool:
         if self.n_calls == 50:

@@ -1,4 +1,4 @@
-"""Whatever PPO takes as an environment, AsyncPPO takes, and puts into samplers if that is possible."""
+"""AsyncPPO takes what PPO takes as an environment, and puts into samplers if that is possible."""
 
 import copy
 import threading
@@ -75,7 +75,7 @@ def test_a_single_copy_goes_on_with_the_random_stream_of_the_original_as_in_sb3(
 
 
 class Dice(gym.Env):
-    """Draws from a generator of its own, whatever seed it is given."""
+    """Draws from a generator of its own, no matter which seed it is given."""
 
     observation_space, action_space = gym.spaces.Box(-9, 9, (1,), np.float32), gym.spaces.Discrete(2)
 

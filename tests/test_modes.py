@@ -1,4 +1,4 @@
-"""What each mode promises: the policy lag, the share of each sampler, and the same numbers whatever the timing."""
+"""What each mode promises: the policy lag, the share of each sampler, and the same numbers at any timing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv
-from sb3_walle.algorithm.memory_advice import memory_advice
 from sb3_walle.collection import queues
 from sb3_walle.collection.queues import Capacity, plan_queues
 from sb3_walle.collection.task import CollectionTask
@@ -196,11 +195,6 @@ def test_memory_that_is_gone_by_the_time_of_learning_is_the_same_error(monkeypat
 def test_what_sb3_has_no_memory_for_comes_with_the_same_advice() -> None:
     with pytest.raises(MemoryError, match=r"Unable to allocate .*float64\. Use a smaller n_steps, fewer samplers"):
         AsyncPPO("MlpPolicy", StampedEnv, n_samplers=1, **{**SETTINGS, "n_steps": 10**13, "batch_size": 10**13})
-
-
-def test_other_errors_of_sb3_are_left_as_they_are() -> None:
-    with pytest.raises(ValueError, match="as it is"), memory_advice():
-        raise ValueError("as it is")
 
 
 def test_samplers_end_where_the_constructor_fails(monkeypatch: pytest.MonkeyPatch) -> None:

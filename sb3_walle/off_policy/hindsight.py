@@ -24,8 +24,6 @@ class LearnersRewards(PassiveWrapper):
     Environments whose ``compute_reward()`` is called in this process, on one environment that is built for that. Those
     in samplers would answer only when they are done with what they are collecting. That environment is like the first
     one in samplers: it begins with a reset, and what is set in the first one is set in it.
-
-    :param venv: environments in samplers, with the wrappers around them
     """
 
     def __init__(self, venv: VecEnv, samplers: SamplerVecEnv) -> None:
@@ -35,13 +33,6 @@ class LearnersRewards(PassiveWrapper):
         self._n_set = 0
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """
-        :param method_name: name of a method
-        :param method_args: its arguments
-        :param indices: which environments
-        :param method_kwargs: its keyword arguments
-        :return: what it returns in each of them
-        """
         if method_name != COMPUTE_REWARD:
             return self.venv.env_method(method_name, *method_args, indices=indices, **method_kwargs)
         n_envs = len(list(indices)) if isinstance(indices, Iterable) else 1
@@ -54,8 +45,7 @@ class LearnersRewards(PassiveWrapper):
             self._own = None
 
     def _own_env(self) -> SamplerEnvs:
-        samplers = self._samplers
-        is_new = self._own is None
+        samplers, is_new = self._samplers, self._own is None
         if self._own is None:
             with _random_states_kept():
                 self._own, self._n_set = SamplerEnvs([samplers.build_env]), 0
@@ -82,12 +72,7 @@ def _random_states_kept() -> Iterator[None]:
 
 
 def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None) -> None:
-    """
-    Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers.
-
-    :param buffer: a replay buffer; only a ``HerReplayBuffer`` computes rewards
-    :param env: the environments of the algorithm
-    """
+    """Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers."""
     close_rewards(buffer)
     if isinstance(buffer, HerReplayBuffer) and env is not None:
         samplers = env.unwrapped
@@ -95,9 +80,7 @@ def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None) -> Non
 
 
 def close_rewards(buffer: ReplayBuffer | None) -> None:
-    """
-    :param buffer: a replay buffer, which closes the environment that it computes rewards with
-    """
+    """Close the environment that a ``HerReplayBuffer`` computes rewards with."""
     rewards = getattr(buffer, "env", None)
     if isinstance(rewards, LearnersRewards):
         rewards.close_own()

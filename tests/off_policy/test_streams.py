@@ -1,4 +1,4 @@
-"""The columns of a replay buffer hold whole streams, in every mode, in every buffer of SB3, whoever is slow."""
+"""The columns of a replay buffer hold whole streams, in every mode and every buffer of SB3, and with slow samplers."""
 
 import time
 from itertools import pairwise

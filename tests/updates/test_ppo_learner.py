@@ -49,13 +49,13 @@ def model(learner: str = "auto", kind: type[AsyncPPO] = AsyncPPO, **settings: An
 
 
 def updates(learning: AsyncPPO) -> Updater:
-    assert learning._updates is not None
-    return learning._updates
+    assert learning._updater is not None
+    return learning._updater
 
 
 def is_compiled(learning: AsyncPPO) -> bool:
     """Whether the last update was a compiled one."""
-    return learning._updates is not None and learning._updates.is_compiled
+    return learning._updater is not None and learning._updater.is_compiled
 
 
 def lines(captured: pytest.CaptureFixture[str], beginning: str) -> list[str]:
@@ -187,7 +187,7 @@ def test_subclass_with_a_train_of_its_own_stays_eager(pays: None, traces: list[t
     learning = model(kind=AsyncOwnTrain).learn(2 * ROLLOUT)
     assert isinstance(learning, AsyncOwnTrain) and learning.n_own == 2
     assert traces == [] and not is_compiled(learning)
-    with pytest.raises(ValueError, match="AsyncOwnTrain makes another one"):
+    with pytest.raises(ValueError, match="AsyncOwnTrain makes another update"):
         model("compiled", AsyncOwnTrain)
 
 
@@ -659,7 +659,7 @@ def test_copy_keeps_the_learner_and_not_the_program(
 ) -> None:
     learning = model(learner).learn(ROLLOUT)
     twin = COPIERS[copier](learning, tmp_path / "model.zip")
-    assert twin.learner == learner and (twin._updates is None or twin._updates is not learning._updates)
+    assert twin.learner == learner and (twin._updater is None or twin._updater is not learning._updater)
     twin.set_env(inline_envs(N_ENVS, cart_pole))
     before, n_traces = weights_of(learning), len(traces)
     twin.learn(ROLLOUT)
