@@ -94,16 +94,18 @@ class VecEnvContender:
     :param n_envs: its number of environments
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
+    :param library: stands before its name, where that is not SB3
     """
 
     vec_env: str
     n_envs: int
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = PPO
+    library: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm.__name__}, {self.vec_env}({self.n_envs})"
+        return f"{self.library} {self.algorithm.__name__}, {self.vec_env}({self.n_envs})".lstrip()
 
     def create(self, env_id: str, mode: Mode, normalize: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
         factory = env_factory(env_id, self.slowness)

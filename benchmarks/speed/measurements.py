@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
+from benchmarks.speed.sbx_contenders import SBX
+
 #: a quantity, of whom, and its value
 Found: TypeAlias = tuple[str, str, float]
 
@@ -70,11 +72,8 @@ class Medians:
 
 
 def is_sb3s(contender: str) -> bool:
-    """
-    :param contender: name of a contender
-    :return: whether SB3 brings it
-    """
-    return not contender.startswith("Async")
+    """:return: whether the name of a contender is one of SB3's"""
+    return not contender.startswith(("Async", SBX))
 
 
 def medians_of(measurements: Iterable[Measurement], part: str) -> Medians:

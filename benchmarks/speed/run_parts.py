@@ -8,6 +8,7 @@ from gymnasium import spaces
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.speed.measurements import Measurement, medians_of
 from benchmarks.speed.parts import Part
+from benchmarks.speed.sbx_contenders import sbx_trainees
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import check_environment
@@ -28,6 +29,8 @@ def check_settings(settings: SpeedSettings) -> None:
                 f"the iteration has too few samples for the {trainee.contender.n_envs} environments of "
                 f"'{trainee.name}': at least {2 * trainee.contender.n_envs} are needed"
             )
+    if settings.sbx:
+        sbx_trainees(settings.trainees())
     # SB3 checks the spaces. A single environment is enough for that.
     trainee = settings.trainees()[-1]
     with trainee.running(settings.env_id):

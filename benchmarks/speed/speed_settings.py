@@ -20,6 +20,7 @@ class SpeedSettings(ABC):
     :param repeats: times to measure everything
     :param learner: which update ours makes
     :param skip_subproc: leave out SubprocVecEnv
+    :param sbx: train with SBX, too
     :param limit_seconds: how long to measure the physical limit for
     """
 
@@ -28,6 +29,7 @@ class SpeedSettings(ABC):
     repeats: int = 3
     learner: str = "compiled"
     skip_subproc: bool = False
+    sbx: bool = False
     limit_seconds: float = 2.0
 
     @abstractmethod

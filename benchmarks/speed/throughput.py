@@ -8,6 +8,7 @@ from benchmarks.slow_envs import Slowness
 from benchmarks.speed.busy_processes import beside_busy_processes
 from benchmarks.speed.measurements import Found, Medians, is_sb3s
 from benchmarks.speed.physical_limit import measure_physical_limit
+from benchmarks.speed.sbx_contenders import sbx_trainees
 from benchmarks.speed.speed_settings import SpeedSettings
 from benchmarks.text_tables import format_number
 from sb3_walle.cli.tables import format_ratio, format_table
@@ -66,7 +67,8 @@ def _trainings(
 ) -> Iterator[Found]:
     with surroundings:
         for quantity, arguments in settings.training.items():
-            for trainee in settings.trainees(slowness):
+            trainees = settings.trainees(slowness)
+            for trainee in (*trainees, *(sbx_trainees(trainees) if settings.sbx else ())):
                 with trainee.running(settings.env_id, **arguments) as model:
                     yield quantity, trainee.name, measure(model, settings.stopwatch(model.n_envs))
 
