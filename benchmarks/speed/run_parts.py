@@ -18,7 +18,6 @@ def check_settings(settings: SpeedSettings) -> None:
     """
     Refuse what cannot be measured, before anything is.
 
-    :param settings: what to measure
     :raises UsageError: if the settings make no sense
     """
     if isinstance(check_environment(settings.env_id).observation_space, spaces.Dict):
@@ -41,8 +40,6 @@ def measure_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> list[Me
     """
     Measure all parts, the contenders taking turns within each repeat, and say on stderr how far it is.
 
-    :param settings: what to measure
-    :param parts: the parts by name
     :return: all numbers
     :raises UsageError: if the settings make no sense
     """
@@ -60,13 +57,7 @@ def measure_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> list[Me
 def format_report(
     settings: SpeedSettings, parts: Mapping[str, Part], measurements: list[Measurement], machine: Machine
 ) -> str:
-    """
-    :param settings: what was measured
-    :param parts: the parts by name
-    :param measurements: the numbers
-    :param machine: where
-    :return: the text that the command prints
-    """
+    """:return: the text that the command prints"""
     heading = (
         f"{settings.env_id} {machine.in_words()}\n\n{settings.in_words()}\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns\n"
@@ -78,8 +69,6 @@ def format_report(
 
 def run_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> tuple[str, list[Measurement]]:
     """
-    :param settings: what to measure
-    :param parts: the parts by name
     :return: the report, and all numbers
     :raises UsageError: if the settings make no sense
     """

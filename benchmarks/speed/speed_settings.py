@@ -1,4 +1,4 @@
-"""What the benchmark is asked for, and who takes part in it, whatever the algorithm."""
+"""What the benchmark is asked for, and who takes part in it, with any algorithm."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -42,7 +42,6 @@ class SpeedSettings(ABC):
     @abstractmethod
     def stopwatch(self, n_envs: int, on_start: Callable[[], object] | None = None) -> Stopwatch:
         """
-        :param n_envs: number of environments
         :param on_start: called when the measurement begins
         :return: the length of a measurement
         """

@@ -1,4 +1,4 @@
-"""The benchmark of speed: that it measures what it says, for everyone, and that its report can be read."""
+"""The benchmark of speed: that it measures what it says, for all contenders, and that its report can be read."""
 
 import csv
 import os
