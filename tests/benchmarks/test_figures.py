@@ -1,4 +1,4 @@
-"""The figures of the report: what is measured and trained for them, that it can go on, and what is drawn of it."""
+"""The figures of the report: what is measured and trained for them, that it can continue, and what is drawn of it."""
 
 import csv
 from collections.abc import Callable

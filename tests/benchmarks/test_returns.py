@@ -1,4 +1,4 @@
-"""The comparison of returns: that bins have the episodes that ended in them, and that it can go on."""
+"""The comparison of returns: that bins have the episodes that ended in them, and that it can continue."""
 
 import csv
 from collections.abc import Callable
@@ -144,7 +144,7 @@ def test_synchronous_samplers_have_the_returns_of_off_policy_algorithms(algorith
         (row.mean_return, row.n_episodes) for row in reference
     ]
     assert all(row.n_episodes for row in reference)
-    # Whatever SB3 has done with the dictionary.
+    # SB3 may have changed the dictionary.
     assert settings.describe()["policy_kwargs"] == {"net_arch": [4]}
 
 
