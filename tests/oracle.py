@@ -118,7 +118,7 @@ def assert_same_training(
     :param backend: where AsyncPPO's only sampler lives
     :param n_rollouts: for how many rollouts
     :param around_oracle: wraps the environments of SB3's PPO
-    :param settings: arguments of both, besides those of :data:`TINY`
+    :param settings: arguments of both, added to those of :data:`TINY`
     :return: the trained AsyncPPO
     """
     settings = {**TINY, **settings}

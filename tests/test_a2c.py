@@ -22,7 +22,7 @@ AS_IN_SB3: dict[str, Any] = {"n_samplers": 1, "actor": "torch", "backend": "inli
 
 
 class AsyncTRPO(AsyncOnPolicyMixin, TRPO):
-    """An algorithm of somebody else's."""
+    """An algorithm of another package."""
 
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
 
@@ -104,7 +104,7 @@ def test_what_a2c_saves_loads_in_asynca2c_and_trains_on(tmp_path: Path) -> None:
     loaded = AsyncA2C.load(tmp_path / "model", env=env, device="cpu", **settings)
     assert loaded.mode == "sync" and loaded.num_timesteps == 50
     assert_same_weights(oracle, loaded)
-    # The optimizer's state has come along as well: both go on alike.
+    # The optimizer's state has come along as well: both continue alike.
     oracle = A2C.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 2), device="cpu")
     for algorithm in (oracle, loaded):
         algorithm.set_random_seed(7)

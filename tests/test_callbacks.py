@@ -28,7 +28,7 @@ class Witness(BaseCallback):
     """
     Writes down every call.
 
-    :param stop_after: number of calls of ``on_step()`` after which training is to stop
+    :param stop_after: number of calls of ``on_step()`` after which training stops
     """
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -83,7 +83,7 @@ def test_every_call_and_every_local_variable_is_sb3s() -> None:
     sb3(expected)
     ours(found)
     assert found.events == expected.events
-    # SB3's loop leaves its counters behind as well; nobody can rely on those.
+    # SB3's loop leaves its counters behind as well; no callback can rely on those.
     assert expected.local_names - {"idx", "done"} <= found.local_names
     assert found.records == expected.records
 

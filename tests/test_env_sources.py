@@ -1,4 +1,4 @@
-"""Whatever PPO takes as an environment, AsyncPPO takes, and puts into samplers if that is possible."""
+"""All that PPO takes as an environment, AsyncPPO takes, and puts into samplers if that is possible."""
 
 import copy
 import threading
@@ -66,7 +66,7 @@ def test_pickled_copies_do_not_share_their_random_stream() -> None:
     assert len({tuple(observation) for observation in samplers(model).reset()}) == 3
 
 
-def test_a_single_copy_goes_on_with_the_random_stream_of_the_original_as_in_sb3() -> None:
+def test_a_single_copy_continues_the_random_stream_of_the_original_as_in_sb3() -> None:
     env = RandomWalk()
     env.reset(seed=5)
     expected = copy.deepcopy(env)
@@ -75,7 +75,7 @@ def test_a_single_copy_goes_on_with_the_random_stream_of_the_original_as_in_sb3(
 
 
 class Dice(gym.Env):
-    """Draws from a generator of its own, whatever seed it is given."""
+    """Draws from a generator of its own, with any seed."""
 
     observation_space, action_space = gym.spaces.Box(-9, 9, (1,), np.float32), gym.spaces.Discrete(2)
 

@@ -247,7 +247,7 @@ class Progress(BaseCallback):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_timesteps_and_schedules_go_on_as_in_sb3(mode: str) -> None:
+def test_timesteps_and_schedules_continue_as_in_sb3(mode: str) -> None:
     settings = {**SETTINGS, "learning_rate": lambda progress: 1e-3 * progress}
     courses = []
     for model in (

@@ -1,4 +1,4 @@
-"""The comparison of returns: that bins have the episodes that ended in them, and that it can go on."""
+"""The comparison of returns: that bins have the episodes that ended in them, and that it can be continued."""
 
 import csv
 from collections.abc import Callable
@@ -144,7 +144,7 @@ def test_synchronous_samplers_have_the_returns_of_off_policy_algorithms(algorith
         (row.mean_return, row.n_episodes) for row in reference
     ]
     assert all(row.n_episodes for row in reference)
-    # Whatever SB3 has done with the dictionary.
+    # SB3 changes the dictionary that it gets.
     assert settings.describe()["policy_kwargs"] == {"net_arch": [4]}
 
 
@@ -158,7 +158,7 @@ def test_algorithms_whose_policy_does_not_explore_have_noise() -> None:
 
 
 @pytest.mark.parametrize(("n_samplers", "train_freq"), [(1, 256), (10, 25), (300, 1)])
-def test_dqn_learns_as_often_whatever_the_number_of_environments(n_samplers: int, train_freq: int) -> None:
+def test_dqn_learns_as_often_with_any_number_of_environments(n_samplers: int, train_freq: int) -> None:
     settings = OffPolicyReturns("CartPole-v1", algorithm="dqn", n_samplers=n_samplers)
     assert {trainee.arguments["train_freq"] for trainee in settings.trainees()} == {train_freq}
     assert f"train_freq={train_freq}, learning_rate=0.0023" in settings.algorithm_in_words()[0]
@@ -242,10 +242,10 @@ def test_new_directory_below_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (directory / "returns.csv").exists()
 
 
-# Going on
+# Continuing
 
 
-def test_interrupted_comparison_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_comparison_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeTraining(monkeypatch, ends_in_run=3)
     outcome = compare_returns(TINY, tmp_path)
     assert outcome.interrupted

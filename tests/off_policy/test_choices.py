@@ -167,16 +167,20 @@ class Lines(KVWriter):
         pass
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: cloudpickle.loads(cloudpickle.dumps(model))])
+def pickled(model: Any) -> Any:
+    return cloudpickle.loads(cloudpickle.dumps(model))
+
+
 @pytest.mark.parametrize(
-    ("algorithm", "env", "policy", "further"),
+    ("algorithm", "env", "policy", "further", "copied"),
     [
-        (AsyncDQN, "CartPole-v1", "MlpPolicy", {}),
-        (AsyncSAC, Walk, "MlpPolicy", {"use_sde": True}),
-        (AsyncSAC, Reach, "MultiInputPolicy", {"replay_buffer_class": HerReplayBuffer}),
+        (AsyncDQN, "CartPole-v1", "MlpPolicy", {}, pickled),
+        (AsyncSAC, Walk, "MlpPolicy", {"use_sde": True}, copy.deepcopy),
+        (AsyncSAC, Reach, "MultiInputPolicy", {"replay_buffer_class": HerReplayBuffer}, copy.deepcopy),
+        (AsyncSAC, Reach, "MultiInputPolicy", {"replay_buffer_class": HerReplayBuffer}, pickled),
     ],
 )
-def test_copies_go_on_training(algorithm: Any, env: Any, policy: str, further: Any, copied: Any) -> None:
+def test_copies_continue_training(algorithm: Any, env: Any, policy: str, further: Any, copied: Any) -> None:
     with algorithm(policy, env, n_samplers=2, **inline(), **further) as model:
         model.learn(40)
         twin = copied(model)
