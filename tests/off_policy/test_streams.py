@@ -284,7 +284,7 @@ def test_an_unfinished_episode_is_replaced_by_true_transitions(
 
 def test_a_mark_does_not_outlive_its_step() -> None:
     """Buffers that do not handle time limits never clear their marks themselves."""
-    model = collected("free", 6_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
+    model = collected("free", 3_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
     buffer = model.replay_buffer
     for row, env in np.argwhere(buffer.timeouts):
         identity, _, step = buffer.observations[row, env]
