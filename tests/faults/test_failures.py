@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import child_processes
-from process_helpers import MARK_PROGRAM, members_of_session, open_descriptors, run, wait_until, wait_until_gone
+from process_helpers import MARK_PROGRAM, members_of_session, open_descriptors, run, wait_until
 from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import FailingEnv, StampedEnv
 
@@ -197,62 +197,6 @@ def test_warnings_of_environments_appear_once() -> None:
     process = run("", "-c", textwrap.dedent(program))
     assert process.stderr.count("this simulator is old") == 1
     assert process.stderr.count("native warning") == 1
-
-
-LONG_TRAINING = """
-import gymnasium as gym, time, sys
-class Slow(gym.Env):
-    observation_space = gym.spaces.Box(-1, 1, (3,))
-    action_space = gym.spaces.Discrete(2)
-    def reset(self, seed=None, options=None):
-        return self.observation_space.sample(), {}
-    def step(self, action):
-        time.sleep(0.02)
-        return self.observation_space.sample(), 1.0, False, False, {}
-
-from sb3_walle import AsyncPPO
-model = AsyncPPO("MlpPolicy", Slow, n_samplers=3, n_steps=2000, batch_size=100, learner="eager")
-print("learning", flush=True)
-try:
-    model.learn(1_000_000)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-model.save(sys.argv[1])
-print("saved", flush=True)
-"""
-
-
-def start_long_training(tmp_path: Path) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", MARK_PROGRAM + LONG_TRAINING, str(tmp_path / "model")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None and process.stdout.readline() == "learning\n"
-    time.sleep(0.5)
-    return process
-
-
-def test_control_c_leaves_a_model_that_can_be_saved(tmp_path: Path) -> None:
-    process = start_long_training(tmp_path)
-    assert len(members_of_session(process.pid)) == 5
-    # As a terminal does: to every process of the group.
-    os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert output == "interrupted\nsaved\n"
-    assert errors == ""
-    assert (tmp_path / "model.zip").exists()
-    wait_until_gone(process.pid)
-
-
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
-def test_samplers_do_not_outlive_a_killed_learner(by: signal.Signals, tmp_path: Path) -> None:
-    process = start_long_training(tmp_path)
-    process.send_signal(by)
-    process.communicate(timeout=60)
-    wait_until_gone(process.pid)
 
 
 def test_no_descriptor_and_no_shared_memory_is_left() -> None:
