@@ -126,7 +126,7 @@ def test_synchronous_samplers_have_the_returns_of_ppo() -> None:
     ]
 
 
-@pytest.mark.parametrize(("algorithm", "env"), [("sac", "Pendulum-v1"), ("td3", "Pendulum-v1"), ("dqn", "CartPole-v1")])
+@pytest.mark.parametrize(("algorithm", "env"), [("td3", "Pendulum-v1"), ("dqn", "CartPole-v1")])
 def test_synchronous_samplers_have_the_returns_of_off_policy_algorithms(algorithm: str, env: str) -> None:
     settings = OffPolicyReturns(
         env,
@@ -209,16 +209,16 @@ def test_returns_of_normalised_samplers_are_raw_as_well(mode: str) -> None:
 
 
 def test_comparison_leaves_rows_report_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = compare_returns(replace(TINY, modes=("pipelined", "sync", "free")), tmp_path / "new" / "out")
+    outcome = compare_returns(replace(TINY, modes=("pipelined", "free")), tmp_path / "new" / "out")
     assert outcome.directory == tmp_path / "new" / "out" and not outcome.interrupted
-    names = [PPO_NAME, *(f"AsyncPPO, 2 x 1, {mode}" for mode in ("pipelined", "sync", "free"))]
+    names = [PPO_NAME, *(f"AsyncPPO, 2 x 1, {mode}" for mode in ("pipelined", "free"))]
     rows = csv_rows(outcome.directory)
     # Contenders take turns.
     assert runs_of(rows) == [(seed, name) for seed in "01" for name in names]
-    assert [int(row["timesteps"]) for row in rows] == [64, 128, 192, 256, 320] * 8
+    assert [int(row["timesteps"]) for row in rows] == [64, 128, 192, 256, 320] * 6
     # Return and length of an episode are the same here.
     steps = sum(float(row["return"] or 0) * int(row["episodes"]) for row in rows)
-    assert 0.5 * 8 * 320 < steps <= 8 * 320
+    assert 0.5 * 6 * 320 < steps <= 6 * 320
     assert is_picture(outcome.directory / "returns.png")
     assert is_picture(outcome.directory / "learning_curves.png")
     for run in zip(*[iter(float(row["seconds"]) for row in rows)] * 5, strict=True):
@@ -230,7 +230,7 @@ def test_comparison_leaves_rows_report_and_figure(tmp_path: Path, capsys: pytest
     progress = capsys.readouterr().err
     assert "n_steps=32" in progress
     assert [line.split(":")[0] for line in progress.splitlines() if line.startswith("[")] == [
-        f"[{number}/8] seed {seed}" for number, seed in enumerate([0] * 4 + [1] * 4, 1)
+        f"[{number}/6] seed {seed}" for number, seed in enumerate([0] * 3 + [1] * 3, 1)
     ]
 
 

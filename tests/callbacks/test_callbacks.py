@@ -166,8 +166,7 @@ class Curriculum(BaseCallback):
         self.replies.append(self.training_env.env_method("set_difficulty", len(self.replies) + 1))
 
 
-@pytest.mark.parametrize(("mode", "delay"), [("sync", 0), ("pipelined", 1)])
-@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize(("mode", "delay", "backend"), [("sync", 0, "inline"), ("pipelined", 1, "process")])
 def test_a_curriculum_takes_effect_from_the_next_rollout_that_is_not_under_way(
     mode: str, delay: int, backend: str
 ) -> None:

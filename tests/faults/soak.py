@@ -78,7 +78,7 @@ def train(figures: Figures, kind: str, env_fn: Callable[[], StampedTask], from_o
     """Train while samplers are killed."""
     samples = FollowSamples(is_ordered(kind))
     env = SamplerVecEnv([env_fn] * N_SAMPLERS, max_restarts=10**9)
-    with make_model(kind, env, n_steps=N_STEPS, batch_size=N_STEPS * N_SAMPLERS) as model:
+    with make_model(kind, env, n_steps=N_STEPS, batch_size=N_STEPS * N_SAMPLERS, learner="eager") as model:
         with killing(model) if from_outside else nullcontext():
             model.learn(N_ROLLOUTS * N_STEPS * N_SAMPLERS, callback=samples)
         figures.kills += env.client.n_restarts
@@ -136,7 +136,10 @@ def main() -> int:
     warnings.simplefilter("ignore", SamplerWarning)
     th.set_num_threads(1)
     began = time.monotonic()
-    figures = soak(60 * minutes)
+    with tempfile.TemporaryDirectory() as logs:
+        # SB3 makes a folder for every model without a logger.
+        os.environ["SB3_LOGDIR"] = logs
+        figures = soak(60 * minutes)
     print(figures.report(time.monotonic() - began))
     return 0 if figures.is_clean else 1
 

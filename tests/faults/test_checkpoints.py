@@ -50,7 +50,7 @@ def outcomes_of_kills(what: str, folder: Path) -> list[dict[str, Any]]:
     )
     assert run.returncode == 0, run.stderr
     outcomes: list[dict[str, Any]] = json.loads(run.stdout)
-    assert len(outcomes) == 10
+    assert len(outcomes) == 5
     return outcomes
 
 

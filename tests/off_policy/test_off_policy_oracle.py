@@ -7,7 +7,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import stable_baselines3
-from off_policy_pairs import Reach, assert_same_buffers, assert_same_weights, tiny
+from off_policy_pairs import Reach, assert_same_buffers, tiny
+from oracle import assert_same_policies
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
@@ -49,7 +50,7 @@ def train_both(
         train(model)
         assert model.num_timesteps == oracle.num_timesteps
         assert len(model.ep_info_buffer) == len(oracle.ep_info_buffer) > 0
-        assert_same_weights(oracle, model)
+        assert_same_policies(oracle, model)
         assert_same_buffers(oracle, model)
         # Environments draw the beginnings of episodes from the streams of training.
         assert evaluated(oracle) == evaluated(model)
