@@ -1,4 +1,4 @@
-"""The columns of a replay buffer hold whole streams, in every mode and every buffer of SB3, and with slow samplers."""
+"""The columns of a replay buffer hold whole streams, in every mode, in every buffer of SB3, whichever env is slow."""
 
 import time
 from itertools import pairwise
@@ -145,13 +145,24 @@ def check_streams(buffer: ReplayBuffer, lengths: tuple[int, ...] = LENGTHS) -> i
     return n_cuts
 
 
-@pytest.mark.parametrize("envs_per_sampler", [1, 2])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", BUFFERS)
+# What differs between buffers is what becomes of cuts, which only mode "free" makes.
+STREAMS = [
+    *((name, "free", 1) for name in BUFFERS),
+    *((name, "free", 2) for name in ("ReplayBuffer", "less memory")),
+    *(
+        (name, mode, 1 + (i + j) % 2)
+        for i, name in enumerate(BUFFERS)
+        for j, mode in enumerate(MODES)
+        if mode != "free"
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "envs_per_sampler"), STREAMS)
 def test_streams_stay_whole(name: str, mode: str, envs_per_sampler: int) -> None:
     can_share = envs_per_sampler == 1 and name != "less memory"
     slowest = VERY_SLOW_SECONDS if can_share else SLOW_SECONDS
-    model = collected(mode, 2_000, envs_per_sampler, slowest=slowest, **BUFFERS[name])
+    model = collected(mode, 1_200, envs_per_sampler, slowest=slowest, **BUFFERS[name])
     assert model.replay_buffer.pos * 4 == model.num_timesteps
     n_cuts = check_streams(model.replay_buffer)
     owners = column_owners(model.replay_buffer)
@@ -167,7 +178,7 @@ def column_owners(buffer: ReplayBuffer) -> np.ndarray:
     return (stored["observation"] if isinstance(stored, dict) else stored)[: buffer.pos, :, 0]
 
 
-@pytest.mark.parametrize("train_freq", [1, 4, 32])
+@pytest.mark.parametrize("train_freq", [1, 32])
 def test_whole_episodes_move_where_none_can_be_cut(train_freq: int) -> None:
     lengths = (20, 30, 25, 15)
     arguments = {"train_freq": train_freq, **BUFFERS["less memory"]}
@@ -196,10 +207,11 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
     assert distances["free"] > 0.8 * distances["sync"]
 
 
-@pytest.mark.parametrize("max_policy_lag", [1, 5, 150])
-@pytest.mark.parametrize("name", ["ReplayBuffer", "less memory"])
+@pytest.mark.parametrize(
+    ("name", "max_policy_lag"), [("ReplayBuffer", 1), ("less memory", 1), ("less memory", 5), ("ReplayBuffer", 150)]
+)
 def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: int) -> None:
-    model = collected("free", 1_200, max_policy_lag=max_policy_lag, **BUFFERS[name])
+    model = collected("free", 800, max_policy_lag=max_policy_lag, **BUFFERS[name])
     buffer, lengths = model.replay_buffer, LENGTHS
     for env in range(4):
         column = buffer.observations[: buffer.pos, env]
@@ -272,7 +284,7 @@ def test_an_unfinished_episode_is_replaced_by_true_transitions(
 
 def test_a_mark_does_not_outlive_its_step() -> None:
     """Buffers that do not handle time limits never clear their marks themselves."""
-    model = collected("free", 6_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
+    model = collected("free", 3_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
     buffer = model.replay_buffer
     for row, env in np.argwhere(buffer.timeouts):
         identity, _, step = buffer.observations[row, env]

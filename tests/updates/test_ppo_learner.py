@@ -191,7 +191,7 @@ def test_subclass_with_a_train_of_its_own_stays_eager(pays: None, traces: list[t
         model("compiled", AsyncOwnTrain)
 
 
-def test_subclass_that_only_does_something_besides_is_compiled(pays: None, compiler: type[FakeBuild]) -> None:
+def test_subclass_that_only_adds_something_is_compiled(pays: None, compiler: type[FakeBuild]) -> None:
     class Counting(AsyncPPO):
         n_own = 0
 
@@ -278,7 +278,7 @@ def test_auto_begins_eagerly_and_switches_once_the_program_is_there(
 def test_auto_says_what_it_gains_without_what_tracing_takes(
     pays: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By a clock that only goes on where a test says so."""
+    """By a clock that only moves where a test says so."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(updater, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
@@ -482,7 +482,7 @@ def test_compiled_is_refused_without_a_place_for_programs(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("learner", ["auto", "compiled"])
-def test_training_goes_on_eagerly_when_the_compiler_fails(
+def test_training_continues_eagerly_when_the_compiler_fails(
     learner: str,
     pays: None,
     compiler: type[FakeBuild],
@@ -725,7 +725,7 @@ def test_learn_that_ends_early_ends_a_build(seed: int | None, building: Any, mon
     assert compile_processes() == set()
 
 
-def test_build_goes_on_between_two_calls_of_learn(building: Callable[[], AsyncPPO]) -> None:
+def test_build_continues_between_two_calls_of_learn(building: Callable[[], AsyncPPO]) -> None:
     with building() as learning:
         begun = compile_processes()
         learning.learn(ROLLOUT)

@@ -199,7 +199,7 @@ def test_traced_updates_are_sb3s(case: tuple[Any, dict[str, Any]]) -> None:
     train_alike(by_sb3, by_us, traced)
 
 
-def test_training_goes_on_with_what_was_loaded(tmp_path: Path) -> None:
+def test_training_continues_with_what_was_loaded(tmp_path: Path) -> None:
     by_sb3, by_us = (made(SAC) for _ in range(2))
     other = made(SAC, policy_kwargs={"net_arch": [8, 6]}, learning_rate=0.01)
     other.train(5, BATCH_SIZE)
@@ -401,7 +401,7 @@ def test_training_with_compiled_updates_is_that_with_eager_ones(
         th.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_seeded_training_goes_on_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seeded_training_becomes_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the program is on disk or not."""
     monkeypatch.setattr(updater, "WORTH_COMPILING", 100 * SACUpdate.eager_seconds)
     monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 10 * SACUpdate.eager_seconds)

@@ -76,7 +76,7 @@ def test_actions(action_space: spaces.Space) -> None:
 
 
 def test_integer_boxes_as_actions() -> None:
-    # SB3's rollout buffer cuts the fractions off. So does ours, and nobody else can say what was done.
+    # SB3's rollout buffer cuts the fractions off. So does ours, and nothing else can say what was done.
     assert_same_training("MlpPolicy", task(action_space=spaces.Box(-3, 3, (2,), np.int32)))
 
 

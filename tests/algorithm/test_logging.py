@@ -20,7 +20,7 @@ from training_pairs import MODES, N_ENVS, ROLLOUT, SETTINGS, logged_by, ours, sb
 
 from sb3_walle import AsyncPPO
 
-# What AsyncPPO logs besides what SB3 logs.
+# What AsyncPPO logs and SB3 does not.
 OWN = {
     "time/collect_seconds",
     "time/wait_seconds",
@@ -184,7 +184,7 @@ def test_frames_per_second_count_what_sb3_counts(mode: str, monkeypatch: pytest.
     """Steps of this call of ``learn()``, and the time since it began."""
 
     class Clock(BaseCallback):
-        """Goes on by a second at every step."""
+        """Advances by a second at every step."""
 
         now = 10**18
 

@@ -65,10 +65,9 @@ def _leaves_this_process_alone() -> Iterator[None]:
     assert (os.getsid(0), autogroup_of(os.getpid()), scheduling_of(0)) == before
 
 
-@pytest.mark.parametrize("mode", ["pipelined", "free", "sync"])
-def test_samplers_are_a_session_of_their_own_with_the_learners_priority(mode: str) -> None:
+def test_samplers_are_a_session_of_their_own_with_the_learners_priority() -> None:
     own = scheduling_of(0)
-    with model(n_samplers=2, mode=mode) as trained:
+    with model(n_samplers=2) as trained:
         before = seen_in(trained.get_env())
         trained.learn(32)
         after = seen_in(trained.get_env())

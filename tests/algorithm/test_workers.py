@@ -6,11 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
 SCRIPT = """
-import multiprocessing, os, sys, threading
-from concurrent.futures import ProcessPoolExecutor
+import multiprocessing, threading
 
 import torch as th
 
@@ -26,9 +23,9 @@ def put(queue, seed):
     queue.put(train(seed))
 
 
-def in_child(context):
-    queue = context.Queue()
-    children = [context.Process(target=put, args=(queue, seed)) for seed in range(2)]
+def in_children():
+    queue = fork.Queue()
+    children = [fork.Process(target=put, args=(queue, seed)) for seed in range(2)]
     for child in children:
         child.start()
     results = [queue.get() for _ in children]
@@ -38,17 +35,12 @@ def in_child(context):
     return results
 
 
-def in_daemonic_workers(context):
-    with context.Pool(2) as pool:
+def in_daemonic_workers():
+    with fork.Pool(2) as pool:
         return pool.map(train, range(2))
 
 
-def in_executor(context):
-    with ProcessPoolExecutor(2, mp_context=context) as executor:
-        return list(executor.map(train, range(2)))
-
-
-def in_threads(context):
+def in_threads():
     results = []
     threads = [threading.Thread(target=lambda: results.append(train(0))) for _ in range(2)]
     for thread in threads:
@@ -59,15 +51,15 @@ def in_threads(context):
 
 
 if __name__ == "__main__":
-    # torch's own threads do not survive a fork, whoever uses them afterwards waits for them for ever.
+    # torch's own threads do not survive a fork: a child that uses them waits for them for ever.
     th.set_num_threads(1)
-    where, method = sys.argv[1:]
-    results = globals()[where](multiprocessing.get_context(method))
-    print("results", results, flush=True)
+    fork = multiprocessing.get_context("fork")
+    for train_two in (in_children, in_daemonic_workers, in_threads):
+        print(train_two.__name__, train_two(), flush=True)
 """
 
 
-def run_script(program: str, folder: Path, *arguments: str) -> str:
+def run_script(program: str, folder: Path) -> str:
     """
     Run a program in another process and return what it prints. Every process that it starts, samplers too, has a hold
     on its output: this waits until the last of them has ended.
@@ -75,7 +67,7 @@ def run_script(program: str, folder: Path, *arguments: str) -> str:
     script = folder / "script.py"
     script.write_text(textwrap.dedent(program))
     with subprocess.Popen(
-        [sys.executable, str(script), *arguments],
+        [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,18 +82,9 @@ def run_script(program: str, folder: Path, *arguments: str) -> str:
     return output
 
 
-@pytest.mark.parametrize(
-    ("where", "method"),
-    [
-        ("in_child", "fork"),
-        ("in_child", "spawn"),
-        ("in_daemonic_workers", "fork"),
-        ("in_executor", "spawn"),
-        ("in_threads", "fork"),
-    ],
-)
-def test_training_in_a_worker(where: str, method: str, tmp_path: Path) -> None:
-    assert run_script(SCRIPT, tmp_path, where, method) == "results [128, 128]\n"
+def test_two_models_train_in_workers_at_once(tmp_path: Path) -> None:
+    ways = ("in_children", "in_daemonic_workers", "in_threads")
+    assert run_script(SCRIPT, tmp_path).splitlines() == [f"{way} [128, 128]" for way in ways]
 
 
 FORK_IN_TRAINING = """
@@ -115,53 +98,52 @@ from sb3_walle import AsyncPPO, SamplerError
 th.set_num_threads(1)
 model = AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=64, batch_size=64, device="cpu")
 
-def train():
-    USE
+# What a child does with its copy of the model before it trains with samplers of its own.
+uses = [
+    lambda: None,
+    lambda: model.learn(64),
+    lambda: model.learn(64, reset_num_timesteps=False),
+    lambda: model.env.reset(),
+    lambda: model.env.close(),
+]
+
+def train(use):
+    try:
+        use()
+    except SamplerError as error:
+        print(error, flush=True)
     model.set_env("CartPole-v1")
     print("child", model.learn(256).num_timesteps, flush=True)
 
 class Fork(BaseCallback):
     def _on_step(self):
-        if self.n_calls == 100:
-            self.child = multiprocessing.get_context("fork").Process(target=train)
+        if self.n_calls % 20 == 10 and uses:
+            self.child = multiprocessing.get_context("fork").Process(target=train, args=(uses.pop(0),))
             self.child.start()
             self.child.join()
+            print("exit code", self.child.exitcode, flush=True)
         return True
 
-callback = Fork()
-model.learn(512, callback=callback)
-print("parent", model.num_timesteps, callback.child.exitcode, flush=True)
+model.learn(512, callback=Fork())
+print("parent", model.num_timesteps, len(uses), flush=True)
 """
 
 
-def use_in_child(*lines: str) -> str:
-    """What a forked child of a process in training does with its copy of the model before it trains with its own."""
-    return FORK_IN_TRAINING.replace("    USE\n", textwrap.indent("\n".join(lines) + "\n", "    "))
+def test_a_forked_child_trains_and_does_not_disturb_its_parents_training(tmp_path: Path) -> None:
+    refused = ["The samplers belong to the process that this one was forked from"]
+    trained = ["child 256", "exit code 0"]
+    expected = [*trained, *(3 * (refused + trained)), *trained, "parent 512 0"]
+    assert run_script(FORK_IN_TRAINING, tmp_path).splitlines() == expected
 
 
-def test_a_forked_child_trains_while_its_parent_does(tmp_path: Path) -> None:
-    assert run_script(use_in_child("pass"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
-
-
-@pytest.mark.parametrize("call", ["learn(64)", "learn(64, reset_num_timesteps=False)", "env.reset()"])
-def test_a_forked_child_cannot_disturb_its_parents_samplers(call: str, tmp_path: Path) -> None:
-    program = use_in_child("try:", f"    model.{call}", "except SamplerError as error:", "    print(error, flush=True)")
-    expected = ["The samplers belong to the process that this one was forked from", "child 256", "parent 512 0"]
-    assert run_script(program, tmp_path).splitlines() == expected
-
-
-def test_a_forked_child_may_close_what_it_has_a_copy_of(tmp_path: Path) -> None:
-    assert run_script(use_in_child("model.env.close()"), tmp_path).splitlines() == ["child 256", "parent 512 0"]
-
-
-@pytest.mark.parametrize("env", ["Mine", "'Mine-v0'"])
-def test_an_environment_of_the_script_trains_in_a_spawned_child(env: str, tmp_path: Path) -> None:
+def test_environments_of_the_script_train_in_a_spawned_child(tmp_path: Path) -> None:
     program = """
     import multiprocessing
 
     import gymnasium as gym
 
     class Mine(gym.Env):
+        metadata = {"render_modes": ["rgb_array"]}
         observation_space, action_space = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
         def reset(self, seed=None, options=None):
             super().reset(seed=seed)
@@ -173,15 +155,16 @@ def test_an_environment_of_the_script_trains_in_a_spawned_child(env: str, tmp_pa
 
     def train():
         from sb3_walle import AsyncPPO
-        model = AsyncPPO("MlpPolicy", ENV, n_samplers=2, n_steps=32, batch_size=32, device="cpu")
-        print("trained", model.learn(64).num_timesteps, flush=True)
+        for env in (Mine, "Mine-v0"):
+            model = AsyncPPO("MlpPolicy", env, n_samplers=2, n_steps=32, batch_size=32, device="cpu")
+            print("trained", model.learn(64).num_timesteps, flush=True)
 
     if __name__ == "__main__":
         child = multiprocessing.get_context("spawn").Process(target=train)
         child.start()
         child.join()
     """
-    assert run_script(program.replace("ENV", env), tmp_path).endswith("trained 64\n")
+    assert run_script(program, tmp_path).endswith("trained 64\ntrained 64\n")
 
 
 def test_a_model_travels_to_a_worker_and_back(tmp_path: Path) -> None:

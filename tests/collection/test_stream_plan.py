@@ -50,7 +50,7 @@ class Task:
     def _next_sampler(self) -> int:
         """One of those that are asked for something, of which there always is one."""
         asked = [sampler for sampler in range(self.n_samplers) if self._n_ahead(sampler) < self._most_ahead()]
-        assert asked, "nobody is asked for what the rollout waits for"
+        assert asked, "no sampler is asked for what the rollout waits for"
         weights = [self.speeds[sampler] for sampler in asked]
         return self.random.choices(asked, weights)[0]  # type: ignore[attr-defined]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch as th
+from oracle import assert_same_policies
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import RandomWalk
@@ -32,11 +33,6 @@ def ours(name: str, **arguments: Any) -> Any:
     _, algorithm, settings = PAIRS[name]
     arguments = {"backend": "inline", "on_failure": "raise", **arguments}
     return algorithm("MlpPolicy", RandomWalk, **arguments, policy_kwargs={"net_arch": [8]}, **settings, **COMMON)
-
-
-def assert_same_weights(first: Any, second: Any) -> None:
-    expected, found = first.policy.state_dict(), second.policy.state_dict()
-    assert [name for name in expected if not th.equal(expected[name], found[name])] == []
 
 
 def acting_layer(model: Any) -> th.nn.Module:
@@ -77,7 +73,7 @@ def test_gradients_and_parameters_are_logged_as_in_sb3(
         models.append(build().learn(N_STEPS, callback=WatchCallback(5)))
         logs.append(TorchHistory.log)
     models[1].env.close()
-    assert_same_weights(*models)
+    assert_same_policies(*models)
     assert logs[0] == logs[1] and any(key.startswith("gradients/") for key, _ in logs[1])
     # SB3's off-policy algorithms call a part of the policy only.
     assert any(key.startswith("parameters/") for key, _ in logs[1]) == (name == "PPO")
@@ -178,7 +174,7 @@ def test_hooks_that_change_something_travel(name: str, change: Callable[[Any], A
         models.append(build())
         change(models[-1])
         models[-1].learn(N_STEPS)
-    assert_same_weights(*models)
+    assert_same_policies(*models)
     (hook,) = (*acting_layer(models[1])._forward_hooks, *acting_layer(models[1])._forward_pre_hooks)
     moved = load_policy(dump_policy(models[1].policy))
     assert any(hook in (*module._forward_hooks, *module._forward_pre_hooks) for module in moved.modules())
@@ -189,7 +185,7 @@ def test_hooks_that_change_something_may_come_when_training_starts(name: str) ->
     models = []
     for build in (lambda: oracle(name), lambda: ours(name, **AS_IN_SB3)):
         models.append(build().learn(N_STEPS, callback=OnTrainingStart(CHANGES["forward hook"])))
-    assert_same_weights(*models)
+    assert_same_policies(*models)
 
 
 @pytest.mark.parametrize("name", PAIRS)

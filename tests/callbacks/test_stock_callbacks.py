@@ -338,7 +338,7 @@ def test_the_real_progress_bar_is_complete_in_the_end(
 
 
 def test_stock_callbacks_need_no_infos_of_all_steps() -> None:
-    """Those cost something, and nobody looks at them."""
+    """Those cost something, and no callback looks at them."""
     stock = [
         LogEveryNTimesteps(10),
         ProgressBarCallback(),

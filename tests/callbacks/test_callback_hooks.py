@@ -127,7 +127,7 @@ def test_local_variables_are_sb3s_in_every_hook() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_callback_sees_the_step_that_the_model_is_at(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a column goes on with the steps of another environment, because one sampler lags behind."""
+    """Also where a column continues with the steps of another environment, because one sampler lags behind."""
 
     class Compare(BaseCallback):
         n_jumps = 0

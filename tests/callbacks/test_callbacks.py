@@ -28,7 +28,7 @@ class Witness(BaseCallback):
     """
     Writes down every call.
 
-    :param stop_after: number of calls of ``on_step()`` after which training is to stop
+    :param stop_after: number of calls of ``on_step()`` after which training stops
     """
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -83,7 +83,7 @@ def test_every_call_and_every_local_variable_is_sb3s() -> None:
     sb3(expected)
     ours(found)
     assert found.events == expected.events
-    # SB3's loop leaves its counters behind as well; nobody can rely on those.
+    # SB3's loop leaves its counters behind as well; no callback can rely on those.
     assert expected.local_names - {"idx", "done"} <= found.local_names
     assert found.records == expected.records
 
@@ -166,8 +166,7 @@ class Curriculum(BaseCallback):
         self.replies.append(self.training_env.env_method("set_difficulty", len(self.replies) + 1))
 
 
-@pytest.mark.parametrize(("mode", "delay"), [("sync", 0), ("pipelined", 1)])
-@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize(("mode", "delay", "backend"), [("sync", 0, "inline"), ("pipelined", 1, "process")])
 def test_a_curriculum_takes_effect_from_the_next_rollout_that_is_not_under_way(
     mode: str, delay: int, backend: str
 ) -> None:

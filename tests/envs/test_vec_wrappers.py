@@ -205,7 +205,7 @@ def test_frames_are_stacked_within_episodes_in_every_mode(mode: str) -> None:
     env.close()
 
 
-def test_training_goes_on_after_the_environments_were_used_in_lockstep() -> None:
+def test_training_continues_after_the_environments_were_used_in_lockstep() -> None:
     """What is around the samplers has not seen the lockstep steps, and must not mix them up with its own."""
     env = VecFrameStack(in_samplers(lambda: StampedEnv(1)), 2)
     model = AsyncPPO("MlpPolicy", env, mode="sync", **SETTINGS).learn(96)

@@ -72,7 +72,7 @@ def type_of(model: Any) -> Any:
     return RandomWalk if isinstance(model.action_space, spaces.Box) else StampedEnv
 
 
-def test_a_copy_does_not_go_on_in_the_middle_of_an_episode() -> None:
+def test_a_copy_does_not_continue_in_the_middle_of_an_episode() -> None:
     twin = copy.deepcopy(inline_model().learn(64))
     with pytest.warns(UserWarning, match="lockstep"):
         twin.set_env(UnknownWrapper(make_vec_env(StampedEnv, 2)), force_reset=False)

@@ -1,4 +1,4 @@
-"""AsyncPPO takes what PPO takes as an environment, and puts into samplers if that is possible."""
+"""All that PPO takes as an environment, AsyncPPO takes, and puts into samplers if that is possible."""
 
 import copy
 import threading
@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
-from sb3_walle.envs.env_sources import available_cpus
+from sb3_walle.env_sources import available_cpus
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "backend": "inline", "device": "cpu"}
 
@@ -66,7 +66,7 @@ def test_pickled_copies_do_not_share_their_random_stream() -> None:
     assert len({tuple(observation) for observation in samplers(model).reset()}) == 3
 
 
-def test_a_single_copy_goes_on_with_the_random_stream_of_the_original_as_in_sb3() -> None:
+def test_a_single_copy_continues_the_random_stream_of_the_original_as_in_sb3() -> None:
     env = RandomWalk()
     env.reset(seed=5)
     expected = copy.deepcopy(env)
@@ -75,7 +75,7 @@ def test_a_single_copy_goes_on_with_the_random_stream_of_the_original_as_in_sb3(
 
 
 class Dice(gym.Env):
-    """Draws from a generator of its own, no matter which seed it is given."""
+    """Draws from a generator of its own, with any seed."""
 
     observation_space, action_space = gym.spaces.Box(-9, 9, (1,), np.float32), gym.spaces.Discrete(2)
 

@@ -61,7 +61,7 @@ def test_training_with_a_buffer_of_ones_own_equals_sb3() -> None:
     train_both("Pendulum-v1", n_envs=2, rollout_buffer_class=DoublingBuffer)
 
 
-def test_consecutive_learn_calls_go_on_where_sb3_goes_on() -> None:
+def test_consecutive_learn_calls_continue_where_sb3_does() -> None:
     def learn_twice(algorithm: PPO) -> PPO:
         return algorithm.learn(N_STEPS).learn(N_STEPS, reset_num_timesteps=False)
 
@@ -96,7 +96,7 @@ def test_a_weight_changed_between_learn_calls_reaches_the_samplers() -> None:
     assert (model.rollout_buffer.actions == 1).all()
 
 
-def test_training_goes_on_in_other_environments_where_sb3_goes_on() -> None:
+def test_training_continues_in_other_environments_where_sb3_does() -> None:
     def exchange_environments(algorithm: PPO, env: Any) -> PPO:
         algorithm.learn(N_STEPS).set_env(env)
         algorithm.get_env().seed(5)

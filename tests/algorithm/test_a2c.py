@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch as th
+from oracle import assert_same_policies
 from sb3_contrib import ARS, TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 import sb3_walle
@@ -22,16 +22,9 @@ AS_IN_SB3: dict[str, Any] = {"n_samplers": 1, "actor": "torch", "backend": "inli
 
 
 class AsyncTRPO(AsyncOnPolicyMixin, TRPO):
-    """An algorithm of somebody else's."""
+    """An algorithm of another package."""
 
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
-
-
-def assert_same_weights(first: OnPolicyAlgorithm, second: OnPolicyAlgorithm) -> None:
-    expected, found = first.policy.state_dict(), second.policy.state_dict()
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert th.equal(tensor, found[name]), name
 
 
 def assert_trains_like(
@@ -46,7 +39,7 @@ def assert_trains_like(
     assert model.num_timesteps == oracle.num_timesteps == total
     returns = [[info["r"] for info in algorithm.ep_info_buffer or ()] for algorithm in (oracle, model)]
     assert returns[0] == returns[1] != []
-    assert_same_weights(oracle, model)
+    assert_same_policies(oracle, model)
     assert not all(th.equal(tensor, initial[name]) for name, tensor in model.policy.state_dict().items())
 
 
@@ -92,7 +85,7 @@ def test_what_asynca2c_saves_loads_in_a2c_and_trains_on(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = A2C.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 3))
     assert type(loaded) is A2C and loaded.num_timesteps == 50
-    assert_same_weights(model, loaded)
+    assert_same_policies(model, loaded)
     loaded.learn(30)
 
 
@@ -103,13 +96,13 @@ def test_what_a2c_saves_loads_in_asynca2c_and_trains_on(tmp_path: Path) -> None:
     settings = {"n_samplers": 1, "backend": "inline", "actor": "torch"}
     loaded = AsyncA2C.load(tmp_path / "model", env=env, device="cpu", **settings)
     assert loaded.mode == "sync" and loaded.num_timesteps == 50
-    assert_same_weights(oracle, loaded)
-    # The optimizer's state has come along as well: both go on alike.
+    assert_same_policies(oracle, loaded)
+    # The optimizer's state has come along as well: both continue alike.
     oracle = A2C.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 2), device="cpu")
     for algorithm in (oracle, loaded):
         algorithm.set_random_seed(7)
         algorithm.learn(50)
-    assert_same_weights(oracle, loaded)
+    assert_same_policies(oracle, loaded)
 
 
 def test_sb3s_figures_and_our_own_are_logged(tmp_path: Path) -> None:
