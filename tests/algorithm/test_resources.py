@@ -18,6 +18,7 @@ from sb3_walle.collection import queues
 from sb3_walle.collection.queues import Capacity, plan_queues
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.torch_actor import TorchActorSpec
+from sb3_walle.transport import shared_memory
 from sb3_walle.transport.memory_queues import MemorySamplerEnd
 from sb3_walle.transport.shared_memory import SharedMemory
 
@@ -126,14 +127,13 @@ def test_what_is_checked_is_what_is_taken(name: str, env: Any, planned: list[int
         choices["normalize"] = {"norm_obs_keys": ["vector"]}
     model = AsyncPPO(policy, env, **{"n_samplers": 2, **SETTINGS, **choices})
     model.learn(1)
-    # Once by the constructor, and once by the collector before it takes the memory.
-    assert planned == [taken_by_queues(model)] * 2
+    assert planned == [taken_by_queues(model)]
 
 
 def test_wrappers_are_part_of_what_is_checked(planned: list[int]) -> None:
     env = VecFrameStack(SamplerVecEnv([RandomWalk] * 2, backend="inline"), 4)
     model = AsyncPPO("MlpPolicy", env, **without_backend()).learn(1)
-    assert planned == [taken_by_queues(model)] * 2
+    assert planned == [taken_by_queues(model)]
 
 
 def test_a2c_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_loading_with_environments_is_checked(
     leave(100 * MIB, monkeypatch)
     planned.clear()
     model = AsyncPPO.load(tmp_path / "model", env=StampedEnv, n_samplers=3, backend="inline").learn(1)
-    assert planned == [taken_by_queues(model)] * 2
+    assert planned == [taken_by_queues(model)]
 
 
 def test_a_model_of_sb3_is_checked_when_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,13 +183,14 @@ def test_environments_outside_of_samplers_need_no_queues(monkeypatch: pytest.Mon
         AsyncPPO("MlpPolicy", Lockstep([StampedEnv]), **SETTINGS).learn(1)
 
 
-def test_memory_that_is_gone_by_the_time_of_learning_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, **SETTINGS)
-    leave(1_000, monkeypatch)
-    with pytest.raises(MemoryError, match=r"Collecting with 2 samplers and n_steps=40 takes .* fewer samplers"):
-        model.learn(1)
-    leave(100 * MIB, monkeypatch)
-    assert model.learn(80).num_timesteps == 80
+def test_memory_that_is_gone_by_the_time_of_learning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, **{**SETTINGS, "backend": "process"}) as model:
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_memory, "SMALL", 0)
+            patch.setattr(shared_memory, "available_memory", lambda: 100)
+            with pytest.raises(MemoryError, match=r"Could not reserve .* fewer samplers"):
+                model.learn(1)
+        assert model.learn(80).num_timesteps == 80
 
 
 def test_what_sb3_has_no_memory_for_comes_with_the_same_advice() -> None:

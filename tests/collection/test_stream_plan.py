@@ -27,10 +27,14 @@ class Task:
     speeds: list[int]
     random: object = field(repr=False)
     n_deaths: int = 0
+    #: for how many rollouts a step may wait, ``None`` for any number
+    max_age: int | None = None
 
     def __post_init__(self) -> None:
         self.rules = StreamRules(self.can_cut)
-        self.plan = StreamPlan(self.n_samplers, self.envs_per_sampler, self.n_rows, self.rules)
+        self.plan = StreamPlan(
+            self.n_samplers, self.envs_per_sampler, self.n_rows, self.rules, self.max_age is not None
+        )
         n_envs = self.n_samplers * self.envs_per_sampler
         self.columns: list[list[tuple[int, int]]] = [[] for _ in range(n_envs)]
         self.n_arrived = [0] * self.n_samplers
@@ -38,14 +42,28 @@ class Task:
         self._left = [lengths[0] for lengths in self.lengths]
         self._episode = [0] * n_envs
         self.most_waiting = 0
+        self.dropped: list[tuple[int, int]] = []
+        # How many steps of each sampler had arrived when each rollout began.
+        self._arrived_before: list[list[int]] = []
+        self._oldest = [0] * self.n_samplers
 
     def run(self, n_rollouts: int) -> None:
         for _ in range(n_rollouts):
             self.plan.begin_rollout()
+            self._drop_what_is_too_old()
             self._carry_out(list(self.plan.moves()))
             while not self.plan.is_complete:
                 self._deliver(self._next_sampler())
             assert {len(column) for column in self.columns} == {len(self.columns[0])}
+
+    def _drop_what_is_too_old(self) -> None:
+        self._arrived_before.append(list(self.n_arrived))
+        if self.max_age is None or len(self._arrived_before) <= self.max_age:
+            return
+        self._oldest = self._arrived_before[-1 - self.max_age]
+        for sampler, oldest in enumerate(self._oldest):
+            for env, steps in self.plan.drop_before(sampler, oldest):
+                self.dropped += [(env, step) for step in steps]
 
     def _next_sampler(self) -> int:
         """One of those that are asked for something, of which there always is one."""
@@ -58,7 +76,7 @@ class Task:
         return self.plan.n_waiting(sampler)
 
     def _most_ahead(self) -> int:
-        return N_SLOTS * self.n_rows + MOST_WAITING
+        return N_SLOTS * self.n_rows + (MOST_WAITING if self.max_age is None else 0)
 
     def _deliver(self, sampler: int) -> None:
         n_steps = self.random.randint(1, max(1, self.n_rows))  # type: ignore[attr-defined]
@@ -97,6 +115,7 @@ class Task:
                 column = self.columns[move.column + index]
                 assert len(column) % self.n_rows == move.row % self.n_rows
                 steps = [(move.env + index, step) for step in move.steps]
+                assert not self.can_cut or move.steps.start >= self._oldest[move.env // self.envs_per_sampler]
                 follows = bool(column) and column[-1] == (steps[0][0], steps[0][1] - 1)
                 assert move.follows == follows
                 column += steps
@@ -112,7 +131,7 @@ class Task:
 
 
 @st.composite
-def tasks(draw: st.DrawFn) -> Task:
+def tasks(draw: st.DrawFn, max_ages: st.SearchStrategy[int | None]) -> Task:
     n_samplers, envs_per_sampler = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     lengths = st.lists(st.sampled_from([1, 2, 7, 20, 100, 300, 10**6]), min_size=1, max_size=3)
     n_envs = n_samplers * envs_per_sampler
@@ -125,26 +144,39 @@ def tasks(draw: st.DrawFn) -> Task:
         draw(st.lists(st.sampled_from([1, 3, 10, 1000]), min_size=n_samplers, max_size=n_samplers)),
         draw(st.randoms(use_true_random=False)),
         draw(st.integers(0, 3)),
+        draw(max_ages),
     )
 
 
 @settings(max_examples=60, deadline=None)
-@given(task=tasks(), n_rows=st.integers(1, 1500))
+@given(task=tasks(st.none()), n_rows=st.integers(1, 1500))
 def test_streams_stay_whole_nothing_is_lost_or_doubled_and_what_waits_is_bounded(task: Task, n_rows: int) -> None:
     task.run(-(-n_rows // task.n_rows))
-    placed = Counter(step for column in task.columns for step in column)
-    assert set(placed.values()) == {1}
-    for env, stream in enumerate(task.plan._streams):
-        # What was not placed waits, or belongs to a run that is being put into a column.
-        left = list(stream.waiting)
-        left += [column.run for column in task.plan._columns if column.run_env == env]
-        numbers = sorted([step for owner, step in placed if owner == env] + [step for steps in left for step in steps])
-        assert numbers == list(range(task.n_arrived[env // task.envs_per_sampler]))
+    check_that_nothing_is_lost_or_doubled(task)
     for index in range(len(task.columns)):
         cuts = task.cuts(index)
         assert task.can_cut or not cuts
         assert all(later - earlier >= RUN_STEPS for earlier, later in pairwise(cuts))
     assert task.most_waiting <= 3 * MOST_WAITING + 2 * N_SLOTS * task.n_rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(task=tasks(st.integers(1, 200)), n_rows=st.integers(1, 1500))
+def test_what_is_too_old_is_dropped_and_cuts_no_episode_that_must_not_be_cut(task: Task, n_rows: int) -> None:
+    task.run(-(-n_rows // task.n_rows))
+    check_that_nothing_is_lost_or_doubled(task)
+    assert task.can_cut or not any(task.cuts(index) for index in range(len(task.columns)))
+
+
+def check_that_nothing_is_lost_or_doubled(task: Task) -> None:
+    gone = Counter([*(step for column in task.columns for step in column), *task.dropped])
+    assert set(gone.values()) == {1}
+    for env, stream in enumerate(task.plan._streams):
+        # What was not placed waits, or belongs to a run that is being put into a column.
+        left = list(stream.waiting)
+        left += [column.run for column in task.plan._columns if column.run_env == env]
+        numbers = sorted([step for owner, step in gone if owner == env] + [step for steps in left for step in steps])
+        assert numbers == list(range(task.n_arrived[env // task.envs_per_sampler]))
 
 
 @pytest.mark.parametrize("envs_per_sampler", [1, 2])
