@@ -20,8 +20,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 from sb3_walle.normalization import normalizer_spec
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.normalizer import WHOLE
+from sb3_walle.samplers.stack import LayerSpec
 from sb3_walle.samplers.vec_wrappers import StockWrapper
 from sb3_walle.vec_env import SamplerVecEnv
 
