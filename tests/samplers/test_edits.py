@@ -40,7 +40,7 @@ def copy_of(env: gym.Env) -> gym.Env:
 
 
 def edited(env: gym.Env) -> set[str]:
-    """What travels besides the arguments of the constructor."""
+    """What travels in addition to the arguments of the constructor."""
     edits = reduce_with_edits(env.unwrapped)[2] or []
     return {".".join(edit.path) for edit in edits}
 

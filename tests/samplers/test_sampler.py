@@ -1,4 +1,4 @@
-"""The step loop: what a sampler puts into chunks, when it stops, and what it goes on with."""
+"""The step loop: what a sampler puts into chunks, when it stops, and what it continues with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
