@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 
 from sb3_walle.envs.normalization import normalizer_spec
 from sb3_walle.envs.vec_env import SamplerVecEnv
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.normalizer import WHOLE
+from sb3_walle.samplers.stack import LayerSpec
 from sb3_walle.samplers.vec_wrappers import StockWrapper
 
 NormalizeArgument: TypeAlias = bool | dict[str, Any]

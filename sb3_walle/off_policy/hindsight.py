@@ -12,7 +12,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
-from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.samplers.succession import other_seed
 from sb3_walle.updates.global_state import random_states_kept
 
@@ -29,14 +29,14 @@ class LearnersRewards(PassiveWrapper):
     def __init__(self, venv: VecEnv, samplers: SamplerVecEnv) -> None:
         super().__init__(venv)
         self._samplers = samplers
-        self._own: SamplerEnvs | None = None
+        self._own: Sampler | None = None
         self._n_set = 0
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         if method_name != COMPUTE_REWARD:
             return self.venv.env_method(method_name, *method_args, indices=indices, **method_kwargs)
         n_envs = len(list(indices)) if isinstance(indices, Iterable) else 1
-        return self._own_env().env_method(COMPUTE_REWARD, method_args, method_kwargs, [0] * n_envs)
+        return self._own_sampler().envs.env_method(COMPUTE_REWARD, method_args, method_kwargs, [0] * n_envs)
 
     def close_own(self) -> None:
         """Close this process's own environment."""
@@ -44,19 +44,21 @@ class LearnersRewards(PassiveWrapper):
             self._own.close()
             self._own = None
 
-    def _own_env(self) -> SamplerEnvs:
+    def _own_sampler(self) -> Sampler:
         samplers, is_new = self._samplers, self._own is None
         if self._own is None:
             with _random_states_kept():
-                self._own, self._n_set = SamplerEnvs([samplers.build_env]), 0
+                own = Sampler(0)
+                own.build_envs([samplers.build_env])
+                self._own, self._n_set = own, 0
         if samplers.first_setters.n_noted > self._n_set:
             for request in samplers.first_setters.since(self._n_set):
-                request.apply(self._own)
+                request.run(self._own)
             self._n_set = samplers.first_setters.n_noted
         if is_new:
             seed = samplers.first_seed
             with _random_states_kept():
-                self._own.reset([None if seed is None else other_seed(seed, 0)], [{}])
+                self._own.envs.reset([None if seed is None else other_seed(seed, 0)], [{}])
         return self._own
 
 

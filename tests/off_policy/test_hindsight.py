@@ -97,7 +97,7 @@ def test_attributes_that_are_set_reach_it_as_they_reach_samplers() -> None:
         env.set_attr("threshold", 7.0)
         rewards(model, 1.0)
         own = model.replay_buffer.env._own
-        assert own.get_attr("threshold", [0]) == env.get_attr("threshold", [0]) == [7.0]
+        assert own.envs.get_attr("threshold", [0]) == env.get_attr("threshold", [0]) == [7.0]
 
 
 class DrawsFromEverywhere(ReachWithin):
