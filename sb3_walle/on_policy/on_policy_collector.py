@@ -79,7 +79,7 @@ def _max_policy_lag(request: CollectionRequest) -> int:
 def _spec_for_size(policy: ActorCriticPolicy, actor: str, shares_random_state: bool) -> ActorSpec:
     """An actor's spec that tells how much memory it takes. No actor can be built from it."""
     if actor == "numpy":
-        return export_numpy_actor(policy, seed=0)
+        return export_numpy_actor(policy)
     names = [name for name, value in policy.state_dict().items() if isinstance(value, th.Tensor)]
     if shares_random_state:
         names.append(RANDOM_STATE)

@@ -1,6 +1,7 @@
 """Which actor runs a policy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -75,7 +76,8 @@ def actor_specs(
     """
     streams = streams_of(seed, incarnation)
     if actor == "numpy":
-        return lambda sampler: export_numpy_actor(policy, seed=(*streams, sampler))
+        spec = export_numpy_actor(policy)
+        return lambda sampler: replace(spec, seed=(*streams, sampler))
     pickled = dump_policy(policy)
     weight_names = tuple(name for name, value in policy.state_dict().items() if isinstance(value, th.Tensor))
     if shares_random_state:

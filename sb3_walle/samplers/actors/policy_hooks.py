@@ -98,7 +98,7 @@ def watching_hooks(copied: BasePolicy) -> HookIds:
     space = deepcopy(copied.observation_space)
     space.seed(0)
     try:
-        with _random_states_kept(), th.no_grad():
+        with random_states_kept(), th.no_grad():
             for _ in range(N_TRIALS):
                 copied(copied.obs_to_tensor(space.sample())[0])
     except Exception:
@@ -159,7 +159,7 @@ def _with_arguments(policy: BasePolicy, hook: Callable[..., Any], takes_keywords
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with th.random.fork_rng(devices=[]):
