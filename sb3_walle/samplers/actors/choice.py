@@ -20,7 +20,6 @@ SpecForSampler: TypeAlias = Callable[[int], ActorSpec]
 
 def check_actor(actor: str) -> None:
     """
-    :param actor: what the user asked for
     :raises ValueError: if there is no such actor
     """
     if actor not in ACTORS:
@@ -65,7 +64,6 @@ def actor_specs(
     How to build each sampler's actor, every one with a random stream of its own.
 
     :param actor: ``"numpy"`` or ``"torch"``
-    :param policy: the policy to run
     :param seed: seed of the streams, ``None`` for fresh entropy
     :param sde_sample_freq: the algorithm's, ``None`` without gSDE
     :param n_rollout_steps: the algorithm's ``n_steps``

@@ -29,10 +29,7 @@ N_TRIALS = 3
 
 
 def forward_hook_ids(policy: BasePolicy) -> HookIds:
-    """
-    :param policy: a policy
-    :return: all hooks of its forward pass
-    """
+    """:return: all hooks of a policy's forward pass"""
     found: list[int] = []
     # By hand: named_modules() would take several times as long.
     stack: list[nn.Module | None] = [policy]
@@ -46,10 +43,7 @@ def forward_hook_ids(policy: BasePolicy) -> HookIds:
 
 
 def hooks_that_do_not_pickle(policy: BasePolicy) -> dict[int, str]:
-    """
-    :param policy: a policy
-    :return: these hooks of its forward pass, and why they do not
-    """
+    """:return: these hooks of a policy's forward pass, and why they do not"""
     found = {}
     for kind in FORWARD_HOOKS:
         for name, module in policy.named_modules():
@@ -66,7 +60,6 @@ def only_hooks(policy: BasePolicy, kept: HookIds) -> Iterator[None]:
     """
     Take hooks off a policy for a while.
 
-    :param policy: the policy
     :param kept: those of its forward pass that stay
     """
     before = [
@@ -109,7 +102,6 @@ def watching_hooks(copied: BasePolicy) -> HookIds:
 
 def hooks_on_policy(policy: BasePolicy, numbers: HookIds) -> list[Callable[[Any, Any], Any]]:
     """
-    :param policy: a policy
     :param numbers: some hooks of its forward pass
     :return: those of them that are called after the policy as a whole; they take its inputs and outputs
     """
@@ -121,11 +113,7 @@ def hooks_on_policy(policy: BasePolicy, numbers: HookIds) -> list[Callable[[Any,
 
 
 class _Trial:
-    """
-    A forward hook that is being tried.
-
-    :param hook: the hook
-    """
+    """A forward hook that is being tried."""
 
     def __init__(self, hook: Callable[..., Any]) -> None:
         self._hook = hook
