@@ -1,4 +1,4 @@
-"""Every policy that SB3's PPO takes, with whatever its ``policy_kwargs`` allow."""
+"""Every policy that SB3's PPO takes, with what its ``policy_kwargs`` allow."""
 
 import subprocess
 import sys
@@ -179,7 +179,7 @@ def test_batch_normalization(share_features_extractor: bool) -> None:
 
 
 class RunningStatistics(Recorder):
-    """Besides, keeps for each rollout what the policy, with its statistics at that time, says of its values."""
+    """Keeps for each rollout, too, what the policy, with its statistics at that time, says of its values."""
 
     def __init__(self) -> None:
         super().__init__()
