@@ -11,10 +11,9 @@ from stable_baselines3.common.vec_env.util import obs_space_info
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.samplers.errors import SamplerError, UnsupportedSpaceError
 from sb3_walle.samplers.factories import EnvFactory, RegistryWatch
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.refusals import RefusedEnvError, SharedEnvError
 from sb3_walle.samplers.requests import BuildEnvs, Register, Request, WriteOwnFiles
-from sb3_walle.samplers.stack import EnvDescription
+from sb3_walle.samplers.stack import EnvDescription, LayerSpec
 from sb3_walle.samplers.succession import Setters
 
 

@@ -46,7 +46,7 @@ def on_policy_spec(algorithm: OnPolicyAlgorithm, request: CollectionRequest, for
 
 def _actor_for_size(policy: ActorCriticPolicy, actor: str, shares_random_state: bool) -> ActorSpec:
     if actor == "numpy":
-        return export_numpy_actor(policy, seed=0)
+        return export_numpy_actor(policy)
     names = [name for name, value in policy.state_dict().items() if isinstance(value, th.Tensor)]
     if shares_random_state:
         names.append(RANDOM_STATE)

@@ -1,4 +1,4 @@
-"""Every policy that SB3's PPO takes, with all that its ``policy_kwargs`` allow."""
+"""Every policy that SB3's PPO takes, with what its ``policy_kwargs`` allow."""
 
 import subprocess
 import sys
@@ -133,7 +133,7 @@ def test_images_that_were_normalized_before() -> None:
     assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
-@pytest.mark.parametrize("sde_sample_freq", [-1, 4])
+@pytest.mark.parametrize("sde_sample_freq", [-1, 1, 4])
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -179,7 +179,7 @@ def test_batch_normalization(share_features_extractor: bool) -> None:
 
 
 class RunningStatistics(Recorder):
-    """Also keeps for each rollout what the policy, with its statistics at that time, says of its values."""
+    """Keeps for each rollout, too, what the policy, with its statistics at that time, says of its values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,9 +322,11 @@ print("equal:", all(th.equal(tensor, found[name]) for name, tensor in oracle.pol
 """
 
 
-def test_policies_that_are_defined_in_a_script(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["python script.py", "python -c"])
+def test_policies_that_are_defined_in_a_script(how: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    arguments = ["-c", SCRIPT] if how == "python -c" else [str(script)]
+    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "equal: True"

@@ -125,7 +125,7 @@ def test_log_probs_are_of_the_float32_action_for_extreme_deviations(log_std: flo
     policy = build_policy(net_arch=[])
     with th.no_grad():
         policy.log_std.fill_(log_std)
-        # The means are then the same numbers for both, in whichever order they sum.
+        # The means are then the same numbers for both, in any order of summation.
         policy.action_net.weight.zero_()
     observations = sample(BOX, 20, 2)
     chunk = fill(build_actor(policy, 2), empty_chunk(policy, 20, 2), observations)

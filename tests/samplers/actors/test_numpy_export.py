@@ -12,6 +12,7 @@ from numpy_helpers import BOX, CONTINUOUS, build_policy
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
+    BaseModel,
     BasePolicy,
     MultiInputActorCriticPolicy,
 )
@@ -30,6 +31,20 @@ class OverridesForward(ActorCriticPolicy):
 class OverridesDistribution(ActorCriticPolicy):
     def _get_action_dist_from_latent(self, latent_pi: th.Tensor) -> Any:
         return super()._get_action_dist_from_latent(2.0 * latent_pi)
+
+
+class OverridesFeatures(ActorCriticPolicy):
+    def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
+        return 2.0 * super().extract_features(obs, features_extractor)
+
+
+class DoublesFeatures(BaseModel):
+    def extract_features(self, obs: Any, features_extractor: Any) -> th.Tensor:
+        return 2.0 * super().extract_features(obs, features_extractor)
+
+
+class MixesInFeatures(ActorCriticPolicy, DoublesFeatures):
+    """Between SB3's policy and its base, in the order in which Python looks for methods."""
 
 
 class OnlySetsDefaults(ActorCriticPolicy):
@@ -79,6 +94,20 @@ def replace_forward(module: nn.Module) -> None:
     module.forward = lambda *args: args  # type: ignore[method-assign]
 
 
+def scale_forward(module: nn.Module) -> None:
+    forward = module.forward
+
+    def scaled(*args: Any) -> Any:
+        results = forward(*args)
+        return tuple(1.1 * result for result in results) if isinstance(results, tuple) else 1.1 * results
+
+    module.forward = scaled  # type: ignore[method-assign]
+
+
+def replace_flatten(policy: ActorCriticPolicy) -> None:
+    policy.features_extractor.flatten = nn.Sequential(nn.Flatten(), nn.Dropout())
+
+
 def replace_layer(policy: ActorCriticPolicy) -> None:
     policy.mlp_extractor.policy_net[1] = nn.BatchNorm1d(3)
 
@@ -99,6 +128,13 @@ def sandwich_action_net(policy: ActorCriticPolicy) -> None:
     policy.action_net = nn.Sequential(policy.action_net, nn.Tanh())
 
 
+def fill_with_nan(policy: ActorCriticPolicy) -> None:
+    """As after an update that diverged, of which others tell."""
+    with th.no_grad():
+        policy.action_net.weight.fill_(th.nan)
+
+
+SOMETHING_ELSE = "it computes something else in torch than its layers do in NumPy"
 REFUSED = {
     "overrides forward": (build_of(OverridesForward), "OverridesForward overrides forward"),
     "overrides the distribution": (build_of(OverridesDistribution), "overrides _get_action_dist_from_latent"),
@@ -124,16 +160,21 @@ REFUSED = {
     ),
     "unknown activation": (
         build_of(ActorCriticPolicy, activation_fn=nn.Mish),
-        "its activation 'Mish' (mlp_extractor.policy_net.1) has no NumPy version",
+        "its layer 'Mish' (mlp_extractor.policy_net.1) has no NumPy version",
     ),
-    "activation's subclass": (build_of(ActorCriticPolicy, activation_fn=CustomTanh), "its activation 'CustomTanh'"),
-    "activation with weights": (build_of(ActorCriticPolicy, activation_fn=nn.PReLU), "its activation 'PReLU'"),
+    "activation's subclass": (build_of(ActorCriticPolicy, activation_fn=CustomTanh), "its layer 'CustomTanh'"),
+    "activation with weights": (build_of(ActorCriticPolicy, activation_fn=nn.PReLU), "its layer 'PReLU'"),
     "batch normalization": (changed(replace_layer), "its layer 'BatchNorm1d' (mlp_extractor.policy_net.1)"),
     "float64": (changed(lambda policy: policy.double()), "is of torch.float64"),
     "log_std of another shape": (changed(replace_log_std), "its log_std is of shape (1,), not (3,)"),
-    "observations that start at 1": (build_of(ActorCriticPolicy, spaces.Discrete(3, start=1)), "do not start at 0"),
-    "observations without dimension": (build_of(ActorCriticPolicy, spaces.Box(0.0, 1.0, ())), "have no dimension"),
-    "two extractors of one": (changed(replace_pi_features_extractor), "its features extractor is said to be shared"),
+    "observations that start at 1": (
+        build_of(ActorCriticPolicy, spaces.Discrete(3, start=1)),
+        "it fails on an example: RuntimeError",
+    ),
+    "observations without dimension": (
+        build_of(ActorCriticPolicy, spaces.Box(0.0, 1.0, ())),
+        "it fails on an example: IndexError",
+    ),
     "action_net with an activation": (changed(sandwich_action_net), "its action_net is a Sequential, not a Linear"),
     "hook on the policy": (
         changed(lambda policy: policy.register_forward_hook(lambda module, inputs, output: output)),
@@ -155,21 +196,30 @@ REFUSED = {
     ),
     "parametrized log_std": (
         changed(lambda policy: nn.utils.parametrize.register_parametrization(policy, "log_std", nn.Tanh())),
-        "the policy is parametrized",
+        "its state_dict() has no 'log_std'",
     ),
-    "own forward": (changed(replace_forward), "the policy has its own forward"),
+    "old weight norm": (
+        changed(lambda policy: nn.utils.weight_norm(policy.action_net)),
+        "a forward hook is registered on action_net",
+    ),
+    "own forward": (changed(replace_forward), "ActorCriticPolicy overrides forward"),
     "own forward of a layer": (
         changed(lambda policy: replace_forward(policy.mlp_extractor.policy_net[1])),
-        "mlp_extractor.policy_net.1 has its own forward",
+        "it fails on an example: TypeError",
     ),
     "own forward of the extractor": (
-        changed(lambda policy: replace_forward(policy.features_extractor.flatten)),
-        "pi_features_extractor.flatten has its own forward",
+        changed(lambda policy: scale_forward(policy.features_extractor)),
+        SOMETHING_ELSE,
     ),
-    "own log_prob of the distribution": (
-        changed(replace_log_prob),
-        "its DiagGaussianDistribution has its own log_prob",
+    "own forward of all layers": (changed(lambda policy: scale_forward(policy.mlp_extractor)), SOMETHING_ELSE),
+    "flatten that drops out": (changed(replace_flatten), SOMETHING_ELSE),
+    "mixin with features of its own": (build_of(MixesInFeatures), SOMETHING_ELSE),
+    "dictionary, own forward": (
+        changed(lambda policy: scale_forward(policy.features_extractor), spaces.Dict(a=BOX, b=spaces.Discrete(3))),
+        SOMETHING_ELSE,
     ),
+    "own log_prob of the distribution": (changed(replace_log_prob), "DiagGaussianDistribution overrides log_prob"),
+    "own features": (build_of(OverridesFeatures), "OverridesFeatures overrides extract_features"),
 }
 
 
@@ -178,8 +228,6 @@ def test_refused_policies(case: str) -> None:
     build, reason = REFUSED[case]
     policy = build()
     assert reason in (why_not_numpy(policy) or "")
-    with pytest.raises(ValueError, match="cannot run in NumPy: "):
-        export_numpy_actor(policy, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +241,8 @@ def test_refused_policies(case: str) -> None:
         changed(lambda policy: policy.mlp_extractor.value_net[0].register_forward_hook(lambda *_: None)),
         changed(lambda policy: policy.mlp_extractor.policy_net[0].register_forward_hook(lambda *_: None)),
         changed(lambda policy: policy.action_net.register_full_backward_hook(lambda *_: None)),
+        changed(replace_pi_features_extractor),
+        changed(fill_with_nan),
         changed(lambda policy: policy(th.zeros(1, 4, dtype=th.float64))),
     ],
     ids=[
@@ -204,11 +254,27 @@ def test_refused_policies(case: str) -> None:
         "hook on the critic",
         "hook that watches",
         "backward hook",
+        "another extractor of the same kind",
+        "not finite",
         "used",
     ],
 )
 def test_accepted_policies(build: Callable[[], ActorCriticPolicy]) -> None:
     assert why_not_numpy(build()) is None
+
+
+def test_a_comparison_leaves_nothing_behind() -> None:
+    policy = build_policy()
+    called: list[None] = []
+    policy.action_net.register_forward_hook(lambda *_: called.append(None))
+    policy.train()
+    policy.value_net.eval()
+    before = th.get_rng_state(), np.random.get_state()[1].tolist(), [module.training for module in policy.modules()]  # type: ignore[index]
+    assert why_not_numpy(policy) is None
+    after = th.get_rng_state(), np.random.get_state()[1].tolist(), [module.training for module in policy.modules()]  # type: ignore[index]
+    assert th.equal(before[0], after[0]) and before[1:] == after[1:]
+    assert called == [] and len(policy.action_net._forward_hooks) == 1
+    assert all(parameter.grad is None for parameter in policy.parameters())
 
 
 def test_only_the_weights_of_the_actor_are_named() -> None:

@@ -13,7 +13,6 @@ from numpy_helpers import ACTIVATION_MODULES, build_policy, flat, n_envs_of_samp
 from sb3_walle.samplers.actors.numpy_export import export_numpy_actor
 from sb3_walle.samplers.actors.numpy_inputs import read_inputs
 from sb3_walle.samplers.actors.numpy_layers import ACTIVATIONS
-from sb3_walle.samplers.actors.numpy_parts import ACTIVATION_PARAMETERS
 from sb3_walle.transport.chunk import row
 
 
@@ -51,6 +50,5 @@ def test_activation_is_that_of_torch(activation_fn: Any, numbers: list[float]) -
     np.testing.assert_allclose(values, expected, rtol=2e-6, atol=atol)
 
 
-def test_every_activation_is_known_to_both_sides() -> None:
-    assert {module.__name__ for module in ACTIVATION_PARAMETERS} == set(ACTIVATIONS)
-    assert {type(build()) for build in ACTIVATION_MODULES} == set(ACTIVATION_PARAMETERS)
+def test_every_activation_is_compared() -> None:
+    assert {type(build()).__name__ for build in ACTIVATION_MODULES} == set(ACTIVATIONS)
