@@ -17,11 +17,11 @@ TEST_TOOLS = ("hypothesis", "pytest", "pytest-timeout")
 LOWEST = ("stable-baselines3==2.7.0", "gymnasium[mujoco]==0.29.1", "mujoco<3", "numpy==1.26.*")
 CORE = (
     "tests/test_architecture.py",
-    "tests/test_ppo_oracle.py",
-    "tests/test_modes.py",
-    "tests/test_numpy_actor.py",
-    "tests/test_normalization.py",
-    "tests/test_vec_env.py",
+    "tests/algorithm/test_ppo_oracle.py",
+    "tests/collection/test_modes.py",
+    "tests/samplers/actors/test_numpy_actor.py",
+    "tests/envs/test_normalization.py",
+    "tests/envs/test_vec_env.py",
     "tests/off_policy/test_off_policy_oracle.py",
     "tests/off_policy/test_streams.py",
     "tests/updates/test_same_numbers.py",

@@ -38,9 +38,7 @@ class Contender(Protocol):
         """
         Build the algorithm.
 
-        :param env_id: Gymnasium id of the environment
         :param mode: how collection and training overlap; SB3's never do
-        :param arguments: further arguments of the algorithm
         :return: the algorithm
         """
         ...
@@ -94,16 +92,18 @@ class VecEnvContender:
     :param n_envs: its number of environments
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
+    :param library: stands before its name, where that is not SB3
     """
 
     vec_env: str
     n_envs: int
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = PPO
+    library: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.algorithm.__name__}, {self.vec_env}({self.n_envs})"
+        return f"{self.library} {self.algorithm.__name__}, {self.vec_env}({self.n_envs})".lstrip()
 
     def create(self, env_id: str, mode: Mode, normalize: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
         factory = env_factory(env_id, self.slowness)
@@ -130,7 +130,6 @@ class Trainee:
 
     def running(self, env_id: str, **others: Any) -> AbstractContextManager[Any]:
         """
-        :param env_id: Gymnasium id of the environment
         :param others: arguments that this time are others, ``mode`` among them
         :return: a context that builds the algorithm, and leaves nothing of it behind
         """
@@ -139,7 +138,6 @@ class Trainee:
 
 def env_factory(env_id: str, slowness: Slowness | None) -> Callable[[], gym.Env]:
     """
-    :param env_id: Gymnasium id of the environment
     :param slowness: how slow it is; None for as it is
     :return: a function that builds the environment
     """
@@ -150,9 +148,7 @@ def env_factory(env_id: str, slowness: Slowness | None) -> Callable[[], gym.Env]
 def running(contender: Contender, env_id: str, mode: Mode = "sync", **arguments: Any) -> AbstractContextManager[Any]:
     """
     :param contender: what to build
-    :param env_id: Gymnasium id of the environment
     :param mode: how collection and training overlap, if they can
-    :param arguments: further arguments of the algorithm
     :return: a context that builds the algorithm on the CPU, and leaves nothing of it behind
     """
     # SB3 adds to dictionaries that it gets.

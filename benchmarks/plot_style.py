@@ -18,8 +18,6 @@ STYLES: tuple[Style, ...] = (
 
 
 def tidy(axes: Axes) -> None:
-    """
-    :param axes: where there is to be nothing but what tells something
-    """
+    """Leave only what tells something."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

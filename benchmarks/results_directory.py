@@ -33,7 +33,7 @@ def check_same_settings(file: Path, wanted: Mapping[str, Any]) -> None:
     Refuse to mix results of different settings.
 
     :param file: the settings of the results that are there
-    :param wanted: the settings of those that are to be added
+    :param wanted: the settings of those that come
     :raises UsageError: if they differ
     """
     try:

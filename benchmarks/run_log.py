@@ -1,4 +1,4 @@
-"""Results of many runs in a file that grows while they are made, and from which the work can go on."""
+"""Results of many runs in a file that grows while they are made, and from which the work can continue."""
 
 import csv
 import math
@@ -31,16 +31,12 @@ class RowFormat(Generic[Row]):
     run: Callable[[Row], Hashable]
 
     def cells(self, row: Row) -> list[str]:
-        """
-        :param row: a row
-        :return: its cells, which are read back as the same values; empty for NaN
-        """
+        """:return: its cells, which are read back as the same values; empty for NaN"""
         return [self._cell(kind, value) for kind, value in zip(self.columns.values(), self.values(row), strict=True)]
 
     def parse(self, cells: Sequence[str]) -> Row:
         """
         :param cells: the cells of a line
-        :return: the row
         :raises ValueError: if they are something else
         """
         return self.make(*(self._value(kind, cell) for kind, cell in zip(self.columns.values(), cells, strict=True)))
@@ -61,7 +57,6 @@ def read_rows(path: Path, row_format: RowFormat[Row]) -> list[Row]:
     """
     Read a file of rows.
 
-    :param path: the file
     :param row_format: how they look
     :return: its rows; a last line that was cut short, as by a power failure, is left out
     :raises UsageError: if it is a file of something else
@@ -101,7 +96,7 @@ class RunLog(Generic[Row]):
         for row in read_rows(path, row_format) if path.exists() else []:
             self._runs.setdefault(row_format.run(row), []).append(row)
         self._runs = {run: rows for run, rows in self._runs.items() if len(rows) == n_rows}
-        # Not in place: whatever happens meanwhile, one of the two files is whole.
+        # Not in place: if the process ends meanwhile, one of the two files is whole.
         new = path.with_name(f"{path.name}.new")
         with new.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row_format.columns)
@@ -119,10 +114,7 @@ class RunLog(Generic[Row]):
             self._write(file, [row])
 
     def is_finished(self, run: Hashable) -> bool:
-        """
-        :param run: a run
-        :return: whether all its rows are there
-        """
+        """:return: whether all its rows are there"""
         return len(self._runs.get(run, ())) == self.n_rows
 
     def finished_runs(self) -> list[list[Row]]:

@@ -50,8 +50,8 @@ class SlowEnv(gym.Wrapper):
 
 class ElsewhereEnv(gym.Env):
     """
-    Looks like another environment, but for steps that only take time: what goes on in it goes on elsewhere. Episodes
-    are cut off after 1,000 steps.
+    Looks like another environment whose steps only take time, as if another machine simulated it. Episodes are cut off
+    after 1,000 steps.
 
     :param env: the other environment
     :param step_latency: seconds of a step
@@ -114,7 +114,7 @@ class SlowFactory:
     Builds a slow environment.
 
     :param original: builds the environment itself
-    :param slowness: how slow it is to be
+    :param slowness: how slow it becomes
     """
 
     original: Callable[[], gym.Env]

@@ -11,7 +11,6 @@ def format_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) 
 
     :param header: a title a column
     :param rows: the cells, as many a row as there are titles
-    :return: the lines
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 

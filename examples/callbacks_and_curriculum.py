@@ -22,7 +22,7 @@ HARDEST = 5
 
 class Golf(gym.Env):
     """
-    A ball is to be brought to rest in a hole. The higher the level, the farther away the hole may be.
+    The agent brings a ball to rest in a hole. The higher the level, the farther away the hole may be.
 
     :param level: from 1 to 5
     """
@@ -59,7 +59,7 @@ class Golf(gym.Env):
 
 
 class Curriculum(BaseCallback):
-    """Goes on to the next level when 90 of the last 100 episodes of the present one were a success."""
+    """Begins the next level when 90 of the last 100 episodes of the present one were a success."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Curriculum(BaseCallback):
         if self.level < HARDEST and self.successes.count(True) >= 90:
             self.level += 1
             self.successes.clear()
-            # Takes effect, and returns, when samplers are through with what they were asked for before.
+            # Takes effect, and returns, when samplers have finished what they were asked for before.
             self.training_env.env_method("set_level", self.level)
             print(f"Level {self.level} after {self.num_timesteps} steps")
         self.logger.record("curriculum/level", self.level)

@@ -50,8 +50,8 @@ def steps_per_second(model: PPO) -> float:
     return model.num_timesteps / (time.perf_counter() - started)
 
 
-# In mode "free", a rollout is complete when enough steps have arrived, whoever sent them: nobody waits for the slowest
-# sampler. In mode "pipelined" each gives its share, which makes training reproducible from a seed.
+# In mode "free", a rollout is complete when enough steps have arrived, from any samplers: the slowest delays no other.
+# In mode "pipelined" each gives its share, which makes training reproducible from a seed.
 ours = steps_per_second(AsyncPPO("MlpPolicy", SlowSimulator, n_samplers=N_ENVS, mode="free", **SETTINGS))
 print(f"AsyncPPO, {N_ENVS} samplers: {ours:.0f} steps per second")
 theirs = steps_per_second(PPO("MlpPolicy", make_vec_env(SlowSimulator, N_ENVS), **SETTINGS))

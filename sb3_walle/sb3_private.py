@@ -41,10 +41,7 @@ LOGGER, HAS_CUSTOM_LOGGER = "_logger", "_custom_logger"
 
 
 def timesteps_to_learn(algorithm: "BaseAlgorithm") -> int:
-    """
-    :param algorithm: an algorithm in ``learn()``
-    :return: the number of steps at which ``learn()`` ends
-    """
+    """:return: the number of steps at which ``learn()`` ends"""
     return algorithm._total_timesteps
 
 
@@ -54,20 +51,12 @@ def n_updates(algorithm: "BaseAlgorithm") -> int:
 
 
 def add_updates(algorithm: "BaseAlgorithm", n: int) -> None:
-    """
-    Have an algorithm count further gradient steps; of PPO, epochs.
-
-    :param n: how many were made
-    """
+    """Have an algorithm count further gradient steps; of PPO, epochs."""
     algorithm._n_updates += n
 
 
 def update_learning_rate(algorithm: "BaseAlgorithm", optimizers: "Optimizer | list[Optimizer]") -> None:
-    """
-    Set the learning rate of optimizers by the algorithm's schedule, and record it.
-
-    :param optimizers: the optimizers of an update
-    """
+    """Set the learning rate of optimizers by the algorithm's schedule, and record it."""
     algorithm._update_learning_rate(optimizers)
 
 
@@ -77,11 +66,7 @@ def progress_remaining(algorithm: "BaseAlgorithm") -> float:
 
 
 def normalized_observations(buffer: "BaseBuffer", observations: Any, vec_normalize: "VecNormalize | None") -> Any:
-    """
-    :param observations: observations as the buffer holds them, ``[n, ...]``, or a dictionary of such arrays
-    :param vec_normalize: what normalises them, if anything
-    :return: what the buffer hands out of them
-    """
+    """:return: what the buffer hands out of observations that it holds, ``[n, ...]``, or a dictionary of such arrays"""
     return buffer._normalize_obs(observations, vec_normalize)
 
 
@@ -111,27 +96,17 @@ def set_last_observations(algorithm: "BaseAlgorithm", observations: Any, origina
 
 
 def set_last_episode_starts(algorithm: "BaseAlgorithm", episode_starts: np.ndarray) -> None:
-    """
-    :param episode_starts: whether the last observations are the first of an episode, ``[n_envs]``
-    """
+    """Say whether the last observations are the first of an episode, ``[n_envs]``."""
     algorithm._last_episode_starts = episode_starts
 
 
 def update_info_buffer(algorithm: "BaseAlgorithm", infos: list[dict[str, Any]], dones: np.ndarray) -> None:
-    """
-    Have an algorithm note the episodes that infos tell of.
-
-    :param infos: the infos of a step
-    :param dones: whether the step ended an episode, ``[n_envs]``
-    """
+    """Have an algorithm note the episodes that the infos of a step tell of."""
     algorithm._update_info_buffer(infos, dones)
 
 
 def has_torch_weights(algorithm: "type[BaseAlgorithm]") -> bool:
-    """
-    :param algorithm: a class
-    :return: whether its models save weights of PyTorch, as far as the class tells
-    """
+    """:return: whether its models save weights of PyTorch, as far as the class tells"""
     try:
         state_dicts, tensors = algorithm._get_torch_save_params(object.__new__(algorithm))
     except Exception:
@@ -141,44 +116,28 @@ def has_torch_weights(algorithm: "type[BaseAlgorithm]") -> bool:
 
 
 def note_end_of_episode(buffer: "HerReplayBuffer", env: int) -> None:
-    """
-    :param buffer: a replay buffer in which an episode ends with the step that was added last
-    :param env: its column
-    """
+    """Note that an episode of a column ends with the step that was added last."""
     buffer._compute_episode_length(env)
 
 
 def reset_arguments(vec_env: "VecEnv") -> tuple[list[int | None], list[dict[str, Any]]]:
-    """
-    :param vec_env: environments
-    :return: the seeds and the options for their next reset
-    """
+    """:return: the seeds and the options for the next reset of environments"""
     return vec_env._seeds, vec_env._options
 
 
 def set_reset_arguments(vec_env: "VecEnv", seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-    """
-    :param vec_env: environments
-    :param seeds: seeds for their next reset
-    :param options: options for it
-    """
+    """Set the seeds and the options for the next reset of environments."""
     vec_env._seeds, vec_env._options = list(seeds), list(options)
 
 
 def clear_reset_arguments(vec_env: "VecEnv") -> None:
-    """
-    :param vec_env: environments that were reset
-    """
+    """Have the next reset of environments use neither seeds nor options."""
     vec_env._reset_seeds()
     vec_env._reset_options()
 
 
 def env_indices(vec_env: "VecEnv", indices: Any) -> list[int]:
-    """
-    :param vec_env: environments
-    :param indices: some of them, ``None`` for all
-    :return: their numbers
-    """
+    """:return: the numbers of some environments; ``None`` stands for all"""
     return list(vec_env._get_indices(indices))
 
 
@@ -197,16 +156,10 @@ def constructor_parameters(policy: "BasePolicy") -> dict[str, Any]:
 
 
 def mean_and_deviation(noise: "NormalActionNoise | OrnsteinUhlenbeckActionNoise") -> tuple[np.ndarray, np.ndarray]:
-    """
-    :param noise: action noise
-    :return: ``mean`` and ``sigma`` of its constructor, ``[action_dim]``
-    """
+    """:return: ``mean`` and ``sigma`` of its constructor, ``[action_dim]``"""
     return noise._mu, noise._sigma
 
 
 def theta_and_dt(noise: "OrnsteinUhlenbeckActionNoise") -> tuple[float, float]:
-    """
-    :param noise: action noise
-    :return: ``theta`` and ``dt`` of its constructor
-    """
+    """:return: ``theta`` and ``dt`` of its constructor"""
     return float(noise._theta), float(noise._dt)

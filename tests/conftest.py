@@ -11,9 +11,39 @@ from pathlib import Path
 
 import pytest
 import torch as th
+from process_helpers import Programs
 
 from sb3_walle.updates import updater
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
+
+# The longest files, the longest first: tests of a file stay together, so the one that starts last decides when all end.
+LONGEST_FILES = (
+    "test_examples.py",
+    "test_zoo.py",
+    "test_workers.py",
+    "test_same_numbers.py",
+    "test_kills.py",
+    "test_streams.py",
+    "test_failures.py",
+    "test_lifecycle_faults.py",
+    "test_learner_death.py",
+    "test_interrupts.py",
+    "test_returns.py",
+    "test_speed.py",
+    "test_figures.py",
+    "test_native_program.py",
+    "test_native_build.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-xdist would begin with the files that have most tests, which are not those that take longest."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,7 +71,8 @@ def _own_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DIRECTORY_VARIABLE, str(run / "programs-of-this-run"))
-        # Whoever trains for long in a test does not mean to compile.
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(run / "inductor-of-this-run"))
+        # A long training in a test is not about compiling.
         patch.setattr(updater, "WORTH_COMPILING", math.inf)
         yield
 
@@ -52,6 +83,13 @@ def _own_log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("logs")))
         yield
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Starts functions of test modules as programs of their own."""
+    with Programs(tmp_path_factory.mktemp("programs")) as programs:
+        yield programs
 
 
 def child_processes() -> set[int]:

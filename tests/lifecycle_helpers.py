@@ -1,4 +1,4 @@
-"""Small models for tests of what happens to a model besides training."""
+"""Small models for tests of what happens to a model apart from training."""
 
 from typing import Any
 

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import obs_as_tensor
@@ -118,7 +119,7 @@ def assert_same_training(
     :param backend: where AsyncPPO's only sampler lives
     :param n_rollouts: for how many rollouts
     :param around_oracle: wraps the environments of SB3's PPO
-    :param settings: arguments of both, besides those of :data:`TINY`
+    :param settings: arguments of both, added to those of :data:`TINY`
     :return: the trained AsyncPPO
     """
     settings = {**TINY, **settings}
@@ -143,9 +144,14 @@ def episodes(algorithm: PPO) -> list[tuple[float, int]]:
     return [(info["r"], info["l"]) for info in algorithm.ep_info_buffer or ()]
 
 
+def assert_same_policies(first: BaseAlgorithm, second: BaseAlgorithm) -> None:
+    """Parameters and buffers agree to the last bit; for every algorithm."""
+    assert_same(dict(first.policy.state_dict()), dict(second.policy.state_dict()), "policy")
+
+
 def assert_same_weights(first: PPO, second: PPO) -> None:
     """Parameters, buffers and the optimizer's state agree to the last bit."""
-    assert_same(dict(first.policy.state_dict()), dict(second.policy.state_dict()), "policy")
+    assert_same_policies(first, second)
     assert_same(first.policy.optimizer.state_dict(), second.policy.optimizer.state_dict(), "optimizer")
 
 

@@ -1,5 +1,5 @@
 """
-Programs that tests kill and look into, and what there is to see of processes.
+Programs that tests kill and look into, and what processes show of themselves.
 
 Importing torch takes seconds. So one process imports it, and every program is forked from that one: a process of its
 own, in a session of its own, that ends as an interpreter does.
@@ -57,7 +57,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     return found
 
 
-# What there is to see of processes
+# What processes show of themselves
 
 
 def status_fields(pid: int) -> list[str]:
@@ -236,7 +236,7 @@ class Programs:
 
 
 class Terminal:
-    """A terminal without a screen: whatever is typed and shown goes through here."""
+    """A terminal without a screen: all that is typed and shown passes through here."""
 
     def __init__(self) -> None:
         self._user, self._programs = os.openpty()

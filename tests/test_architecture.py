@@ -11,6 +11,7 @@ import sb3_walle
 TORCH_ACTORS = (
     "choice",
     "exploring_actor",
+    "numpy_comparison",
     "numpy_export",
     "numpy_exploring_export",
     "numpy_parts",

@@ -126,7 +126,7 @@ def test_with_one_sampler_in_step_the_zoo_trains_the_very_same_policy(tmp_path: 
     output = run(tmp_path, str(EXAMPLE), *options, "n_samplers:1", "mode:'sync'", "actor:'torch'")
     assert f"Collecting with 1 samplers, environments of each: {N_ENVS}, mode: sync" in output
     folders = [tmp_path / "logs" / "ppo" / f"Pendulum-v1_{number}" for number in (1, 2)]
-    # Without what else is in the file: the Zoo's schedules, which nobody can load without the Zoo.
+    # Without what else is in the file: the Zoo's schedules, which no program can load without the Zoo.
     expected, found = (
         load_from_zip_file(folder / "Pendulum-v1.zip", load_data=False)[1]["policy"] for folder in folders
     )

@@ -39,9 +39,6 @@ class Canvas:
         return next(iter(self.panels.values()))
 
     def save(self, image: Path) -> None:
-        """
-        :param image: where to write the figure, as PNG
-        """
         self.first.legend(framealpha=0.8, edgecolor="none")
         self.figure.savefig(image, dpi=150)
 
@@ -50,7 +47,6 @@ def draw_spreads(axes: Axes, numbers: Sequence[int], spreads: Sequence[Spread], 
     """
     Draw measured values: a line through the medians, and bars from the lowest to the highest.
 
-    :param axes: where to draw
     :param numbers: numbers of samplers
     :param spreads: the values
     :param label: what the legend says
@@ -64,7 +60,6 @@ def draw_reported(axes: Axes, rows: Sequence[SamplersRow], values: Sequence[floa
     """
     Draw what the report measured.
 
-    :param axes: where to draw
     :param rows: numbers of samplers
     :param values: a value for each, NaN where there is none
     """
@@ -80,7 +75,6 @@ def mark_cpus(axes: Axes, n_cpus: int, highest: int) -> None:
     Mark how many samplers can work at the same time.
 
     :param axes: where numbers of samplers are drawn from left to right
-    :param n_cpus: number of CPUs
     :param highest: the highest number of samplers
     """
     if n_cpus <= highest:
@@ -94,7 +88,6 @@ def number_ticks(axes: Axes, numbers: Sequence[int]) -> None:
     Label the numbers that were measured, and no others.
 
     :param axes: where numbers of samplers are drawn from left to right, evenly or on a logarithmic scale
-    :param numbers: the numbers
     """
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.xaxis.set_minor_formatter(NullFormatter())

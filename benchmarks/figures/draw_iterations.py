@@ -21,13 +21,7 @@ MEASURED = "measured"
 
 
 def draw_collection_time(rows: Sequence[SamplersRow], n_cpus: int, image: Path) -> None:
-    """
-    Figure 4: how long collection takes.
-
-    :param rows: what was measured
-    :param n_cpus: number of CPUs
-    :param image: where to write the figure, as PNG
-    """
+    """Figure 4: how long collection takes."""
     canvas = by_samplers(
         rows, n_cpus, lambda row: row.collection_seconds, lambda row: row.report_collection_seconds, logarithmic=True
     )
@@ -36,13 +30,7 @@ def draw_collection_time(rows: Sequence[SamplersRow], n_cpus: int, image: Path) 
 
 
 def draw_speed_up(rows: Sequence[SamplersRow], n_cpus: int, image: Path) -> None:
-    """
-    Figure 5: how many times as fast as one sampler collection is.
-
-    :param rows: what was measured
-    :param n_cpus: number of CPUs
-    :param image: where to write the figure, as PNG
-    """
+    """Figure 5: how many times as fast as one sampler collection is."""
     canvas = by_samplers(rows, n_cpus, lambda row: row.speed_up, lambda row: row.report_speed_up)
     highest = max(row.n_samplers for row in rows)
     for panel in canvas.panels.values():
@@ -56,10 +44,6 @@ def draw_speed_up(rows: Sequence[SamplersRow], n_cpus: int, image: Path) -> None
 def draw_shares(rows: Sequence[SamplersRow], n_cpus: int, image: Path) -> None:
     """
     Figure 6: which share of an iteration is learning, if samplers and learner work in turn. The rest is collection.
-
-    :param rows: what was measured
-    :param n_cpus: number of CPUs
-    :param image: where to write the figure, as PNG
     """
     canvas = by_samplers(rows, n_cpus, lambda row: row.learning_share, lambda row: row.report_learning_share)
     for panel in canvas.panels.values():
@@ -72,13 +56,7 @@ def draw_shares(rows: Sequence[SamplersRow], n_cpus: int, image: Path) -> None:
 
 
 def draw_learning_time(rows: Sequence[SamplersRow], n_cpus: int, image: Path) -> None:
-    """
-    Figure 7: how long learning takes.
-
-    :param rows: what was measured
-    :param n_cpus: number of CPUs
-    :param image: where to write the figure, as PNG
-    """
+    """Figure 7: how long learning takes."""
     canvas = by_samplers(rows, n_cpus, lambda row: row.learning_seconds, lambda row: row.report_learning_seconds)
     for panel in canvas.panels.values():
         panel.set_ylim(bottom=0)
@@ -96,12 +74,9 @@ def by_samplers(
     """
     Draw something by the number of samplers, beside what the report measured.
 
-    :param rows: what was measured
-    :param n_cpus: number of CPUs
     :param measured: what is drawn of a row
     :param reported: what the report has of it
     :param logarithmic: whether both axes are
-    :return: the figure
     """
     by_workload = grouped((row.workload, row) for row in rows)
     canvas = Canvas(list(by_workload))

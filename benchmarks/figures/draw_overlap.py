@@ -11,12 +11,7 @@ from benchmarks.plot_style import BLUE, ORANGE
 
 
 def draw_overlap(rows: Sequence[OverlapRow], image: Path) -> None:
-    """
-    Draw a bar for each contender and mode: an update, and the time in which the learner waits for experience.
-
-    :param rows: what was measured
-    :param image: where to write the figure, as PNG
-    """
+    """Draw a bar for each contender and mode: an update, and the time in which the learner waits for experience."""
     by_workload = grouped((row.workload, row) for row in rows)
     canvas = Canvas(list(by_workload))
     for workload, of_workload in by_workload.items():

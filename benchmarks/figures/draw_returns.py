@@ -11,12 +11,7 @@ from benchmarks.plot_style import STYLES
 
 
 def draw_returns_by_time(rows: Sequence[ReturnRow], image: Path) -> None:
-    """
-    Figure 3: the return against time.
-
-    :param rows: what was trained
-    :param image: where to write the figure, as PNG
-    """
+    """Figure 3: the return against time."""
     canvas = by_number(rows, lambda row: row.minutes.median)
     for panel in canvas.panels.values():
         panel.set_xlabel("Time (minutes)")
@@ -24,12 +19,7 @@ def draw_returns_by_time(rows: Sequence[ReturnRow], image: Path) -> None:
 
 
 def draw_returns_by_steps(rows: Sequence[ReturnRow], image: Path) -> None:
-    """
-    The return against steps.
-
-    :param rows: what was trained
-    :param image: where to write the figure, as PNG
-    """
+    """The return against steps."""
     canvas = by_number(rows, lambda row: row.timesteps)
     for panel in canvas.panels.values():
         panel.set_xlabel("Timesteps (environment steps, all samplers together)")
@@ -41,9 +31,7 @@ def by_number(rows: Sequence[ReturnRow], across: Callable[[ReturnRow], float]) -
     """
     Draw a line for each number of samplers: the median of the seeds, and a band from the worst to the best.
 
-    :param rows: what was trained
     :param across: where a row is, from left to right
-    :return: the figure
     """
     by_workload = grouped((row.workload, row) for row in rows)
     canvas = Canvas(list(by_workload))

@@ -28,12 +28,9 @@ def format_report(
     machine: Machine,
 ) -> str:
     """
-    :param settings: what was measured
     :param by_samplers: iterations by the number of samplers
     :param overlap: iterations of all modes
     :param returns: returns of trainings
-    :param machine: where
-    :return: the text, in Markdown
     """
     sections = [f"# Figures of {settings.env_id}", f"{format_settings(settings)}\n{format_machine(machine)}"]
     for workload, rows in grouped((row.workload, row) for row in by_samplers).items():
@@ -51,10 +48,7 @@ def format_report(
 
 
 def format_settings(settings: FiguresSettings) -> str:
-    """
-    :param settings: what was measured
-    :return: the lines, as a list in Markdown
-    """
+    """:return: the lines, as a list in Markdown"""
     arguments = {"objective": settings.agent.objective, **settings.agent.ppo}
     kwargs = arguments.pop("policy_kwargs", {})
     in_words = [f"{name}={getattr(value, '__name__', value)}" for name, value in {**arguments, **kwargs}.items()]
@@ -66,10 +60,7 @@ def format_settings(settings: FiguresSettings) -> str:
 
 
 def samplers_cells(row: SamplersRow) -> list[str]:
-    """
-    :param row: iterations of a number of samplers
-    :return: cells of the table
-    """
+    """:param row: iterations of a number of samplers"""
     return [
         str(row.n_samplers),
         format_spread(row.collection_seconds),
@@ -85,7 +76,6 @@ def overlap_cells(row: OverlapRow, samples: int) -> list[str]:
     """
     :param row: iterations of a contender
     :param samples: samples of an iteration
-    :return: cells of the table
     """
     mode = f", {row.mode}" if row.contender.startswith("AsyncPPO") else ""
     times = (row.seconds, row.learning_seconds, row.waiting_seconds)

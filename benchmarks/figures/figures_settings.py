@@ -14,7 +14,7 @@ from sb3_walle.envs.env_sources import available_cpus
 @dataclass(frozen=True)
 class Agent:
     """
-    Who learns. It is the same one whatever the number of samplers.
+    Who learns: the same agent at every number of samplers.
 
     :param name: its name
     :param ppo: arguments of PPO
@@ -32,7 +32,6 @@ class Agent:
 
     def arguments(self, contender: Contender, n_steps: int) -> dict[str, Any]:
         """
-        :param contender: who trains
         :param n_steps: steps of each environment in an iteration
         :return: arguments of its algorithm
         """
@@ -75,10 +74,7 @@ class Workload:
 
 
 def default_n_samplers(n_cpus: int) -> tuple[int, ...]:
-    """
-    :param n_cpus: number of CPUs
-    :return: the report's numbers of samplers, and more until there are more samplers than CPUs
-    """
+    """:return: the report's numbers of samplers, and more until there are more samplers than CPUs"""
     numbers = [*walle_report.SPEED_UP]
     while numbers[-1] <= n_cpus:
         numbers.append(2 * numbers[-1])
@@ -148,17 +144,14 @@ class FiguresSettings:
         return (as_it_is, Workload(self.env_id, Slowness(self.step_latency, elsewhere)))
 
     def n_steps(self, n_envs: int) -> int:
-        """
-        :param n_envs: number of environments
-        :return: steps of each in an iteration
-        """
+        """:return: steps of each in an iteration"""
         return self.samples_per_iteration // n_envs
 
     @classmethod
     def of(cls, quick: bool, **given: Any) -> "FiguresSettings":
         """
-        :param quick: whether there is to be so little of everything that it takes some minutes
-        :param given: what is to be otherwise than it would be, by name; the agent by its name
+        :param quick: whether to do so little of everything that it takes some minutes
+        :param given: what replaces the defaults, by name; the agent by its name
         :return: the settings
         """
         if "agent" in given:

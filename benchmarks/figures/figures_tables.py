@@ -73,10 +73,7 @@ class SamplersRow:
 
 
 def samplers_table(times: Iterable[IterationTime]) -> list[SamplersRow]:
-    """
-    :param times: iterations
-    :return: those of AsyncPPO in mode ``"sync"``, by workload and number of samplers
-    """
+    """:return: those of AsyncPPO in mode ``"sync"``, by workload and number of samplers"""
     rows = []
     in_turn = [row for row in times if row.mode == "sync" and row.contender.startswith("AsyncPPO")]
     for workload, of_workload in grouped((row.workload, row) for row in in_turn).items():
@@ -140,11 +137,7 @@ class OverlapRow:
 
 
 def overlap_table(times: Iterable[IterationTime], n_envs: int) -> list[OverlapRow]:
-    """
-    :param times: iterations
-    :param n_envs: number of environments
-    :return: those with so many environments, by workload, contender and mode
-    """
+    """:return: those with so many environments, by workload, contender and mode"""
     chosen = (((row.workload, row.contender, row.mode), row) for row in times if row.n_envs == n_envs)
     return [
         OverlapRow(
@@ -184,7 +177,6 @@ def returns_table(
     settings: FiguresSettings, curves: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]
 ) -> list[ReturnRow]:
     """
-    :param settings: what was trained
     :param curves: mean returns of the bins of all finished trainings, by who trained, ``[n_seeds, n_bins]``; NaN where
         no episode ended
     :param seconds: how long these trainings took until the end of each bin, ``[n_seeds, n_bins]``
@@ -222,7 +214,6 @@ def save_table(path: Path, rows: Sequence[Any]) -> None:
     """
     Write a CSV file. A spread takes three columns.
 
-    :param path: the file
     :param rows: dataclasses of the same kind
     """
     flat = [flattened(asdict(row)) for row in rows]

@@ -91,7 +91,7 @@ class IterationClock(BaseCallback):
 @dataclass(frozen=True)
 class Timing:
     """
-    A measurement that is to be made.
+    A measurement that is not made yet.
 
     :param workload: of which work
     :param contender: who trains
@@ -118,20 +118,12 @@ class Timing:
         return 1 if self.mode == "sync" else 2
 
     def n_timesteps(self, settings: FiguresSettings) -> int:
-        """
-        :param settings: what to measure
-        :return: environment steps that are taken, all environments together
-        """
+        """:return: environment steps that are taken, all environments together"""
         samples = settings.n_steps(self.contender.n_envs) * self.contender.n_envs
         return samples * (self.warm_up + settings.iterations)
 
     def measure(self, settings: FiguresSettings) -> list[IterationTime]:
-        """
-        Train for some iterations.
-
-        :param settings: what to measure
-        :return: what they took
-        """
+        """Train for some iterations."""
         n_steps = settings.n_steps(self.contender.n_envs)
         arguments = settings.agent.arguments(self.contender, n_steps)
         clock = IterationClock(self.warm_up, settings.iterations)

@@ -1,4 +1,4 @@
-"""Measuring and training whatever figures need, and drawing them."""
+"""Measuring and training what figures need, and drawing them."""
 
 import sys
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class FiguresOutcome:
 
 class Results:
     """
-    What has been measured and trained, in files from which the work can go on.
+    What has been measured and trained, in files from which the work can continue.
 
     :param settings: what figures are asked for
     :param directory: where the files are
@@ -66,12 +66,10 @@ class Results:
 
 def make_figures(settings: FiguresSettings, directory: Path) -> FiguresOutcome:
     """
-    Measure and train whatever is not there yet, with a progress bar on stderr, and draw the figures. Ctrl-C ends it
+    Measure and train what is not there yet, with a progress bar on stderr, and draw the figures. Ctrl-C ends it
     early, with figures of what there is.
 
-    :param settings: what figures are asked for
     :param directory: where they go, with all that they are made of
-    :return: how it ended
     :raises UsageError: if the settings make no sense, or the directory has results of something else
     """
     check_settings(settings)
@@ -89,7 +87,6 @@ def do_what_is_left(settings: FiguresSettings, results: Results) -> None:
     """
     Measure and train.
 
-    :param settings: what figures are asked for
     :param results: what there is already, and where to add the rest
     """
     all_timings, all_trainings = list(timings(settings)), list(trainings(settings))
@@ -137,7 +134,6 @@ def measure(timing: Timing, settings: FiguresSettings, results: Results, on_step
     Make a measurement and add it to the results.
 
     :param timing: the measurement
-    :param settings: what to measure
     :param results: where to add it
     :param on_steps: called with the number of steps that were taken
     """
@@ -152,8 +148,6 @@ def train(
     """
     Train, and add the returns to the results.
 
-    :param seed: seed of everything random
-    :param trainee: who trains
     :param settings: for how long
     :param results: where to add the returns
     :param on_steps: called with the number of steps of each bin when it is complete
@@ -173,7 +167,6 @@ def write_figures(settings: FiguresSettings, results: Results) -> tuple[str, tup
     """
     Draw all figures of which there are results, with a table beside each, and the report.
 
-    :param settings: what was measured
     :param results: the results
     :return: the report, and the images
     """
@@ -206,7 +199,6 @@ def check_settings(settings: FiguresSettings) -> None:
     """
     Refuse what cannot be measured, before anything is.
 
-    :param settings: what figures are asked for
     :raises UsageError: if the settings make no sense
     """
     if isinstance(check_environment(settings.env_id).observation_space, spaces.Dict):

@@ -14,10 +14,7 @@ OVERLAPPING: tuple[Mode, ...] = ("pipelined", "free")
 
 
 def timings(settings: FiguresSettings) -> Iterator[Timing]:
-    """
-    :param settings: what to measure
-    :return: measurements of iterations, all contenders taking turns within each repeat
-    """
+    """:return: measurements of iterations, all contenders taking turns within each repeat"""
     for repeat in range(1, settings.repeats + 1):
         for workload in settings.workloads:
             for contender, mode in contenders(settings, workload):
@@ -26,8 +23,6 @@ def timings(settings: FiguresSettings) -> Iterator[Timing]:
 
 def contenders(settings: FiguresSettings, workload: Workload) -> list[tuple[Contender, Mode]]:
     """
-    :param settings: what to measure
-    :param workload: of which work
     :return: each number of samplers, in turn with the learner; and with as many environments the modes that overlap,
         and SB3's PPO
     """
@@ -43,7 +38,6 @@ def contenders(settings: FiguresSettings, workload: Workload) -> list[tuple[Cont
 
 def trainings(settings: FiguresSettings) -> Iterator[tuple[int, Trainee]]:
     """
-    :param settings: what to train
     :return: seeds, and who trains with them: the workloads in turn, for the slow ones take much longer, and within each
         all numbers of samplers are treated alike, wherever it ends
     """
@@ -56,19 +50,12 @@ def trainings(settings: FiguresSettings) -> Iterator[tuple[int, Trainee]]:
 
 
 def trainee_name(workload: Workload, n_samplers: int) -> str:
-    """
-    :param workload: what samplers have to do
-    :param n_samplers: how many there are
-    :return: the name of whoever trains so
-    """
+    """:return: the name of the contender that trains so"""
     return f"{workload.name}, N={n_samplers}"
 
 
 def returns_settings(settings: FiguresSettings) -> PPOReturns:
-    """
-    :param settings: what to train
-    :return: what of it is the same for all trainings
-    """
+    """:return: what of it is the same for all trainings"""
     return PPOReturns(
         settings.env_id,
         total_timesteps=settings.timesteps,

@@ -50,9 +50,7 @@ def compare_returns(settings: ReturnsSettings, out: Path | None = None) -> Retur
     Rows of the results are written as they come, report and figure after each run. Runs that have been finished before
     are not repeated.
 
-    :param settings: whom to compare on what
     :param out: directory for the results, which may have some of the same comparison; None for a new one
-    :return: how it ended
     :raises UsageError: if the settings make no sense, or the directory has results of something else
     """
     env = check_settings(settings)
@@ -80,9 +78,8 @@ def compare_returns(settings: ReturnsSettings, out: Path | None = None) -> Retur
 
 def train_all(settings: ReturnsSettings, log: ReturnsLog, on_run_end: Callable[[], object]) -> None:
     """
-    Train whoever has not been trained, seed by seed: wherever it ends, the contenders have been treated alike.
+    Make the runs that are missing, seed by seed: wherever it ends, the contenders have been treated alike.
 
-    :param settings: whom to compare on what
     :param log: the rows that there are, and where to add those that come
     :param on_run_end: called after each run
     """
@@ -115,7 +112,6 @@ def check_settings(settings: ReturnsSettings) -> gym.Env:
     """
     Refuse what cannot be compared, before anything is trained.
 
-    :param settings: whom to compare on what
     :return: the closed environment
     :raises UsageError: if the settings make no sense
     """
@@ -139,10 +135,7 @@ def introduction(settings: ReturnsSettings, env: gym.Env, directory: Path) -> st
     """
     What is about to be done.
 
-    :param settings: whom to compare on what
-    :param env: the environment
     :param directory: where the results go
-    :return: the lines
     """
     names = ", ".join(f"'{trainee.name}'" for trainee in settings.trainees())
     lines = [

@@ -49,9 +49,7 @@ def train_once(
     """
     Train from scratch.
 
-    :param trainee: who trains
     :param settings: on what
-    :param seed: seed of everything random
     :param on_row: called with the returns of each bin, as soon as it is complete
     :return: the returns of all bins
     """

@@ -1,4 +1,4 @@
-"""The returns of training runs, in a file from which a comparison can go on."""
+"""The returns of training runs, in a file from which a comparison can continue."""
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass

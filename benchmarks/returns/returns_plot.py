@@ -22,10 +22,8 @@ def plot_returns(settings: ReturnsSettings, curves: Mapping[str, np.ndarray], im
     """
     Plot returns against steps: a line for the mean over seeds, and a band for the standard deviation between them.
 
-    :param settings: what was compared
     :param curves: mean returns of the bins of each contender's finished runs, ``[n_seeds, n_bins]``, NaN where no
         episode ended
-    :param image: where to write the figure, as PNG
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -49,11 +47,9 @@ def plot_learning_curves(
     Plot returns against steps, and beside them against minutes: a line for the median of the seeds, and a band from the
     worst to the best.
 
-    :param settings: what was compared
     :param curves: mean returns of the bins of each contender's finished runs, ``[n_seeds, n_bins]``, NaN where no
         episode ended
     :param seconds: how long these runs took until the end of each bin, ``[n_seeds, n_bins]``
-    :param image: where to write the figure, as PNG
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -76,7 +72,6 @@ def plot_learning_curves(
 
 def label_of(name: str, runs: np.ndarray) -> str:
     """
-    :param name: name of a contender
     :param runs: its runs, ``[n_seeds, n_bins]``
     :return: what the legend says
     """
@@ -84,20 +79,14 @@ def label_of(name: str, runs: np.ndarray) -> str:
 
 
 def label_timesteps(axes: Axes, settings: ReturnsSettings) -> None:
-    """
-    :param axes: where steps are drawn from left to right
-    :param settings: what was compared
-    """
+    """:param axes: where steps are drawn from left to right"""
     axes.set_xlim(0, settings.total_timesteps)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel(f"Timesteps (environment steps, {settings.n_envs} environments together)")
 
 
 def label_returns(axes: Axes, settings: ReturnsSettings) -> None:
-    """
-    :param axes: where returns are drawn from the bottom to the top
-    :param settings: what was compared
-    """
+    """:param axes: where returns are drawn from the bottom to the top"""
     bin_steps = settings.total_timesteps / settings.n_bins
     axes.set_ylabel(f"Mean episode return (sum of rewards)\nin bins of {bin_steps:,.0f} steps")
     normalized = "normalised" if settings.normalize else "not normalised"
@@ -131,7 +120,6 @@ def draw_returns(
     """
     Draw one contender.
 
-    :param axes: where to draw
     :param x: where the bins end, ``[n_bins]``
     :param runs: mean returns of the bins, ``[n_seeds, n_bins]``, NaN where no episode ended
     :param band: what to draw of them

@@ -29,7 +29,7 @@ def final_returns(curves: np.ndarray) -> np.ndarray:
 
 def decimals_for(values: Sequence[float]) -> int:
     """
-    :param values: numbers that are to be compared
+    :param values: numbers to compare
     :return: digits after the point with which the largest of them has four significant ones
     """
     largest = max((abs(value) for value in values), default=0.0)
@@ -50,7 +50,6 @@ def returns_table(finals: Mapping[str, np.ndarray], differences: Mapping[str, Di
 
     :param finals: the final returns of each contender's seeds
     :param differences: by how much contenders exceed the reference, as far as that is known
-    :return: the table
     """
     decimals = decimals_for([abs(np.mean(values)) for values in finals.values() if len(values)])
     rows = []
@@ -74,8 +73,7 @@ def statement(name: str, reference: str, difference: Difference | None) -> str:
     """
     Judge a contender.
 
-    :param name: its name
-    :param reference: whom it is compared with
+    :param reference: the contender that it is compared with
     :param difference: by how much it exceeds the reference, if that is known
     :return: a line
     """
@@ -87,12 +85,7 @@ def statement(name: str, reference: str, difference: Difference | None) -> str:
 
 
 def explanation(settings: ReturnsSettings) -> str:
-    """
-    What the numbers of the table are.
-
-    :param settings: what was compared
-    :return: the lines
-    """
+    """What the numbers of the table are."""
     bin_steps = settings.total_timesteps / settings.n_bins
     return (
         "Return: of training episodes, with rewards as the environment gives them. A bin of "
@@ -136,8 +129,7 @@ def time_table(seconds: Mapping[str, np.ndarray], reference: str) -> str:
     How long runs took.
 
     :param seconds: of each contender, how long its runs took until the end of each bin, ``[n_seeds, n_bins]``
-    :param reference: whom the others are compared with
-    :return: the table
+    :param reference: the contender that the others are compared with
     """
     medians = {name: float(np.median(runs[:, -1])) for name, runs in seconds.items()}
     base = medians.get(reference)
@@ -154,11 +146,8 @@ def format_report(
     """
     The report that the command prints.
 
-    :param settings: what was compared
     :param curves: mean returns of the bins of each contender's finished runs, ``[n_seeds, n_bins]``
     :param seconds: how long these runs took until the end of each bin, ``[n_seeds, n_bins]``
-    :param machine: where
-    :return: the text, in Markdown
     """
     heading = f"{format_settings(settings)}\n{format_machine(machine)}"
     if not curves:

@@ -1,4 +1,4 @@
-"""What a comparison of returns is asked for, whatever the algorithm."""
+"""What a comparison of returns is asked for, of any algorithm."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ FINAL_PART = 5
 @dataclass(frozen=True)
 class ReturnsSettings(ABC):
     """
-    Whom to compare on what.
+    Which contenders to compare on what.
 
     :param env_id: Gymnasium id of the environment
     :param total_timesteps: environment steps of each run, all environments together

@@ -45,6 +45,8 @@ def build_parser() -> Parser:
     add_option(parser, "--repeats", 3, "times to measure everything", type=integer(1))
     add_option(parser, "--learner", "compiled", "which update ours makes", choices=LEARNERS)
     parser.add_argument("--skip-subproc", action="store_true", help="leave out SubprocVecEnv, which is slow")
+    text = "train with SBX, too, SB3's algorithms in JAX (pip install sbx-rl)"
+    parser.add_argument("--sbx", action="store_true", help=text)
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file for every single measurement")
     text = "environment steps of an iteration of PPO, all environments together"
     add_option(parser, "--samples-per-iteration", 20480, text, type=integer(2))
@@ -66,11 +68,18 @@ def settings_of(arguments: argparse.Namespace) -> SpeedSettings:
     """
     :raises UsageError: if arguments belong to other algorithms
     """
-    common = (arguments.env, arguments.n_samplers, arguments.repeats, arguments.learner, arguments.skip_subproc)
+    common = {
+        "env_id": arguments.env,
+        "n_samplers": arguments.n_samplers,
+        "repeats": arguments.repeats,
+        "learner": arguments.learner,
+        "skip_subproc": arguments.skip_subproc,
+        "sbx": arguments.sbx,
+    }
     of_the_policy = policy_arguments(arguments)
     if arguments.algo != "ppo":
-        return OffPolicySpeed(*common, algorithm=arguments.algo, arguments=of_the_policy)
-    return PPOSpeed(*common, samples_per_iteration=arguments.samples_per_iteration, iterations=arguments.iterations)
+        return OffPolicySpeed(**common, algorithm=arguments.algo, arguments=of_the_policy)
+    return PPOSpeed(**common, samples_per_iteration=arguments.samples_per_iteration, iterations=arguments.iterations)
 
 
 def chosen_parts(arguments: argparse.Namespace) -> dict[str, Part]:

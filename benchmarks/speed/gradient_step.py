@@ -30,7 +30,6 @@ def measure_gradient_steps(settings: OffPolicySpeed) -> Iterator[Found]:
     """
     Make updates by turns with SB3's own ``train()`` and with ours.
 
-    :param settings: what to measure
     :return: what a gradient step of each takes
     """
     n_threads = th.get_num_threads()
@@ -47,10 +46,7 @@ def measure_gradient_steps(settings: OffPolicySpeed) -> Iterator[Found]:
 
 
 def gradient_step_table(medians: Medians) -> str:
-    """
-    :param medians: what gradient steps take
-    :return: the table
-    """
+    """:param medians: what gradient steps take"""
     values = medians.of(MILLISECONDS)
     rows = [[name, format_number(value, 2), format_ratio(values[SB3S], value)] for name, value in values.items()]
     return format_table(["", "milliseconds", "times as fast"], rows)
@@ -65,7 +61,6 @@ def _milliseconds(model: OffPolicyAlgorithm) -> float:
 def filled(algorithm: type[BaseAlgorithm], settings: OffPolicySpeed) -> OffPolicyAlgorithm:
     """
     :param algorithm: an algorithm, SB3's or ours
-    :param settings: what to measure
     :return: the algorithm with noise in its replay buffer, ready to make updates
     """
     env = ElsewhereEnv(check_environment(settings.env_id), 0.0)

@@ -1,4 +1,4 @@
-"""Where an iteration's time goes on the learner's side."""
+"""How an iteration takes its time on the learner's side."""
 
 import cProfile
 import time
@@ -40,7 +40,6 @@ def measure_iteration(settings: PPOSpeed) -> Iterator[Found]:
     """
     Train under a profiler, which makes Python's own calls a little slower.
 
-    :param settings: what to measure
     :return: what an iteration's time is spent on
     """
     trainee = settings.trainees()[0]
@@ -59,10 +58,7 @@ def measure_iteration(settings: PPOSpeed) -> Iterator[Found]:
 
 
 def iteration_table(medians: Medians) -> str:
-    """
-    :param medians: what an iteration's time is spent on
-    :return: the table
-    """
+    """:param medians: what an iteration's time is spent on"""
     (name,) = medians.contenders
     found = {phase: medians.of(phase)[name] for phase in medians.quantities}
     total = sum(found.values())

@@ -7,7 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
-#: a quantity, of whom, and its value
+from benchmarks.speed.sbx_contenders import SBX
+
+#: a quantity, the contender, and its value
 Found: TypeAlias = tuple[str, str, float]
 
 
@@ -18,7 +20,7 @@ class Measurement:
 
     :param part: the part of the benchmark that it belongs to
     :param quantity: what was measured, with its unit
-    :param contender: of whom
+    :param contender: whose number it is
     :param repeat: in which repeat, from 1
     :param value: the number
     """
@@ -50,39 +52,25 @@ class Medians:
 
     @property
     def contenders(self) -> list[str]:
-        """Of whom, in the order of the measurements."""
+        """Who was measured, in the order of the measurements."""
         return list(dict.fromkeys(contender for _, contender in self._medians))
 
     def of(self, quantity: str) -> dict[str, float]:
-        """
-        :param quantity: what was measured
-        :return: the medians by contender
-        """
+        """:return: the medians by contender"""
         return {contender: value for (of, contender), value in self._medians.items() if of == quantity}
 
     def get(self, quantity: str, contender: str) -> float | None:
-        """
-        :param quantity: what was measured
-        :param contender: of whom
-        :return: the median; None if there is none
-        """
+        """:return: the median; None if there is none"""
         return self._medians.get((quantity, contender))
 
 
 def is_sb3s(contender: str) -> bool:
-    """
-    :param contender: name of a contender
-    :return: whether SB3 brings it
-    """
-    return not contender.startswith("Async")
+    """:return: whether the name of a contender is one of SB3's"""
+    return not contender.startswith(("Async", SBX))
 
 
 def medians_of(measurements: Iterable[Measurement], part: str) -> Medians:
-    """
-    :param measurements: numbers of any part
-    :param part: a part
-    :return: the medians of this part
-    """
+    """:return: the medians of this part"""
     return Medians((each.quantity, each.contender, each.value) for each in measurements if each.part == part)
 
 
@@ -90,7 +78,6 @@ def write_measurements(measurements: Iterable[Measurement], path: Path) -> None:
     """
     Write every single measurement.
 
-    :param measurements: the numbers
     :param path: the CSV file, which is replaced
     """
     with path.open("w", newline="") as file:

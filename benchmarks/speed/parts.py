@@ -91,8 +91,5 @@ OFF_POLICY_PARTS = {
 
 
 def parts_of(algorithm: str) -> dict[str, Part]:
-    """
-    :param algorithm: name of an algorithm
-    :return: what can be measured of it
-    """
+    """:return: what can be measured of it"""
     return PPO_PARTS if algorithm == "ppo" else OFF_POLICY_PARTS

@@ -37,7 +37,6 @@ def mujoco_step(env: gym.Env) -> Callable[[], None] | None:
     """
     Reduce the step of a MuJoCo environment to its physics.
 
-    :param env: an environment
     :return: what simulates as long as ``env.step()`` does and does nothing else; None for other environments
     """
     model, data, frame_skip = (getattr(env.unwrapped, name, None) for name in ("model", "data", "frame_skip"))
@@ -57,7 +56,6 @@ def env_step(env: gym.Env) -> Callable[[], None]:
     """
     Step an environment as it is.
 
-    :param env: an environment
     :return: what takes a step with a random action, and begins a new episode where one ends
     """
     actions = cycle([env.action_space.sample() for _ in range(CONTROLS)])
@@ -75,7 +73,6 @@ def simulate(step: Callable[[], None], seconds: float) -> float:
     Step for some time.
 
     :param step: what takes a step
-    :param seconds: how long, in seconds
     :return: steps per second
     """
     n_steps = 0
@@ -92,8 +89,6 @@ def simulate_in_process(env_id: str, seconds: float, barrier: Barrier, results: 
     """
     What each process does.
 
-    :param env_id: Gymnasium id of the environment
-    :param seconds: how long, in seconds
     :param barrier: where the processes wait for one another
     :param results: where to send the steps per second and whether they were MuJoCo's own
     """
@@ -111,9 +106,7 @@ def measure_physical_limit(env_id: str, n_processes: int, seconds: float) -> Phy
     """
     Simulate in several processes at once.
 
-    :param env_id: Gymnasium id of the environment
     :param n_processes: how many, usually the number of CPUs
-    :param seconds: how long, in seconds
     :return: the limit
     """
     context = multiprocessing.get_context("spawn")

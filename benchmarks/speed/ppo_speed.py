@@ -41,10 +41,7 @@ class PPOSpeed(SpeedSettings):
         return tuple(Trainee(each.name, each, "pipelined", self._arguments(each)) for each in contenders)
 
     def steps_per_env(self, n_envs: int) -> int:
-        """
-        :param n_envs: number of environments
-        :return: steps of each in an iteration
-        """
+        """:return: steps of each in an iteration"""
         return self.samples_per_iteration // n_envs
 
     def _arguments(self, contender: Contender) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from benchmarks.machine import Machine, describe_machine
 from benchmarks.speed.measurements import Measurement, medians_of
 from benchmarks.speed.parts import Part
+from benchmarks.speed.sbx_contenders import sbx_trainees
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import check_environment
@@ -17,7 +18,6 @@ def check_settings(settings: SpeedSettings) -> None:
     """
     Refuse what cannot be measured, before anything is.
 
-    :param settings: what to measure
     :raises UsageError: if the settings make no sense
     """
     if isinstance(check_environment(settings.env_id).observation_space, spaces.Dict):
@@ -28,6 +28,8 @@ def check_settings(settings: SpeedSettings) -> None:
                 f"the iteration has too few samples for the {trainee.contender.n_envs} environments of "
                 f"'{trainee.name}': at least {2 * trainee.contender.n_envs} are needed"
             )
+    if settings.sbx:
+        sbx_trainees(settings.trainees())
     # SB3 checks the spaces. A single environment is enough for that.
     trainee = settings.trainees()[-1]
     with trainee.running(settings.env_id):
@@ -38,8 +40,6 @@ def measure_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> list[Me
     """
     Measure all parts, the contenders taking turns within each repeat, and say on stderr how far it is.
 
-    :param settings: what to measure
-    :param parts: the parts by name
     :return: all numbers
     :raises UsageError: if the settings make no sense
     """
@@ -57,13 +57,7 @@ def measure_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> list[Me
 def format_report(
     settings: SpeedSettings, parts: Mapping[str, Part], measurements: list[Measurement], machine: Machine
 ) -> str:
-    """
-    :param settings: what was measured
-    :param parts: the parts by name
-    :param measurements: the numbers
-    :param machine: where
-    :return: the text that the command prints
-    """
+    """:return: the text that the command prints"""
     heading = (
         f"{settings.env_id} {machine.in_words()}\n\n{settings.in_words()}\n"
         f"Medians of {settings.repeats} repeat(s), in each of which the contenders took turns\n"
@@ -75,8 +69,6 @@ def format_report(
 
 def run_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> tuple[str, list[Measurement]]:
     """
-    :param settings: what to measure
-    :param parts: the parts by name
     :return: the report, and all numbers
     :raises UsageError: if the settings make no sense
     """

@@ -1,4 +1,4 @@
-"""What a sampler's step takes besides the environment's own."""
+"""What a sampler's step takes beside the environment's own."""
 
 import time
 from collections.abc import Iterator
@@ -39,10 +39,7 @@ class TimedEnv(gym.Wrapper):
 
 
 def measure_sampler_steps(settings: PPOSpeed) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: what steps of samplers with one and with several environments take
-    """
+    """:return: what steps of samplers with one and with several environments take"""
     for n_envs in dict.fromkeys((1, settings.envs_per_sampler)):
         total, environment = measure_sampler_step(settings.env_id, n_envs)
         name = "1 environment" if n_envs == 1 else f"{n_envs} environments"
@@ -54,10 +51,9 @@ def measure_sampler_step(env_id: str, n_envs: int) -> tuple[float, float]:
     """
     Collect a rollout with one sampler in this process.
 
-    :param env_id: Gymnasium id of the environment
     :param n_envs: environments of the sampler
-    :return: microseconds of a step of one environment, and how many of them the environment takes, whatever Gymnasium
-        puts around it included
+    :return: microseconds of a step of one environment, and how many of them the environment takes with Gymnasium's own
+        wrappers
     """
     build, envs = quiet_factory(env_id), []
 
@@ -82,10 +78,7 @@ def measure_sampler_step(env_id: str, n_envs: int) -> tuple[float, float]:
 
 
 def sampler_table(medians: Medians) -> str:
-    """
-    :param medians: what steps take
-    :return: the table
-    """
+    """:param medians: what steps take"""
     rows = []
     for name, total in medians.of(TOTAL).items():
         environment = medians.of(ENVIRONMENT)[name]

@@ -1,4 +1,4 @@
-"""What the benchmark is asked for, and who takes part in it, whatever the algorithm."""
+"""What the benchmark is asked for, and who takes part in it, with any algorithm."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ class SpeedSettings(ABC):
     :param repeats: times to measure everything
     :param learner: which update ours makes
     :param skip_subproc: leave out SubprocVecEnv
+    :param sbx: train with SBX, too
     :param limit_seconds: how long to measure the physical limit for
     """
 
@@ -28,6 +29,7 @@ class SpeedSettings(ABC):
     repeats: int = 3
     learner: str = "compiled"
     skip_subproc: bool = False
+    sbx: bool = False
     limit_seconds: float = 2.0
 
     @abstractmethod
@@ -40,7 +42,6 @@ class SpeedSettings(ABC):
     @abstractmethod
     def stopwatch(self, n_envs: int, on_start: Callable[[], object] | None = None) -> Stopwatch:
         """
-        :param n_envs: number of environments
         :param on_start: called when the measurement begins
         :return: the length of a measurement
         """

@@ -32,10 +32,7 @@ LONG = 100_000_000
 
 
 def measure_starts(settings: PPOSpeed) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: what it takes to start, and to make the first update
-    """
+    """:return: what it takes to start, and to make the first update"""
     for trainee in replace(settings, learner="eager").trainees():
         # DummyVecEnv starts no processes.
         if "DummyVecEnv" not in trainee.name:
@@ -118,7 +115,6 @@ def start_in_process(trainee: Trainee, env_id: str, results: Connection) -> None
     Start an algorithm in this process, which should have done nothing else before.
 
     :param trainee: what to start
-    :param env_id: Gymnasium id of the environment
     :param results: where to send the seconds from the constructor to the end of a short rollout, and the bytes of
         memory of all processes but this one, None where the operating system does not tell
     """
@@ -135,7 +131,6 @@ def update_in_process(trainee: Trainee, env_id: str, results: Connection) -> Non
     Make a first update in this process, which should have done nothing else before.
 
     :param trainee: who updates
-    :param env_id: Gymnasium id of the environment
     :param results: where to send the seconds from the constructor to the end of the update
     """
     start = time.perf_counter()
@@ -150,8 +145,6 @@ def measure_first_update(trainee: Trainee, env_id: str, cache: str | None = None
     """
     Train until the first update is complete, in a fresh process.
 
-    :param trainee: who trains
-    :param env_id: Gymnasium id of the environment
     :param cache: where compiled updates are found and kept; by default in the user's cache
     :return: seconds from the constructor to the end of the update
     """
@@ -161,7 +154,7 @@ def measure_first_update(trainee: Trainee, env_id: str, cache: str | None = None
 
 def in_fresh_process(name: str, target: Callable[..., None], *arguments: Any) -> Any:
     """
-    :param name: of whom it is, for the error message
+    :param name: name of the contender, for the error message
     :param target: function to call in a new process, with the arguments and a connection
     :param arguments: the arguments
     :return: what the function sent through the connection

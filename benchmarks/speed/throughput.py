@@ -8,6 +8,7 @@ from benchmarks.slow_envs import Slowness
 from benchmarks.speed.busy_processes import beside_busy_processes
 from benchmarks.speed.measurements import Found, Medians, is_sb3s
 from benchmarks.speed.physical_limit import measure_physical_limit
+from benchmarks.speed.sbx_contenders import sbx_trainees
 from benchmarks.speed.speed_settings import SpeedSettings
 from benchmarks.text_tables import format_number
 from sb3_walle.cli.tables import format_ratio, format_table
@@ -24,10 +25,7 @@ STEP_LATENCY = 5e-3
 
 
 def measure_collection(settings: SpeedSettings) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: what all contenders collect, and what could be simulated at most
-    """
+    """:return: what all contenders collect, and what could be simulated at most"""
     limit = measure_physical_limit(settings.env_id, available_cpus(), settings.limit_seconds)
     yield LIMIT, limit.what, limit.samples_per_second
     # Compiling would take time from the samplers.
@@ -38,26 +36,17 @@ def measure_collection(settings: SpeedSettings) -> Iterator[Found]:
 
 
 def measure_training(settings: SpeedSettings) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: how fast all contenders train
-    """
+    """:return: how fast all contenders train"""
     return _trainings(settings, nullcontext())
 
 
 def measure_training_beside_others(settings: SpeedSettings) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: how fast all contenders train while two processes of others compute
-    """
+    """:return: how fast all contenders train while two processes of others compute"""
     return _trainings(settings, beside_busy_processes(N_BUSY_PROCESSES))
 
 
 def measure_training_with_slow_envs(settings: SpeedSettings) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: how fast all contenders train with a simulator that only waits
-    """
+    """:return: how fast all contenders train with a simulator that only waits"""
     return _trainings(settings, nullcontext(), Slowness(STEP_LATENCY, elsewhere=True))
 
 
@@ -66,16 +55,14 @@ def _trainings(
 ) -> Iterator[Found]:
     with surroundings:
         for quantity, arguments in settings.training.items():
-            for trainee in settings.trainees(slowness):
+            trainees = settings.trainees(slowness)
+            for trainee in (*trainees, *(sbx_trainees(trainees) if settings.sbx else ())):
                 with trainee.running(settings.env_id, **arguments) as model:
                     yield quantity, trainee.name, measure(model, settings.stopwatch(model.n_envs))
 
 
 def throughput_tables(medians: Medians) -> str:
-    """
-    :param medians: steps per second
-    :return: a table for each quantity: the steps, and how they compare
-    """
+    """:return: a table for each quantity: the steps, and how they compare"""
     limit = medians.of(LIMIT)
     quantities = [quantity for quantity in medians.quantities if quantity != LIMIT]
     return "\n\n".join(_table(quantity, medians.of(quantity), limit) for quantity in quantities)

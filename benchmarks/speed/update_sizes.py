@@ -74,10 +74,6 @@ def measure_update_sizes(settings: PPOSpeed) -> Iterator[Found]:
 
 
 def sizes_table(medians: Medians) -> str:
-    """
-    :param medians: what updates take
-    :return: the table
-    """
     rows = []
     for batch_size in BATCH_SIZES:
         cells = [f"{batch_size}"]
@@ -95,8 +91,6 @@ def _quantity(net: str, batch_size: int) -> str:
 
 def algorithm_with_samples(net: Net, batch_size: int, seed: int = 0) -> PPO:
     """
-    :param net: which policy
-    :param batch_size: samples of a minibatch
     :param seed: seed of the weights and of the samples
     :return: SB3's PPO, with a rollout buffer that is full of random samples
     """
@@ -136,8 +130,6 @@ def measure_update_size(net: Net, batch_size: int) -> tuple[float, float]:
     """
     Update with SB3's own ``train()`` and with the compiled one, each with all threads of torch.
 
-    :param net: which policy
-    :param batch_size: samples of a minibatch
     :return: microseconds a minibatch of each
     """
     by_sb3, by_us = (algorithm_with_samples(net, batch_size) for _ in range(2))

@@ -18,10 +18,6 @@ WHILE_COLLECTING = "while samplers collect, us/minibatch"
 
 
 def measure_updates(settings: PPOSpeed) -> Iterator[Found]:
-    """
-    :param settings: what to measure
-    :return: what updates take
-    """
     ours = [trainee for trainee in settings.trainees() if not is_sb3s(trainee.name)]
     sb3s = next(trainee for trainee in settings.trainees() if is_sb3s(trainee.name))
     for trainee in (ours[0], sb3s):
@@ -59,10 +55,6 @@ def _time_updates(model: OnPolicyAlgorithm) -> list[float]:
 
 
 def update_table(medians: Medians) -> str:
-    """
-    :param medians: what updates take
-    :return: the table
-    """
     base = next((value for name, value in medians.of(ALONE).items() if is_sb3s(name)), None)
     rows = []
     for name in medians.contenders:

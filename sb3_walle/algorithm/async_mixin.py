@@ -12,21 +12,17 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_walle.algorithm.collection_request import CollectionRequest
+from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
-from sb3_walle.algorithm.memory_advice import memory_advice
-from sb3_walle.algorithm.other_environments import in_samplers_like_before, warn_of_missing_normalization
 from sb3_walle.algorithm.pickling import state_without_samplers
-from sb3_walle.algorithm.threads import torch_threads_beside
 from sb3_walle.backends.protocol import Backend
-from sb3_walle.backends.supervision import supervision_of
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
-from sb3_walle.envs.env_sources import LOCKSTEP, EnvSource, in_samplers
+from sb3_walle.collection.queues import REMEDY
+from sb3_walle.envs.env_sources import LOCKSTEP, EnvSource, SamplerChoices, in_samplers, in_samplers_like
 from sb3_walle.envs.wrappers import (
     NormalizeArgument,
     WrappedSamplers,
@@ -41,6 +37,7 @@ from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec
 from sb3_walle.termination import termination_as_exit
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.updater import Updater, check_learner
+from sb3_walle.user_warning import warn_user
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
@@ -82,25 +79,19 @@ class AsyncMixin(_Base):
         anyway
     :param actor: what runs the policy in samplers: ``"torch"``, ``"numpy"`` (MLP policies, several times faster), or
         ``"auto"`` for NumPy wherever it computes the same distribution
-    :param backend: where samplers live: ``"process"``, ``"inline"`` for this process, or a
-        :class:`~sb3_walle.backends.protocol.Backend`
+    :param backend: as for :class:`SamplerVecEnv`
     :param normalize: whether to put a ``VecNormalize`` around the samplers, or its arguments; its ``gamma`` is the
         algorithm's unless it is given. As in SB3, its statistics are not part of the saved model:
         ``model.get_vec_normalize_env().save(path)``
     :param info_keys: what callbacks find in ``locals["infos"]`` where no episode ends: ``"all"``; the keys that they
         need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
         subclass overrides a method that is given infos, else none
-    :param on_failure: what happens when a sampler dies, or an environment raises an exception while it collects:
-        ``"restart"`` (the default) warns and starts another sampler in its place, ``"raise"`` ends ``learn()``
-    :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death ends
-        ``learn()`` all the same; by default 10, or one for each sampler if there are more
-    :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
-        is killed and counts as dead; by default any time
-    :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
-        environments when they end, before they are killed; by default any time, as in SB3
-    :param samplers_give_way: whether samplers give way to the learner where both want a CPU: they are then a session of
-        their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed. By
-        default True, or what a :class:`SamplerVecEnv` was told
+    :param on_failure: as for :class:`SamplerVecEnv`, as are the four below; ``"raise"`` ends ``learn()``. If ``env`` is
+        a :class:`SamplerVecEnv`, that was told already
+    :param max_restarts: as for :class:`SamplerVecEnv`
+    :param step_timeout: as for :class:`SamplerVecEnv`
+    :param close_timeout: as for :class:`SamplerVecEnv`
+    :param samplers_give_way: as for :class:`SamplerVecEnv`
     :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, several
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
@@ -116,10 +107,10 @@ class AsyncMixin(_Base):
 
     #: the modes that the algorithm can learn in; the first one is the default
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
-    #: whether NumPy runs the algorithm's policies of multilayer perceptrons, so that samplers do without torch
-    has_numpy_actor: ClassVar[bool] = True
     #: makes the algorithm's compiled updates, if it has any
     update_class: ClassVar[type[AlgorithmUpdate] | None] = None
+    #: bound of the policy lag in mode ``"free"`` where the user gives none
+    _default_max_policy_lag: ClassVar[int | None] = None
     #: the algorithm's discount factor
     gamma: float
 
@@ -151,24 +142,37 @@ class AsyncMixin(_Base):
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
         self.learner, self.check_nan = learner, check_nan
         self._check_choices()
-        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
+        choices = SamplerChoices(
+            n_samplers,
+            envs_per_sampler,
+            backend,
+            on_failure,
+            max_restarts,
+            step_timeout,
+            close_timeout,
+            samplers_give_way,
+        )
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
         self._experience = ExperienceSource(select_infos(info_keys, callbacks_may_look=False))
-        self._updates: Updater | None = None
+        self._updater: Updater | None = None
         self._learn_seconds: float | None = None
         self._is_learning = False
-        may_be_numpy = self.has_numpy_actor and actor != "torch"
-        numpy_is_likely = may_be_numpy and policy == "MlpPolicy" and not kwargs.get("use_sde")
-        preload = () if numpy_is_likely else ("torch", "stable_baselines3")
-        with in_samplers(env, n_samplers, envs_per_sampler, backend, preload, supervision) as samplers:
+        may_be_numpy = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
+        preload = () if may_be_numpy and self._has_sb3s_mlp_policy() else ("torch", "stable_baselines3")
+        with in_samplers(env, choices, preload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
             wrapped_samplers(self.env)
-        #: whether the policy learns from normalised observations or rewards
         vec_normalize = vec_normalize_of(self)
+        #: whether the policy learns from normalised observations or rewards
         self.is_normalized = vec_normalize is not None
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
+
+    def _has_sb3s_mlp_policy(self) -> bool:
+        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch: it knows SB3's policies."""
+        policy_class = self.policy_aliases.get("MlpPolicy")
+        return policy_class is not None and policy_class.__module__.startswith("stable_baselines3.")
 
     def _check_choices(self) -> None:
         check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
@@ -178,29 +182,26 @@ class AsyncMixin(_Base):
 
     def _setup_model(self) -> None:
         self._check_choices()
-        with memory_advice():
+        try:
             super()._setup_model()  # type: ignore[safe-super]
+        except MemoryError as error:
+            # SB3's buffer is too large.
+            raise MemoryError(f"{str(error).rstrip('.')}. {REMEDY}") from error
         env = wrapped_samplers(self.env)
         if env is not None:
-            self._check_memory(self._collection_request(env, self._n_steps_per_rollout()))
+            # Long before the queues are made. Callbacks, which are not known yet, can only ask for more.
+            request = self._collection_request(env, self._n_steps_per_rollout())
+            request.check_memory(self._collection_spec(request, for_size=True))
         if self.learner == "compiled":
             self._require_compiled_update()
 
     # What an algorithm's kind decides
 
-    def _check_memory(self, request: CollectionRequest) -> None:
+    def _collection_spec(self, request: CollectionRequest, for_size: bool = False) -> CollectionSpec:
         """
-        Check that there is memory for the queues, long before they are made.
-
-        :param request: what samplers are asked for, except for what callbacks want, who can only ask for more
-        :raises MemoryError: if too little is left
-        """
-        raise NotImplementedError
-
-    def _make_collector(self, request: CollectionRequest) -> Collector:
-        """
-        :param request: what samplers are asked for
-        :return: a collector, with the samplers ready for it
+        :param request: what the user asks of samplers
+        :param for_size: whether the spec only has to tell how much memory is needed
+        :return: what samplers collect
         """
         raise NotImplementedError
 
@@ -217,10 +218,7 @@ class AsyncMixin(_Base):
         raise NotImplementedError
 
     def _check_n_envs(self, n_envs: int) -> None:
-        """
-        :param n_envs: a new number of environments
-        :raises ValueError: if the algorithm cannot continue with as many
-        """
+        """:raises ValueError: if the algorithm cannot continue with another number of environments"""
 
     def _prepare_updates(self) -> None:
         """Called when ``learn()`` begins and samplers are ready."""
@@ -237,45 +235,46 @@ class AsyncMixin(_Base):
         :raises ValueError: if their spaces are others; nothing has changed then
         :raises RuntimeError: if their number is another one during ``learn()``
         """
-        with in_samplers_like_before(self, env) as samplers:
+        env_before, n_envs_before = self.env, self.n_envs
+        with in_samplers_like(env_before, n_envs_before, env) as samplers:
             wrapped_samplers(samplers)
-            self._set_env(samplers, force_reset)
+            if samplers is not None and samplers.num_envs != n_envs_before:
+                if self._is_learning:
+                    raise RuntimeError(
+                        f"The number of environments cannot change during learn(): there are {n_envs_before}, and "
+                        f"{samplers.num_envs} were given. Call set_env() between two calls of learn()."
+                    )
+                self._check_n_envs(samplers.num_envs)
+                # SB3 insists on as many as before.
+                self.n_envs = samplers.num_envs
+            try:
+                super().set_env(samplers, force_reset)  # type: ignore[arg-type]
+            except BaseException:
+                self.n_envs = n_envs_before
+                raise
+            if self.env is not env_before:
+                self._experience.forget()
+            if self.n_envs != n_envs_before:
+                set_last_observations(self, None)
+                self._renew_buffer()
         self._note_normalization()
 
-    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
-        env_before, n_envs_before = self.env, self.n_envs
-        if env is not None:
-            if self._is_learning and env.num_envs != n_envs_before:
-                raise RuntimeError(
-                    f"The number of environments cannot change during learn(): there are {n_envs_before}, and "
-                    f"{env.num_envs} were given. Call set_env() between two calls of learn()."
-                )
-            if env.num_envs != n_envs_before:
-                self._check_n_envs(env.num_envs)
-            # SB3 insists on as many as before.
-            self.n_envs = env.num_envs
-        try:
-            super().set_env(env, force_reset)  # type: ignore[arg-type]
-        except BaseException:
-            self.n_envs = n_envs_before
-            raise
-        if self.env is not env_before:
-            self._experience.forget()
-        if self.n_envs != n_envs_before:
-            set_last_observations(self, None)
-            self._renew_buffer()
-
     def _note_normalization(self) -> None:
-        warn_of_missing_normalization(self, self.is_normalized)
-        if self.env is not None:
-            self.is_normalized = vec_normalize_of(self) is not None
+        if self.env is None:
+            return
+        was_normalized, self.is_normalized = self.is_normalized, vec_normalize_of(self) is not None
+        if was_normalized and not self.is_normalized:
+            warn_user(
+                "The policy has learned in environments inside of a VecNormalize, but these are in none. "
+                "Wrap them with the statistics that belong to the policy: VecNormalize.load(path, SamplerVecEnv(...))."
+            )
 
     def __enter__(self: SelfAsync) -> SelfAsync:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._updates is not None:
-            self._updates.close()
+        if self._updater is not None:
+            self._updater.close()
         if self.env is not None:
             self.env.close()
 
@@ -338,20 +337,21 @@ class AsyncMixin(_Base):
         finally:
             self._is_learning = False
             self._experience.interrupt()
-            if self.num_timesteps < timesteps_to_learn(self) and self._updates is not None:
-                self._updates.abandon()
+            if self.num_timesteps < timesteps_to_learn(self) and self._updater is not None:
+                self._updater.abandon()
 
     def _collection_request(self, env: WrappedSamplers, n_steps: int) -> CollectionRequest:
+        experience = self._experience
         return CollectionRequest(
             env,
             n_steps,
             self.mode,
-            self.max_policy_lag,
+            self.max_policy_lag or self._default_max_policy_lag,
             self.sampler_actor,
-            self._experience.infos,
+            experience.infos,
             self.check_nan,
-            self._experience.seed,
-            self._experience.n_collectors,
+            experience.seed,
+            experience.n_collectors,
         )
 
     def _up_to_date_collector(self, n_steps: int) -> Collector | None:
@@ -368,6 +368,12 @@ class AsyncMixin(_Base):
         settings = (self.policy, n_steps, self.mode, self.max_policy_lag, self.sampler_actor)
         return self._experience.up_to_date(env, (*settings, *self._collector_settings()), make)
 
+    def _make_collector(self, request: CollectionRequest) -> Collector:
+        spec = self._collection_spec(request)
+        if self.verbose >= 1:
+            print(request.summary(spec))
+        return request.make_collector(spec)
+
     def _record_collection(self) -> None:
         """Have the next log tell how the samplers are doing."""
         for name, value in self._experience.figures().items():
@@ -383,15 +389,15 @@ class AsyncMixin(_Base):
     def _training(self) -> Iterator[None]:
         """Around an update: shares the CPUs with the samplers, and measures how long the update takes."""
         started = perf_counter()
-        with torch_threads_beside(self._experience.n_samplers_at_work):
+        with self._experience.cpus_shared():
             yield
         self._learn_seconds = perf_counter() - started
 
-    def _learner(self) -> Updater | None:
+    def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""
-        if self._updates is None and self.update_class is not None and self._trains_as_sb3():
-            self._updates = Updater(self.update_class(self), self.learner)
-        return self._updates
+        if self._updater is None and self.update_class is not None and self._trains_as_sb3():
+            self._updater = Updater(self.update_class(self), self.learner)
+        return self._updater
 
     def _trains_as_sb3(self) -> bool:
         """Whether the update is the one that is compiled: a class in between, say, may have another one."""
@@ -399,43 +405,36 @@ class AsyncMixin(_Base):
         return getattr(train, "__func__", None) is getattr(self.update_class, "sb3_train", None)
 
     def _require_compiled_update(self) -> None:
-        updates = self._learner()
-        if updates is None:
+        updater, name = self._get_updater(), type(self).__name__
+        if updater is not None:
+            updater.require()
+        elif self.update_class is None:
+            raise ValueError(f"{name} has no compiled update. Use learner='auto' or 'eager'.")
+        else:
+            known = self.update_class.sb3_train.__qualname__
             raise ValueError(
-                f"learner='compiled' knows the updates of SB3's PPO, SAC, TD3, DDPG and DQN, and {type(self).__name__} "
-                "makes another one. Use learner='eager'."
+                f"learner='compiled' takes the place of SB3's {known}(), and {name} makes another update. "
+                "Use learner='auto' or 'eager'."
             )
-        updates.require()
 
     # Saving, loading and copying
 
     @classmethod
     def load(
-        cls,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: EnvSource = None,
-        *args: Any,
-        n_samplers: int | None = None,
-        envs_per_sampler: int = 1,
-        backend: str | Backend = "process",
-        on_failure: str | None = None,
-        max_restarts: int | None = None,
-        step_timeout: float | None = None,
-        close_timeout: float | None = None,
-        samplers_give_way: bool | None = None,
-        **kwargs: Any,
+        cls, path: str | pathlib.Path | io.BufferedIOBase, env: EnvSource = None, *args: Any, **kwargs: Any
     ) -> Any:
         """
         Load a model that was saved by this algorithm, or by SB3's own.
 
-        The arguments from ``n_samplers`` to ``samplers_give_way`` are those of the constructor.
-
         :param path: where it was saved
         :param env: environments to train in, as for the constructor
         :param args: SB3's other arguments
-        :param kwargs: SB3's other arguments; all further ones replace what was saved, e.g. ``mode="sync"``
+        :param kwargs: SB3's other arguments; the constructor's ``n_samplers``, ``envs_per_sampler``, ``backend``,
+            ``on_failure``, ``max_restarts``, ``step_timeout``, ``close_timeout`` and ``samplers_give_way``; all further
+            ones replace what was saved, e.g. ``mode="sync"``
         :return: the model
         """
+        choices = SamplerChoices.taken_from(kwargs)
         if kwargs.get("mode", "free") != "free":
             # The bound that was saved belongs to the mode that was saved.
             kwargs.setdefault("max_policy_lag", None)
@@ -446,8 +445,7 @@ class AsyncMixin(_Base):
             )
         if "actor" in kwargs:
             kwargs["sampler_actor"] = kwargs.pop("actor")
-        supervision = supervision_of(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
-        with in_samplers(env, n_samplers, envs_per_sampler, backend, supervision=supervision) as samplers:
+        with in_samplers(env, choices) as samplers:
             with warnings.catch_warnings():
                 # SB3 constructs the model first, and so asks again for what was just found impossible.
                 warnings.filterwarnings("ignore", message=LOCKSTEP)
@@ -480,4 +478,4 @@ class AsyncMixin(_Base):
         return state_without_samplers(self)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_experience", "_updates", "_learn_seconds", "_is_learning"]
+        return [*super()._excluded_save_params(), "_experience", "_updater", "_learn_seconds", "_is_learning"]

@@ -49,9 +49,6 @@ def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], exa
 
 
 def check_model(model: object) -> None:
-    """
-    :param model: an object of a subclass of a mixin
-    :raises TypeError: if it is no algorithm of SB3
-    """
+    """:raises TypeError: if the model of a subclass of a mixin is no algorithm of SB3"""
     if not isinstance(model, BaseAlgorithm):
         raise TypeError(f"{type(model).__name__} is no algorithm of SB3: none is among its bases. {_ADVICE_FOR_OTHERS}")

@@ -1,26 +1,28 @@
 """Where an algorithm's experience comes from."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_walle.algorithm.policy_settings import PolicySettings, policy_settings
 from sb3_walle.collection.collector import Collector
+from sb3_walle.envs.env_sources import available_cpus
 from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.infos import InfoSelection
+from sb3_walle.updates.global_state import threads_at_most
 
 
 class ExperienceSource:
     """
     Holds the collector that fits an algorithm as it is at present. A copy begins without a collector, which belongs to
     samplers and shared memory.
-
-    :param infos: which infos are passed on
     """
 
     def __init__(self, infos: InfoSelection) -> None:
         self.collector: Collector | None = None
+        #: which infos are passed on
         self.infos = infos
         #: seed of the samplers' random streams, ``None`` for fresh entropy
         self.seed: int | None = None
@@ -43,18 +45,13 @@ class ExperienceSource:
             self.collector.interrupt()
 
     def look_at_policy(self, policy: BasePolicy) -> None:
-        """
-        Samplers hold a copy of the policy, which is made anew if more than its weights has changed.
-
-        :param policy: the algorithm's policy
-        """
+        """Have the next collector made anew if more than the policy's weights has changed: samplers hold a copy."""
         settings = policy_settings(policy)
         if settings != self._policy_settings:
             self._policy_settings, self._key = settings, None
 
     def up_to_date(self, env: WrappedSamplers, settings: tuple, make: Callable[[], Collector]) -> Collector:
         """
-        :param env: the samplers, and what is around them
         :param settings: what else the collector depends on
         :param make: makes a collector, if something that it depends on has changed
         :return: the collector
@@ -70,10 +67,16 @@ class ExperienceSource:
         collector.infos = self.infos
         return collector
 
-    @property
-    def n_samplers_at_work(self) -> int:
-        """How many samplers may be collecting at this moment, in processes of their own."""
-        return 0 if self.collector is None else self.collector.n_samplers_at_work
+    def cpus_shared(self) -> AbstractContextManager[None]:
+        """
+        Have torch use no more threads than the samplers at work leave cores.
+
+        torch's threads wait for each other at the end of every operation. If one of them shares its core with a
+        sampler, all wait for it: with two threads on two busy cores, an update of a small network can take three times
+        as long as with one.
+        """
+        n_samplers = 0 if self.collector is None else self.collector.n_samplers_at_work
+        return threads_at_most(max(1, available_cpus() - n_samplers)) if n_samplers else nullcontext()
 
     def figures(self) -> dict[str, float]:
         """:return: what is logged of the last rollout, by name"""

@@ -15,10 +15,7 @@ _STOCK.add(SafeCheckpointCallback)
 
 
 def wants_all_infos(callback: BaseCallback) -> bool:
-    """
-    :param callback: a callback, with those that it calls
-    :return: whether the infos of all steps should be passed on, because one of them may look at them
-    """
+    """:return: whether a callback, or one that it calls, may look at the infos of any step"""
     if type(callback) not in _STOCK:
         return True
     if isinstance(callback, ConvertCallback):

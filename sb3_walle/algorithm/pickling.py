@@ -11,7 +11,7 @@ from sb3_walle.sb3_private import HAS_CUSTOM_LOGGER, LAST_STEP, LOGGER, VEC_NORM
 
 # The environments and what belongs to them: processes, sockets, shared memory, and where their episodes are. And what
 # is compiled for this very policy.
-_LEFT_BEHIND = ("env", VEC_NORMALIZE, *LAST_STEP, "_updates", "_recorded")
+_LEFT_BEHIND = ("env", VEC_NORMALIZE, *LAST_STEP, "_updater", "_recorded")
 
 
 def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
@@ -22,38 +22,17 @@ def state_without_samplers(algorithm: BaseAlgorithm) -> dict[str, Any]:
     # Open files. SB3 configures another one when training begins.
     state.pop(LOGGER, None)
     if "policy" in state:
-        _forget_graphs_of_parts(state["policy"])
-        state["policy"] = _without_graph(state["policy"])
+        _forget_last_forward_pass(state["policy"])
     return state
 
 
-def _without_graph(policy: BasePolicy) -> BasePolicy:
+def _forget_last_forward_pass(policy: BasePolicy) -> None:
     """
-    The same policy, without what its distribution remembers of the last forward pass: results of computations with
-    gradients cannot be copied. gSDE's exploration matrices are such results, but have to be kept.
+    Results of computations with gradients cannot be copied, and distributions remember some. gSDE's exploration
+    matrices are such results, but have to be kept.
     """
-    distribution = getattr(policy, "action_dist", None)
-    if distribution is None:
-        return policy
-    twin = copy(policy)
-    twin.action_dist = copy(distribution)
-    twin.action_dist.__dict__ = {
-        name: value.detach() if isinstance(value, th.Tensor) and not value.is_leaf else value
-        for name, value in vars(distribution).items()
-        if not _is_of_a_forward_pass(value)
-    }
-    return twin
-
-
-def _forget_graphs_of_parts(policy: BasePolicy) -> None:
-    """
-    The same for parts of the policy, as the actor of SAC. The algorithm refers to them, too, so they cannot be replaced
-    by twins; nothing of a forward pass before is looked at again.
-    """
-    for part in policy.modules():
-        distribution = getattr(part, "action_dist", None)
-        if part is policy or distribution is None:
-            continue
+    distributions = [part.action_dist for part in policy.modules() if getattr(part, "action_dist", None) is not None]
+    for distribution in distributions:
         for name, value in vars(distribution).items():
             if isinstance(value, th.Tensor) and not value.is_leaf:
                 setattr(distribution, name, value.detach())

@@ -9,11 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 
 
 def policy_weights(policy: BasePolicy, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """
-    :param policy: a policy, on any device
-    :param names: entries of its ``state_dict()``
-    :return: these entries as arrays, which share the policy's memory where it is on the CPU
-    """
+    """:return: entries of ``state_dict()`` as arrays, which share the policy's memory where it is on the CPU"""
     wanted = list(names)
     state = _state(policy, {name.partition(".")[0] for name in wanted})
     return {name: state[name].detach().cpu().numpy() for name in wanted}

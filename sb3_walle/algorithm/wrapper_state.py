@@ -1,35 +1,35 @@
-"""What the learner's own wrappers would have noticed of the steps that samplers made."""
+"""What a step looks like from the learner's side of the wrappers around the samplers."""
 
 from typing import Any
 
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.envs.wrappers import WrappedSamplers
-from sb3_walle.samplers.infos import EPISODE
+from sb3_walle.samplers.infos import EPISODE, TRUNCATED
 from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 
 
-class WrapperState:
+def infos_of_step(rollout: Rollout, step: int) -> list[dict[str, Any]]:
+    """:return: the infos of a row as SB3's callbacks find them, one for each environment"""
+    infos: list[dict[str, Any]] = [{TRUNCATED: False} for _ in range(rollout.n_envs)]
+    for env, info in rollout.infos[step]:
+        infos[env] = info
+    return infos
+
+
+def show_step_to_wrappers(env: WrappedSamplers, rollout: Rollout, step: int, infos: list[dict[str, Any]]) -> None:
     """
-    Keeps the wrappers around the samplers up to date while their work is done elsewhere: callbacks ask ``VecNormalize``
-    for the original observations and rewards, and ``VecMonitor`` writes a file.
+    Keep the wrappers up to date although samplers do their work: callbacks ask ``VecNormalize`` for the original
+    observations and rewards, and ``VecMonitor`` writes a file.
 
-    :param env: the samplers and their wrappers
+    :param step: the row that the training has come to
+    :param infos: its infos, one for each environment
     """
-
-    def __init__(self, env: WrappedSamplers) -> None:
-        self._vec_normalize, self._monitors = env.vec_normalize, env.monitors
-
-    def follow(self, rollout: Rollout, step: int, infos: list[dict[str, Any]]) -> None:
-        """
-        :param step: the row that the training has come to
-        :param infos: the infos of this step, one for each environment
-        """
-        if self._vec_normalize is not None:
-            self._vec_normalize.old_obs = rollout.next_observations(step, ORIGINAL_OBSERVATIONS)
-            self._vec_normalize.old_reward = rollout.fields[ORIGINAL_REWARDS][step]
-        for monitor in self._monitors:
-            for info in infos:
-                if EPISODE in info:
-                    monitor.episode_count += 1
-                    if monitor.results_writer is not None:
-                        monitor.results_writer.write_row(info[EPISODE])
+    if env.vec_normalize is not None:
+        env.vec_normalize.old_obs = rollout.next_observations(step, ORIGINAL_OBSERVATIONS)
+        env.vec_normalize.old_reward = rollout.fields[ORIGINAL_REWARDS][step]
+    for monitor in env.monitors:
+        for info in infos:
+            if EPISODE in info:
+                monitor.episode_count += 1
+                if monitor.results_writer is not None:
+                    monitor.results_writer.write_row(info[EPISODE])

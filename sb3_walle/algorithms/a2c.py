@@ -1,7 +1,5 @@
 """A2C with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.a2c import A2C
 
 from sb3_walle.on_policy import AsyncOnPolicyMixin
@@ -12,9 +10,8 @@ class AsyncA2C(AsyncOnPolicyMixin, A2C):
     Advantage Actor Critic (Mnih et al., 2016, https://arxiv.org/abs/1602.01783) as in SB3, with experience from N
     samplers.
 
-    Takes the arguments of SB3's ``A2C`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`. Its
-    gradient is that of the policy that chose the actions: there is no ratio in it that would correct for a policy lag.
-    So ``"sync"`` is its only mode.
+    Takes the arguments of SB3's ``A2C``, and those of :class:`AsyncOnPolicyMixin`. Its gradient is that of the policy
+    that chose the actions: there is no ratio in it that would correct for a policy lag. So ``"sync"`` is its only mode.
 
     .. code-block:: python
 
@@ -22,4 +19,4 @@ class AsyncA2C(AsyncOnPolicyMixin, A2C):
         model.learn()
     """
 
-    supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
+    supported_modes = ("sync",)

@@ -1,11 +1,8 @@
 """DDPG with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.ddpg import DDPG
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.td3_update import TD3Update
 
 
@@ -14,8 +11,7 @@ class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
     Deep Deterministic Policy Gradient (Lillicrap et al., 2016, https://arxiv.org/abs/1509.02971) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``DDPG`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``DDPG``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 
@@ -23,6 +19,5 @@ class AsyncDDPG(AsyncOffPolicyMixin, DDPG):
         model.learn()
     """
 
-    has_numpy_actor: ClassVar[bool] = True
-    has_noise_ladder: ClassVar[bool] = True
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = TD3Update
+    has_noise_ladder = True
+    update_class = TD3Update

@@ -1,11 +1,8 @@
 """DQN with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.dqn import DQN
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.dqn_update import DQNUpdate
 
 
@@ -14,8 +11,7 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
     Deep Q-Network (Mnih et al., 2013, https://arxiv.org/abs/1312.5602) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``DQN`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``DQN``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 
@@ -23,6 +19,5 @@ class AsyncDQN(AsyncOffPolicyMixin, DQN):
         model.learn()
     """
 
-    has_numpy_actor: ClassVar[bool] = True
-    has_noise_ladder: ClassVar[bool] = True
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = DQNUpdate
+    has_noise_ladder = True
+    update_class = DQNUpdate

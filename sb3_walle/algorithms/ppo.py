@@ -1,14 +1,13 @@
 """PPO with asynchronous samplers."""
 
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.collection.modes import MODES
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.finite import finite_updates
 from sb3_walle.updates.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
 from sb3_walle.updates.ppo_update import PPOUpdate
@@ -20,7 +19,7 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     Proximal Policy Optimization (Schulman et al., 2017, https://arxiv.org/abs/1707.06347) as in SB3, with experience
     from N samplers (WALL-E, Xu et al., 2018).
 
-    Takes the arguments of SB3's ``PPO`` with the same meaning and order, and those of :class:`AsyncOnPolicyMixin`.
+    Takes the arguments of SB3's ``PPO``, and those of :class:`AsyncOnPolicyMixin`.
     In the modes ``"pipelined"`` and ``"free"`` it learns from what a slightly older policy did. There, the ratio in
     PPO's objective is one to the policy before the update, and advantages and returns are corrected by the ratio of
     that one to the policy that chose the actions; see
@@ -32,17 +31,15 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         model.learn()
         model.save("half_cheetah")
 
-    :param args: arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
         divergence of an update, which aims at ``target_kl`` (0.003 by default). Its update is always eager, and
         ``clip_range`` is of no effect; see :func:`~sb3_walle.updates.kl_penalty.train_with_kl_penalty`.
-    :param kwargs: further arguments of :class:`AsyncOnPolicyMixin` and of SB3's ``PPO``
     :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective; and as
         :class:`AsyncOnPolicyMixin` says
     """
 
-    supported_modes: ClassVar[tuple[str, ...]] = MODES
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = PPOUpdate
+    supported_modes = MODES
+    update_class = PPOUpdate
 
     def __init__(self, *args: Any, objective: str = "clip", **kwargs: Any) -> None:
         self.objective = objective
@@ -62,8 +59,8 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
         if not self.rollout_buffer.generator_ready:
             correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
-    def _learner(self) -> Updater | None:
-        return super()._learner() if self.objective == "clip" else None
+    def _get_updater(self) -> Updater | None:
+        return super()._get_updater() if self.objective == "clip" else None
 
     def _update_eagerly(self) -> None:
         if self.objective == "clip":

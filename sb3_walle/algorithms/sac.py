@@ -1,11 +1,8 @@
 """SAC with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.sac import SAC
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.sac_update import SACUpdate
 
 
@@ -14,8 +11,7 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
     Soft Actor-Critic (Haarnoja et al., 2018, https://arxiv.org/abs/1801.01290) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``SAC`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``SAC``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 
@@ -23,5 +19,4 @@ class AsyncSAC(AsyncOffPolicyMixin, SAC):
         model.learn()
     """
 
-    has_numpy_actor: ClassVar[bool] = True
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = SACUpdate
+    update_class = SACUpdate

@@ -1,11 +1,8 @@
 """TD3 with asynchronous samplers."""
 
-from typing import ClassVar
-
 from stable_baselines3.td3 import TD3
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.td3_update import TD3Update
 
 
@@ -14,8 +11,7 @@ class AsyncTD3(AsyncOffPolicyMixin, TD3):
     Twin Delayed DDPG (Fujimoto et al., 2018, https://arxiv.org/abs/1802.09477) as in SB3, with
     experience from N samplers.
 
-    Takes the arguments of SB3's ``TD3`` with the same meaning and order, and those of
-    :class:`AsyncOffPolicyMixin`.
+    Takes the arguments of SB3's ``TD3``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 
@@ -23,6 +19,5 @@ class AsyncTD3(AsyncOffPolicyMixin, TD3):
         model.learn()
     """
 
-    has_numpy_actor: ClassVar[bool] = True
-    has_noise_ladder: ClassVar[bool] = True
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = TD3Update
+    has_noise_ladder = True
+    update_class = TD3Update

@@ -20,8 +20,7 @@ BACKENDS: dict[str, Callable[[], Backend]] = {"process": _process, "inline": Inl
 
 def as_backend(backend: str | Backend) -> Backend:
     """
-    :param backend: the name of a backend, or one
-    :return: the backend
+    :param backend: the name of a backend, or a backend
     :raises ValueError: if there is none of that name
     :raises TypeError: if it is neither
     """

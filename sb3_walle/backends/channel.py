@@ -56,7 +56,7 @@ class Channel:
     def send(self, message: Any, is_plain: bool = False) -> None:
         """
         :param message: anything that cloudpickle pickles
-        :param is_plain: whether there is nothing in it but numbers, strings and this package's own types, which take a
+        :param is_plain: whether the message is nothing but numbers, strings and this package's own types, which take a
             tenth of the time
         :raises ChannelClosedError: if the other end is closed
         :raises TimeoutError: if the other end has not taken earlier messages for too long
@@ -84,7 +84,6 @@ class Channel:
         """
         Wait for the next message.
 
-        :return: the message
         :raises ChannelClosedError: if the other end is closed and all that it sent was received
         :raises BlockingIOError: if nothing is there, and this end does not wait
         """

@@ -33,7 +33,6 @@ class SamplerClient:
     any time. Where a sampler dies, another one takes its place, is set up as the dead one was, and carries out what
     that one left undone, so that each caller gets its reply.
 
-    :param samplers: the samplers
     :param supervision: what happens when samplers die or hang
     """
 

@@ -19,7 +19,6 @@ class Death:
     """
     A sampler has ended without being asked to. All its replies have been delivered before.
 
-    :param sampler: number of the sampler
     :param how: how it ended, as in "was killed by signal 11 (SIGSEGV) while collecting experience"
     :param traceback: where, if that is known; otherwise empty
     :param failure: the exception that it died of, if it was one

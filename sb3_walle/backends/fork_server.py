@@ -73,9 +73,7 @@ class _Child:
 
 
 class ForkServer:
-    """
-    :param channel: this process's end of its channel to the learner
-    """
+    """Forks samplers as the learner asks at the other end of the channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

@@ -46,10 +46,6 @@ class ProcessBackend:
 
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "ProcessSamplers":
         """
-        :param n_samplers: number of samplers
-        :param preload: names of modules to import before forking
-        :param supervision: how samplers are run
-        :return: the samplers, idle and without environments
         :raises OSError: if this is not Linux, or if this process may not open as many file descriptors as that takes
         """
         if sys.platform != "linux":

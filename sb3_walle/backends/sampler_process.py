@@ -24,8 +24,6 @@ def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None =
     Carry out the learner's requests until it hangs up, asks to close the environments, or one of its requests fails in
     such a way that nothing should be built on these environments any more.
 
-    :param index: number of the sampler
-    :param channel: the sampler's end of its channel to the learner
     :param parent: process that this one must not outlive
     :param pulse: told whenever an environment begins a step; ``None`` where no step is timed
     """

@@ -132,32 +132,6 @@ class Restarts:
         return last.explained_by(f"{last.with_traceback()}\n{reason}", f"{last.full_text()}\n{reason}")
 
 
-def supervision_of(
-    on_failure: str | None,
-    max_restarts: int | None,
-    step_timeout: float | None,
-    close_timeout: float | None,
-    samplers_give_way: bool | None,
-) -> Supervision | None:
-    """
-    :param on_failure: as for :class:`Supervision`, ``None`` if it is not given
-    :param max_restarts: likewise
-    :param step_timeout: likewise
-    :param close_timeout: likewise
-    :param samplers_give_way: likewise
-    :return: these choices, with the default where one is not given; ``None`` if none is
-    """
-    if on_failure is max_restarts is step_timeout is close_timeout is samplers_give_way is None:
-        return None
-    return Supervision(
-        ON_FAILURE[0] if on_failure is None else on_failure,
-        max_restarts,
-        step_timeout,
-        close_timeout,
-        True if samplers_give_way is None else samplers_give_way,
-    )
-
-
 def hung(step_timeout: float) -> str:
     """What became of a sampler whose step took longer than that many seconds, as in "Sampler 3 hung"."""
     return f"hung: a step or a reset of its environment took longer than step_timeout={step_timeout:g} s"

@@ -1,55 +1,34 @@
 """The learner's side of collecting: publishes weights, hands out tickets, takes chunks. Subclasses are the modes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import count
 from time import perf_counter
 
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
+from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.queues import Capacity, plan_queues
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
-from sb3_walle.samplers.infos import InfoRecord, unpack
+from sb3_walle.samplers.infos import unpack
 from sb3_walle.samplers.requests import Configure
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
-from sb3_walle.transport.chunk import Chunk, Seal
+from sb3_walle.samplers.sampler import CollectionSettings, Ticket
 
 
 def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
     """
-    Into chunks of what length a rollout is divided while there are hardly any statistics to normalise with: each is as
-    long as all before it together, so that each is collected with statistics of at least half of the steps so far.
-
-    :param n_steps: steps of each environment in a rollout
-    :param longest: the longest chunk
-    :return: numbers of steps
+    Chunk lengths of a rollout while there are hardly any statistics to normalise with: each chunk is as long as all
+    before it together, so that each is collected with statistics of at least half of the steps so far.
     """
     lengths: list[int] = []
     while (collected := sum(lengths)) < n_steps:
         lengths.append(min(max(collected, 1), longest, n_steps - collected))
     return lengths
-
-
-@dataclass(frozen=True)
-class ReadyChunk:
-    """
-    A chunk that has arrived.
-
-    :param sampler: number of the sampler
-    :param report: what the sampler said of it
-    :param seal: what it holds
-    :param infos: the infos that came with it
-    """
-
-    sampler: int
-    report: ChunkReport
-    seal: Seal
-    infos: Sequence[InfoRecord]
 
 
 class Collector(ABC):
@@ -58,8 +37,6 @@ class Collector(ABC):
 
     A *run* is a sequence of rollouts without interruption. Samplers abandon what they are doing when a new one begins.
 
-    :param samplers: the samplers
-    :param task: what to collect
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types
     :param capacity: what the mode asks of the experience queue
@@ -80,7 +57,6 @@ class Collector(ABC):
         self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers)
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
-        plan.check_memory()
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = plan.chunk_steps
         self.normalization = task.normalization
@@ -93,7 +69,6 @@ class Collector(ABC):
 
     @property
     def n_envs(self) -> int:
-        """Number of environments of all samplers."""
         return self.samplers.n_samplers * self.task.envs_per_sampler
 
     @property
@@ -182,29 +157,28 @@ class Collector(ABC):
         self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos))
         return True
 
-    def _next_chunk(self) -> ReadyChunk:
+    def _next_chunk(self) -> Arrival:
         """Wait for the next chunk of any sampler."""
         while True:
             started = perf_counter()
             sampler, report = self.samplers.next_report()
-            self.statistics.add_wait(perf_counter() - started)
-            if report.seal is not None and report.infos is not None:
-                self._n_taken += 1
+            self.statistics.wait_seconds += perf_counter() - started
+            seal = report.seal
+            if seal is not None and report.infos is not None:
                 # A slot that holds something else is an error now, and not when the chunk is used.
-                self.queues.chunks.chunk(sampler, report.slot, report.seal)
-                return ReadyChunk(sampler, report, report.seal, unpack(report.infos))
+                chunk = self.queues.chunks.chunk(sampler, report.slot, seal)
+                self._n_taken += 1
+                release = partial(self._release, sampler, report.slot)
+                return Arrival(sampler, seal.ticket, seal.version, chunk, unpack(report.infos), report.seconds, release)
 
-    def _arrays(self, ready: ReadyChunk) -> Chunk:
-        return self.queues.chunks.chunk(ready.sampler, ready.report.slot, ready.seal)
+    def _release(self, sampler: int, slot: int) -> None:
+        self.queues.chunks.release(sampler, slot)
+        self._n_taken -= 1
 
-    def _merge_statistics(self, ready: ReadyChunk) -> None:
+    def _merge_statistics(self, arrival: Arrival) -> None:
         """Learn from what a sampler measured, when its chunk is used for the first time."""
         if self.normalization is not None:
-            self.normalization.merge(self._arrays(ready))
-
-    def _done_with(self, ready: ReadyChunk) -> None:
-        self.queues.chunks.release(ready.sampler, ready.report.slot)
-        self._n_taken -= 1
+            self.normalization.merge(arrival.chunk)
 
     def _queue_fill(self) -> float:
         """Share of the experience queue that holds finished chunks, between 0 and 1."""

@@ -3,47 +3,20 @@
 from collections import deque
 from dataclasses import dataclass
 
-from sb3_walle.collection.placement import Arrival, Placement
+from sb3_walle.collection.arrival import Arrival
+from sb3_walle.collection.placement import Placement
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 
 
 @dataclass
-class Columns:
-    """
-    The columns of rollouts that are as wide as one sampler's environments.
+class _Columns:
+    """The columns of rollouts that are as wide as one sampler's environments."""
 
-    :param filled: rows of the present rollout that are filled
-    :param sampler: sampler that the last of them came from
-    :param ticket: ticket that they came with
-    :param next_row: row of that chunk that would come next; 0 of the next chunk if that one was used up
-    """
-
+    #: rows of the present rollout that are filled
     filled: int = 0
-    sampler: int = -1
-    ticket: int = -1
-    next_row: int = -1
-
-    def is_continued_by(self, sampler: int, ticket: int, row: int) -> bool:
-        """
-        :param ticket: number of one of its tickets
-        :param row: a row of that chunk
-        :return: whether that row directly follows the last one in these columns
-        """
-        return (self.sampler, self.ticket, self.next_row) == (sampler, ticket, row)
-
-    def fill(self, sampler: int, ticket: int, rows: range, chunk_steps: int) -> None:
-        """
-        Note what was put below the last row.
-
-        :param ticket: number of one of its tickets
-        :param rows: rows of that chunk
-        :param chunk_steps: number of all its rows
-        """
-        used_up = rows.stop == chunk_steps
-        self.filled += len(rows)
-        self.sampler = sampler
-        self.ticket, self.next_row = (ticket + 1, 0) if used_up else (ticket, rows.stop)
+    #: what would continue the last one of them: a sampler, its ticket, and a row of that chunk
+    continued_by: tuple[int, int, int] | None = None
 
 
 class FirstComePlacement(Placement):
@@ -51,11 +24,6 @@ class FirstComePlacement(Placement):
     A sampler's steps fill columns of their own while there is room, and then those that slower samplers have left
     empty, in pieces of any length: the value of the next observation stands in for the steps that are missing where a
     stream ends. What is left of a chunk keeps its slot until the next rollout.
-
-    :param n_samplers: number of samplers
-    :param envs_per_sampler: environments of each sampler
-    :param n_steps: rows of a rollout
-    :param max_policy_lag: see :class:`~sb3_walle.collection.placement.Placement`
     """
 
     def __init__(self, n_samplers: int, envs_per_sampler: int, n_steps: int, max_policy_lag: int | None) -> None:
@@ -67,7 +35,7 @@ class FirstComePlacement(Placement):
         self.rollout = None
         #: chunks of which the last rollout needed a part, and the first row that is left
         self._left_over: deque[tuple[Arrival, int]] = deque()
-        self._columns = [Columns() for _ in range(self._n_samplers)]
+        self._columns = [_Columns() for _ in range(self._n_samplers)]
 
     def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
         self._version, self._statistics, self.rollout = version, statistics, None
@@ -87,7 +55,7 @@ class FirstComePlacement(Placement):
         """Put the rows of a chunk where there is room. If there is more of it than room, the rest waits its turn."""
         chunk, sampler = arrival.chunk, arrival.sampler
         if self._is_stale(self._version - arrival.version):
-            self._statistics.add_stale_steps((chunk.n_steps - row) * chunk.n_envs)
+            self._statistics.n_stale_steps += (chunk.n_steps - row) * chunk.n_envs
             arrival.release()
             return False
         self.rollout = self.rollout or Rollout(self._n_steps, self._n_samplers * self._envs_per_sampler, like=chunk)
@@ -98,11 +66,12 @@ class FirstComePlacement(Placement):
                 return True
             columns = self._columns[index]
             rows = range(row, min(chunk.n_steps, row + self._n_steps - columns.filled))
-            follows = columns.is_continued_by(sampler, arrival.ticket, row)
-            env = index * self._envs_per_sampler
+            env, follows = index * self._envs_per_sampler, columns.continued_by == (sampler, arrival.ticket, row)
             self.rollout.paste(chunk, arrival.infos, rows, columns.filled, env, is_continuation=follows)
-            columns.fill(sampler, arrival.ticket, rows, chunk.n_steps)
-            arrival.note_steps(len(rows) * chunk.n_envs, self._statistics)
+            columns.filled += len(rows)
+            next_row = (arrival.ticket, rows.stop) if rows.stop < chunk.n_steps else (arrival.ticket + 1, 0)
+            columns.continued_by = (sampler, *next_row)
+            self._statistics.add_steps(arrival, len(rows) * chunk.n_envs)
             row = rows.stop
         arrival.release()
         return True

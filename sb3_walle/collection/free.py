@@ -6,17 +6,13 @@ from time import perf_counter
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import Collector, ReadyChunk, warm_up_lengths
-from sb3_walle.collection.placement import Arrival, Placement
+from sb3_walle.collection.arrival import Arrival
+from sb3_walle.collection.collector import Collector, warm_up_lengths
+from sb3_walle.collection.placement import Placement
 from sb3_walle.collection.queues import Capacity
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
-
-# What a sampler has not delivered when its policy gets too old may be lost: about one chunk out of these.
-MIN_CHUNKS = 8
-# How many rollouts samplers may be ahead if their policy may be of any age.
-N_ROLLOUTS_WITHOUT_BOUND = 2
 
 
 class FreeCollector(Collector):
@@ -32,7 +28,6 @@ class FreeCollector(Collector):
 
     :param placement: which steps fill which columns. It knows how many versions the policy may be behind, at least 1;
         if any number, only the experience queue and what waits for its turn bound how far samplers run ahead
-    :param samplers: see :class:`Collector`, as for the others
     """
 
     def __init__(
@@ -41,20 +36,12 @@ class FreeCollector(Collector):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
+        capacity: Capacity,
         placement: Placement,
     ) -> None:
-        self.max_policy_lag = placement.max_policy_lag
-        super().__init__(samplers, task, actors, weights, self.capacity(self.max_policy_lag))
+        super().__init__(samplers, task, actors, weights, capacity)
         self._placement = placement
         self._forget()
-
-    @staticmethod
-    def capacity(max_policy_lag: int | None) -> Capacity:
-        """
-        :param max_policy_lag: how many versions the policy may be behind, ``None`` for any number
-        :return: what that asks of the experience queue
-        """
-        return Capacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)
 
     def start_run(self) -> None:
         super().start_run()
@@ -78,10 +65,11 @@ class FreeCollector(Collector):
         placement.begin_rollout(version, self.statistics)
         self._ask(range(self.samplers.n_samplers), learner_waits=False)
         while not placement.is_complete:
-            ready = self._next_chunk()
-            self._take(ready)
+            arrival = self._next_chunk()
+            if placement.add(arrival):
+                self._learn_statistics(arrival)
             waits = not placement.is_complete and self.samplers.n_reports_waiting == 0
-            self._ask({ready.sampler, *self._held_back}, learner_waits=waits)
+            self._ask({arrival.sampler, *self._held_back}, learner_waits=waits)
         if placement.rollout is not None:
             yield placement.rollout, range(self.task.n_steps)
 
@@ -97,42 +85,22 @@ class FreeCollector(Collector):
         self._began_at = now
 
     def _ask(self, samplers: Iterable[int], learner_waits: bool) -> None:
-        """Use every slot that is free, but hold back who is as far ahead as a sampler may be."""
-        chunk_steps = self.chunk_steps[0]
-        capacity = self.queues.chunks.n_slots * chunk_steps
+        """Use every slot that is free, but hold samplers back that are as far ahead as they may be."""
+        chunks, chunk_steps = self.queues.chunks, self.chunk_steps[0]
         for sampler in samplers:
-            most_ahead = capacity + self._placement.n_steps_further(sampler, learner_waits)
-            n_kept = self._placement.n_kept(sampler)
-            while n_kept + self.queues.chunks.n_reserved(sampler) * chunk_steps < most_ahead:
-                if not self._ask_for_chunk(sampler, self._next_length(sampler), None, self.max_policy_lag):
+            most = chunks.n_slots * chunk_steps + self._placement.n_further_steps(sampler, learner_waits)
+            while chunks.n_reserved(sampler) * chunk_steps < most:
+                length = self._first_lengths[min(self._n_asked[sampler], len(self._first_lengths) - 1)]
+                if not self._ask_for_chunk(sampler, length, None, self._placement.max_policy_lag):
                     self._held_back.discard(sampler)
                     break
                 self._n_asked[sampler] += 1
             else:
                 self._held_back.add(sampler)
 
-    def _next_length(self, sampler: int) -> int:
-        last = len(self._first_lengths) - 1
-        return self._first_lengths[min(self._n_asked[sampler], last)]
-
-    def _take(self, ready: ReadyChunk) -> None:
-        """Have a chunk placed, and learn from what the sampler measured if anything of it is used."""
-        chunk = self._arrays(ready)
-        arrival = Arrival(
-            ready.sampler,
-            ready.seal.ticket,
-            ready.seal.version,
-            chunk,
-            ready.infos,
-            ready.report.seconds / chunk.n_steps,
-            release=lambda: self._done_with(ready),
-        )
-        if self._placement.add(arrival):
-            self._learn_statistics(ready)
-
-    def _learn_statistics(self, ready: ReadyChunk) -> None:
+    def _learn_statistics(self, arrival: Arrival) -> None:
         """Merge what a sampler measured, and publish early statistics whenever there are twice as many samples."""
-        self._merge_statistics(ready)
+        self._merge_statistics(arrival)
         if self.normalization is not None and self._has_young_statistics():
             n_samples = self.normalization.n_samples_seen()
             if n_samples >= 2 * self._n_samples_published:

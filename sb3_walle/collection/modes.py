@@ -9,7 +9,6 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.first_come import FirstComePlacement
 from sb3_walle.collection.free import FreeCollector
 from sb3_walle.collection.ordered import OrderedCollector
-from sb3_walle.collection.placement import Placement
 from sb3_walle.collection.queues import Capacity
 from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.collection.task import CollectionTask
@@ -18,14 +17,16 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 MODES = ("pipelined", "sync", "free")
 # Of the modes in which it is fixed.
 POLICY_LAGS = {"sync": 0, "pipelined": 1}
+# Of mode "free": what a sampler has not delivered when its policy gets too old may be lost, about one chunk of these.
+MIN_CHUNKS = 8
+# How many rollouts samplers may be ahead if their policy may be of any age.
+N_ROLLOUTS_WITHOUT_BOUND = 2
 
 
 def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported: Sequence[str] = MODES) -> None:
     """
-    :param mode: what the user asked for
-    :param max_policy_lag: likewise
-    :param algorithm: name of the algorithm
-    :param supported: the modes that the algorithm can learn in, by default all
+    Check the user's choices against the modes that an algorithm can learn in.
+
     :raises ValueError: if there is no such mode, the algorithm cannot learn in it, or it has no such bound
     """
     if mode not in MODES:
@@ -59,30 +60,24 @@ def make_collector(
     """
     :param mode: one of ``MODES``
     :param max_policy_lag: bound for ``"free"``, ``None`` for none
-    :param task: what to collect
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types
     :return: a collector that works in that mode
     """
-    if mode == "free":
-        placement = _placement(task, samplers.n_samplers, max_policy_lag)
-        return FreeCollector(samplers, task, actors, weights, placement)
-    return OrderedCollector(samplers, task, actors, weights, POLICY_LAGS[mode])
-
-
-def _placement(task: CollectionTask, n_samplers: int, max_policy_lag: int | None) -> Placement:
-    shape = (n_samplers, task.envs_per_sampler, task.n_steps)
-    if task.streams is None:
-        return FirstComePlacement(*shape, max_policy_lag)
-    return StreamPlacement(*shape, task.streams, max_policy_lag)
+    capacity = queue_capacity(mode, max_policy_lag)
+    if mode != "free":
+        return OrderedCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
+    shape = (samplers.n_samplers, task.envs_per_sampler, task.n_steps)
+    placement = (
+        FirstComePlacement(*shape, max_policy_lag)
+        if task.streams is None
+        else StreamPlacement(*shape, task.streams, max_policy_lag)
+    )
+    return FreeCollector(samplers, task, actors, weights, capacity, placement)
 
 
 def queue_capacity(mode: str, max_policy_lag: int | None) -> Capacity:
-    """
-    :param mode: one of ``MODES``
-    :param max_policy_lag: bound for ``"free"``, ``None`` for none
-    :return: what a collector that works in that mode asks of the experience queue
-    """
-    if mode == "free":
-        return FreeCollector.capacity(max_policy_lag)
-    return OrderedCollector.capacity(POLICY_LAGS[mode])
+    """What a mode asks of the experience queue."""
+    if mode != "free":
+        return Capacity(n_rollouts=1 + POLICY_LAGS[mode])
+    return Capacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)

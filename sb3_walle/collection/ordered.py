@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
-from sb3_walle.collection.collector import Collector, ReadyChunk, warm_up_lengths
+from sb3_walle.collection.arrival import Arrival
+from sb3_walle.collection.collector import Collector, warm_up_lengths
 from sb3_walle.collection.queues import Capacity
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.task import CollectionTask
@@ -22,7 +23,6 @@ class OrderedCollector(Collector):
     before.
 
     :param policy_lag: how many versions the policy is behind
-    :param samplers: see :class:`Collector`, as for the others
     """
 
     def __init__(
@@ -31,19 +31,12 @@ class OrderedCollector(Collector):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
+        capacity: Capacity,
         policy_lag: int,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, self.capacity(policy_lag))
+        super().__init__(samplers, task, actors, weights, capacity)
         self.policy_lag = policy_lag
         self._forget()
-
-    @staticmethod
-    def capacity(policy_lag: int) -> Capacity:
-        """
-        :param policy_lag: how many versions the policy is behind
-        :return: what that asks of the experience queue
-        """
-        return Capacity(n_rollouts=policy_lag + 1)
 
     def start_run(self) -> None:
         super().start_run()
@@ -51,7 +44,7 @@ class OrderedCollector(Collector):
 
     def _forget(self) -> None:
         self._n_asked = self._n_collected = 0
-        self._arrived: list[deque[ReadyChunk]] = [deque() for _ in range(self.samplers.n_samplers)]
+        self._arrived: list[deque[Arrival]] = [deque() for _ in range(self.samplers.n_samplers)]
 
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
         if self._has_young_statistics() and not self._is_under_way():
@@ -60,11 +53,11 @@ class OrderedCollector(Collector):
             self._ask(version, min(1 + self.policy_lag, max(n_rollouts_left, 1)))
             blocks = (self._next_of_each_sampler() for _ in self.chunk_steps)
         rollout, step = None, 0
-        for ready in blocks:
-            rollout = rollout or Rollout(self.task.n_steps, self.n_envs, like=self._arrays(ready[0]))
-            for chunk in ready:
-                self._paste(chunk, rollout, step)
-            n_steps = ready[0].seal.n_steps
+        for arrivals in blocks:
+            n_steps = arrivals[0].chunk.n_steps
+            rollout = rollout or Rollout(self.task.n_steps, self.n_envs, like=arrivals[0].chunk)
+            for arrival in arrivals:
+                self._paste(arrival, rollout, step)
             step += n_steps
             if step == self.task.n_steps:
                 self._n_collected += 1
@@ -77,7 +70,7 @@ class OrderedCollector(Collector):
     def _is_under_way(self) -> bool:
         return self._n_asked > self._n_collected
 
-    def _warm_up(self, version: int, n_rollouts_left: int) -> Iterator[list[ReadyChunk]]:
+    def _warm_up(self, version: int, n_rollouts_left: int) -> Iterator[list[Arrival]]:
         """
         Collect a rollout chunk by chunk, each with the statistics of those before it. Samplers do wait for each other
         then, but the learner has nothing to do yet either.
@@ -102,18 +95,16 @@ class OrderedCollector(Collector):
             if not self._ask_for_chunk(sampler, n_steps, version):
                 raise RuntimeError(f"The experience queue has no slot left for sampler {sampler}")
 
-    def _next_of_each_sampler(self) -> list[ReadyChunk]:
+    def _next_of_each_sampler(self) -> list[Arrival]:
         while not all(self._arrived):
-            ready = self._next_chunk()
-            self._arrived[ready.sampler].append(ready)
+            arrival = self._next_chunk()
+            self._arrived[arrival.sampler].append(arrival)
         return [arrived.popleft() for arrived in self._arrived]
 
-    def _paste(self, ready: ReadyChunk, rollout: Rollout, step: int) -> None:
-        chunk = self._arrays(ready)
-        env = ready.sampler * self.task.envs_per_sampler
+    def _paste(self, arrival: Arrival, rollout: Rollout, step: int) -> None:
+        chunk, env = arrival.chunk, arrival.sampler * self.task.envs_per_sampler
         is_continuation = step > 0 or self._n_collected > 0
-        rollout.paste(chunk, ready.infos, range(chunk.n_steps), step, env, is_continuation=is_continuation)
-        self._merge_statistics(ready)
-        n_env_steps = chunk.n_steps * chunk.n_envs
-        self.statistics.add_steps(ready.sampler, ready.seal.version, n_env_steps, ready.report.seconds)
-        self._done_with(ready)
+        rollout.paste(chunk, arrival.infos, range(chunk.n_steps), step, env, is_continuation=is_continuation)
+        self._merge_statistics(arrival)
+        self.statistics.add_steps(arrival, chunk.n_steps * chunk.n_envs)
+        arrival.release()

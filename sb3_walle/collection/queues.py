@@ -31,8 +31,7 @@ class Capacity:
     What a mode asks of the experience queue.
 
     :param n_rollouts: how many rollouts fit into it
-    :param min_chunks: the least number of chunks that each sampler's share of a rollout is divided into, if it is that
-        many steps
+    :param min_chunks: the least number of chunks that each sampler's share of a rollout is divided into
     """
 
     n_rollouts: int
@@ -65,12 +64,9 @@ def plan_queues(
     task: CollectionTask, n_samplers: int, capacity: Capacity, actor: ActorSpec, weights: Mapping[str, np.ndarray]
 ) -> CollectionPlan:
     """
-    :param task: what to collect
-    :param n_samplers: number of samplers
-    :param capacity: what the mode asks of the experience queue
     :param actor: the spec of any sampler's actor
     :param weights: the policy's weights, for their shapes and types
-    :return: the queues that this takes
+    :return: the queues that the task takes
     """
     longest = chunk_length(task.n_steps, capacity.n_rollouts, capacity.min_chunks)
     chunk_steps = tuple(min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest))
@@ -81,12 +77,11 @@ def plan_queues(
 
 def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:
     """
-    Into chunks of what length a sampler's share of a rollout is divided.
+    Length of the chunks that a sampler's share of a rollout is divided into.
 
     :param n_steps: steps of each environment in a rollout
     :param n_rollouts_queued: how many rollouts fit into the experience queue
     :param min_chunks: the least number of chunks, if it is that many steps
-    :return: number of steps
     """
     wanted = min(MAX_CHUNK_STEPS, math.ceil(n_steps / min_chunks))
     most_chunks = max(1, MAX_CHUNKS_QUEUED // n_rollouts_queued)

@@ -102,7 +102,7 @@ class Rollout:
         """
         Copy rows of a chunk into the rollout.
 
-        :param infos: the infos that came with it
+        :param infos: the infos that came with the chunk
         :param rows: the chunk's rows to copy
         :param step: first row of the rollout to fill
         :param env: first column of the rollout to fill

@@ -2,24 +2,19 @@
 
 import numpy as np
 
+from sb3_walle.collection.arrival import Arrival
+
 
 class CollectionStatistics:
-    """
-    Figures of the rollout that is being collected, or was collected last.
-
-    :param n_samplers: number of samplers
-    """
+    """Figures of the rollout that is being collected, or was collected last."""
 
     def __init__(self, n_samplers: int) -> None:
         self._n_samplers = n_samplers
         self.begin_rollout(version=0, queue_fill=0.0)
 
     def begin_rollout(self, version: int, queue_fill: float) -> None:
-        """
-        :param version: the learner's policy version
-        :param queue_fill: share of the experience queue that is in use
-        """
         self._version = version
+        #: share of the experience queue that holds finished chunks, between 0 and 1
         self.queue_fill = queue_fill
         #: seconds for which the learner waited for chunks
         self.wait_seconds = 0.0
@@ -30,31 +25,13 @@ class CollectionStatistics:
         self._busy_seconds = np.zeros(self._n_samplers)
         self._env_steps = np.zeros(self._n_samplers)
 
-    def add_wait(self, seconds: float) -> None:
-        """
-        :param seconds: for how long the learner waited
-        """
-        self.wait_seconds += seconds
-
-    def add_steps(self, sampler: int, version: int, n_env_steps: int, seconds: float) -> None:
-        """
-        Steps that go into the rollout.
-
-        :param sampler: who collected them
-        :param version: with which policy version
-        :param n_env_steps: how many, summed over environments
-        :param seconds: how long the sampler took for them
-        """
-        self._lags.append(self._version - version)
+    def add_steps(self, arrival: Arrival, n_env_steps: int) -> None:
+        """Count steps of a chunk, summed over environments, that are put into the rollout."""
+        self._lags.append(self._version - arrival.version)
         self._lag_weights.append(n_env_steps)
-        self._busy_seconds[sampler] += seconds
-        self._env_steps[sampler] += n_env_steps
-
-    def add_stale_steps(self, n_env_steps: int) -> None:
-        """
-        :param n_env_steps: steps that were thrown away
-        """
-        self.n_stale_steps += n_env_steps
+        n_collected = arrival.chunk.n_steps * arrival.chunk.n_envs
+        self._busy_seconds[arrival.sampler] += arrival.seconds * n_env_steps / n_collected
+        self._env_steps[arrival.sampler] += n_env_steps
 
     @property
     def collect_seconds(self) -> float:
@@ -78,7 +55,7 @@ class CollectionStatistics:
         return max(self._lags, default=0)
 
     def figures(self) -> dict[str, float]:
-        """:return: what is logged of every rollout, by name"""
+        """What is logged of every rollout, by name."""
         return {
             "time/collect_seconds": self.collect_seconds,
             "time/wait_seconds": self.wait_seconds,

@@ -25,10 +25,7 @@ class Stream:
         return self.waiting[0].start if self.waiting else self.n_arrived
 
     def arrive(self, n_steps: int, ends: Sequence[int]) -> None:
-        """
-        :param n_steps: how many further steps have arrived
-        :param ends: which of them are ends, counted from the first of them
-        """
+        """Note that further steps have arrived, and which of them are ends, counted from the first of them."""
         start, self.n_arrived = self.n_arrived, self.n_arrived + n_steps
         self._ends += [start + end for end in ends]
         self.n_waiting += n_steps
@@ -42,22 +39,16 @@ class Stream:
             self._ends.append(self.n_arrived - 1)
 
     def is_end(self, step: int) -> bool:
-        """
-        :param step: number of a step; -1 stands for what was before the first one
-        :return: whether it is the last one of an episode
-        """
+        """Whether a step is the last one of an episode; -1 stands for what was before the first step."""
         return step < 0 or self.first_end(step) == step
 
     def first_end(self, step: int) -> int | None:
-        """
-        :param step: number of a step
-        :return: the first end from there on; ``None`` if it has not arrived
-        """
+        """The first end from a step on; ``None`` if it has not arrived."""
         index = bisect_left(self._ends, step)
         return self._ends[index] if index < len(self._ends) else None
 
     def starts(self) -> Iterator[tuple[int, int]]:
-        """:return: where episodes begin among what waits, each with where the range that holds it stops"""
+        """Where episodes begin among what waits, each with where the range that holds it stops."""
         for steps in self.waiting:
             start: int | None = steps.start if self.is_end(steps.start - 1) else self._start_after(steps.start)
             while start is not None and start < steps.stop:
@@ -65,12 +56,7 @@ class Stream:
                 start = self._start_after(start)
 
     def take(self, n_steps: int) -> range:
-        """
-        Take what waits first.
-
-        :param n_steps: how many steps at most
-        :return: the steps
-        """
+        """Take as many steps of what waits first, or as many as are consecutive."""
         first = self.waiting.popleft()
         taken, rest = first[:n_steps], first[n_steps:]
         if rest:
@@ -81,11 +67,7 @@ class Stream:
         return taken
 
     def claim(self, steps: range) -> None:
-        """
-        Take steps out of what waits, wherever they are.
-
-        :param steps: consecutive steps that wait
-        """
+        """Take consecutive steps out of what waits, wherever they are."""
         index = next(index for index, waiting in enumerate(self.waiting) if steps.stop <= waiting.stop)
         around = self.waiting[index]
         del self.waiting[index]

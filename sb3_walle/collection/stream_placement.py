@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sb3_walle.collection.placement import Arrival, Placement
+from sb3_walle.collection.arrival import Arrival
+from sb3_walle.collection.placement import Placement
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.stream_plan import MOST_WAITING, Move, StreamPlan, StreamRules
@@ -28,10 +29,7 @@ class _Portion:
     n_left: int
 
     def rows(self, steps: range) -> range:
-        """
-        :param steps: numbers of steps
-        :return: the rows that hold those of them that are in this chunk
-        """
+        """The rows that hold those of the steps that are in this chunk."""
         n_rows = self.arrival.chunk.n_steps
         return range(max(0, steps.start - self.first), min(n_rows, steps.stop - self.first))
 
@@ -47,10 +45,6 @@ class StreamPlacement(Placement):
     Carries out what a :class:`~sb3_walle.collection.stream_plan.StreamPlan` plans. What waits is copied out of the
     experience queue.
 
-    :param n_samplers: number of samplers
-    :param envs_per_sampler: environments of each sampler
-    :param n_steps: rows of a rollout
-    :param rules: what streams may be
     :param max_policy_lag: see :class:`~sb3_walle.collection.placement.Placement`. Where an episode must not be cut, one
         that has begun in a column is completed with steps of any age
     """
@@ -65,14 +59,8 @@ class StreamPlacement(Placement):
 
     def start_run(self) -> None:
         self.rollout = None
-        is_bounded = self.max_policy_lag is not None
-        self._plan = StreamPlan(
-            self._n_samplers,
-            self._envs_per_sampler,
-            self._n_steps,
-            self._rules,
-            self._n_fresh_rows if is_bounded else None,
-        )
+        shape = (self._n_samplers, self._envs_per_sampler, self._n_steps)
+        self._plan = StreamPlan(*shape, self._rules, steps_get_old=self.max_policy_lag is not None)
         self._portions: list[list[_Portion]] = [[] for _ in range(self._n_samplers)]
 
     def begin_rollout(self, version: int, statistics: CollectionStatistics) -> None:
@@ -103,13 +91,10 @@ class StreamPlacement(Placement):
             arrival.release()
         return is_used
 
-    def n_kept(self, sampler: int) -> int:
-        return self._plan.n_waiting(sampler)
-
-    def n_steps_further(self, sampler: int, learner_waits: bool) -> int:
+    def n_further_steps(self, sampler: int, learner_waits: bool) -> int:
         # Those of a run, if the learner or a column needs one. Otherwise what the sampler collects would only get old.
-        is_needed = learner_waits or self._plan.is_displaced(sampler)
-        return MOST_WAITING if is_needed and self.max_policy_lag is None else 0
+        is_needed = self.max_policy_lag is None and (learner_waits or self._plan.is_displaced(sampler))
+        return MOST_WAITING * is_needed - self._plan.n_waiting(sampler)
 
     def _carry_out(self, move: Move) -> None:
         """Copy the steps of a move into the rollout, chunk by chunk."""
@@ -121,7 +106,7 @@ class StreamPlacement(Placement):
                 n_envs = self._n_samplers * self._envs_per_sampler
                 self.rollout = Rollout(self._n_steps, n_envs, like=arrival.chunk)
             self.rollout.paste(arrival.chunk, arrival.infos, rows, row, move.column, follows, envs)
-            arrival.note_steps(len(rows) * move.n_envs, self._statistics)
+            self._statistics.add_steps(arrival, len(rows) * move.n_envs)
             self._use_up(portion, len(rows) * move.n_envs)
             row, follows = row + len(rows), True
 
@@ -148,16 +133,9 @@ class StreamPlacement(Placement):
             return
         end = stale[-1].first + stale[-1].arrival.chunk.n_steps
         for _, steps in self._plan.drop_before(sampler, end):
-            self._statistics.add_stale_steps(len(steps))
+            self._statistics.n_stale_steps += len(steps)
             for portion in self._portions_with(sampler, steps):
                 self._use_up(portion, len(portion.rows(steps)))
-
-    def _n_fresh_rows(self, sampler: int, step: int) -> int:
-        """Into how many further rows a step may be put before its policy is too old."""
-        assert self.max_policy_lag is not None
-        (portion,) = self._portions_with(sampler, range(step, step + 1))
-        policy_lag = self._version - portion.arrival.version
-        return (self.max_policy_lag - policy_lag) * self._n_steps
 
 
 def _ends(chunk: Chunk) -> list[list[int]]:

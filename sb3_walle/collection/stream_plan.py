@@ -5,7 +5,7 @@ SB3's replay buffers take steps row by row, one of each column. So what a fast e
 own column goes into the column of a slower one, in runs that are long enough for both streams.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,11 +54,7 @@ class Move(NamedTuple):
 
 
 class _Column:
-    """
-    A column of rollouts. It begins as if the environment of the same number had just ended an episode there.
-
-    :param index: its number
-    """
+    """A column of rollouts. It begins as if the environment of the same number had just ended an episode there."""
 
     def __init__(self, index: int) -> None:
         self.filled = 0
@@ -88,12 +84,9 @@ class StreamPlan:
     with at least ``RUN_STEPS`` rows between two cuts. What waits is bounded, because samplers with :meth:`n_waiting`
     steps of ``MOST_WAITING`` are asked for no more, and a column never waits for such a sampler.
 
-    :param n_samplers: number of samplers
-    :param envs_per_sampler: environments of each sampler
-    :param n_rows: rows of a rollout
-    :param rules: what is allowed
-    :param n_fresh_rows: into how many further rows a step of a sampler, given by its number, may be put before it is
-        too old; ``None`` if no step ever is. If there is one, an environment does not wait for a run of its own
+    :param rules: what columns may hold
+    :param steps_get_old: whether steps that wait may be dropped, see :meth:`drop_before`. Then an environment does not
+        wait until it has a run of its own, which it might never have
     """
 
     def __init__(
@@ -102,10 +95,10 @@ class StreamPlan:
         envs_per_sampler: int,
         n_rows: int,
         rules: StreamRules,
-        n_fresh_rows: Callable[[int, int], int] | None = None,
+        steps_get_old: bool = False,
     ) -> None:
         self._n_samplers, self._envs_per_sampler, self._n_rows = n_samplers, envs_per_sampler, n_rows
-        self._rules, self._n_fresh_rows = rules, n_fresh_rows
+        self._rules, self._steps_get_old = rules, steps_get_old
         n_envs = n_samplers * envs_per_sampler
         self._envs = [range(first, first + envs_per_sampler) for first in range(0, n_envs, envs_per_sampler)]
         self._streams = [Stream() for _ in range(n_envs)]
@@ -114,11 +107,9 @@ class StreamPlan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all rows of the rollout are filled."""
         return self._n_unfilled == 0
 
     def begin_rollout(self) -> None:
-        """Begin another rollout, of which no row is filled."""
         self._n_unfilled = len(self._columns)
         for column in self._columns:
             column.filled = 0
@@ -127,8 +118,6 @@ class StreamPlan:
         """
         Note that a chunk has arrived.
 
-        :param sampler: number of the sampler
-        :param n_steps: number of the chunk's steps
         :param ends: for each of the sampler's environments, the steps with which an episode ended
         :param is_successor: for each of these environments, whether the chunk begins with a new episode
         :return: number of the chunk's first step in the streams of these environments
@@ -145,16 +134,13 @@ class StreamPlan:
         return first
 
     def moves(self) -> Iterator[Move]:
-        """:return: what can be put into columns now; carry out each move before the next one is asked for"""
+        """What can be put into columns now. Carry out each move before the next one is asked for."""
         if any(stream.waiting for stream in self._streams) or any(column.run for column in self._columns):
             for sampler in range(self._n_samplers):
                 yield from self.moves_of(sampler)
 
     def moves_after(self, sampler: int) -> Iterator[Move]:
-        """
-        :param sampler: number of the only sampler of which something has arrived since the last moves
-        :return: what can be put into columns now
-        """
+        """The same, if something has arrived of one sampler only since the last moves."""
         yield from self.moves_of(sampler)
         if self._n_unfilled and any(self._streams[env].waiting for env in self._envs_of(sampler)):
             for other in range(self._n_samplers):
@@ -162,10 +148,7 @@ class StreamPlan:
                     yield from self.moves_of(other)
 
     def moves_of(self, sampler: int) -> Iterator[Move]:
-        """
-        :param sampler: number of a sampler
-        :return: what can be put into the columns of its environments now
-        """
+        """What can be put into the columns of a sampler's environments now."""
         envs = self._envs_of(sampler)
         if self._are_abreast(envs):
             row = self._columns[envs.start].filled
@@ -186,29 +169,21 @@ class StreamPlan:
                 yield move
 
     def n_waiting(self, sampler: int) -> int:
-        """
-        :param sampler: number of a sampler
-        :return: how many steps wait of each of its environments at most; none if one of its columns waits for it
-        """
+        """How many steps wait of each environment of a sampler at most; none if one of its columns waits for it."""
         envs = self._envs_of(sampler)
         if self._n_unfilled and any(self._columns[env].filled < self._n_rows for env in envs):
             return 0
         return self._most_waiting(sampler)
 
     def is_displaced(self, sampler: int) -> bool:
-        """
-        :param sampler: number of a sampler
-        :return: whether a run of another environment is being put into one of its columns
-        """
+        """Whether a run of another environment is being put into one of a sampler's columns."""
         return any(self._columns[env].run for env in self._envs_of(sampler))
 
     def drop_before(self, sampler: int, step: int) -> list[tuple[int, range]]:
         """
-        Drop steps that are too old. Where an episode must not be cut, only whole episodes are dropped, and one that has
-        begun in a column is completed.
+        Drop steps of a sampler that come before one. Where an episode must not be cut, only whole episodes are dropped,
+        and one that has begun in a column is completed.
 
-        :param sampler: number of a sampler
-        :param step: number of the first step that is not too old
         :return: the environments and steps that are dropped
         """
         dropped = []
@@ -267,8 +242,7 @@ class StreamPlan:
     def _is_run(self, stream: Stream) -> bool:
         """Whether what waits can be put into the environment's own column without waiting for more."""
         enough = RUN_STEPS if self._rules.can_cut else MOST_WAITING
-        is_bounded = self._n_fresh_rows is not None
-        return is_bounded or stream.n_waiting >= enough or stream.first_end(stream.next_step) is not None
+        return self._steps_get_old or stream.n_waiting >= enough or stream.first_end(stream.next_step) is not None
 
     def _may_change(self, index: int) -> bool:
         """Whether a column may take the steps of another environment than its last one's."""
@@ -301,7 +275,7 @@ class StreamPlan:
             end = stream.first_end(start)
             run = range(start, end + 1 if end is not None else start + RUN_STEPS)
             is_allowed = end is not None or self._rules.can_cut
-            if is_allowed and run.stop <= stop and len(run) < stream.n_waiting and self._stays_fresh(sampler, run):
+            if is_allowed and run.stop <= stop and len(run) < stream.n_waiting:
                 return run
         return None
 
@@ -313,9 +287,6 @@ class StreamPlan:
             is_torn = column.at_end or column.last != (env, stream.next_step - 1)
             n_rows_to_cut = 0 if is_torn else max(0, RUN_STEPS - column.since_cut)
             yield stream.next_step + n_rows_to_cut, stream.waiting[0].stop
-
-    def _stays_fresh(self, sampler: int, run: range) -> bool:
-        return self._n_fresh_rows is None or len(run) <= self._n_fresh_rows(sampler, run.start)
 
     def _fill(self, index: int, env: int, steps: range) -> None:
         """Note that a column has been given steps."""

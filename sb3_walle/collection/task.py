@@ -8,7 +8,7 @@ from gymnasium import spaces
 from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.envs.normalization import Normalization
 from sb3_walle.samplers.infos import InfoSelection
-from sb3_walle.samplers.layer_spec import LayerSpec
+from sb3_walle.samplers.stack import LayerSpec
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -45,62 +46,104 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class SamplerChoices:
+    """
+    How to start samplers: the arguments of these names of an algorithm's constructor, which
+    :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` explains.
+
+    :raises ValueError: if one of them is wrong
+    """
+
+    n_samplers: int | None = None
+    envs_per_sampler: int = 1
+    backend: str | Backend = "process"
+    on_failure: str | None = None
+    max_restarts: int | None = None
+    step_timeout: float | None = None
+    close_timeout: float | None = None
+    samplers_give_way: bool | None = None
+
+    def __post_init__(self) -> None:
+        as_backend(self.backend)
+        for name, number in (("n_samplers", self.n_samplers), ("envs_per_sampler", self.envs_per_sampler)):
+            if number is not None and (not isinstance(number, int | np.integer) or number < 1):
+                raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+        Supervision(**self.supervision)
+
+    @classmethod
+    def taken_from(cls, arguments: dict[str, Any]) -> "SamplerChoices":
+        """
+        :param arguments: keyword arguments, which those of this class are taken out of
+        """
+        return cls(**{field.name: arguments.pop(field.name) for field in fields(cls) if field.name in arguments})
+
+    @property
+    def supervision(self) -> dict[str, Any]:
+        """The arguments of ``Supervision`` that were given."""
+        names = [field.name for field in fields(Supervision)]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def shares_objects(self) -> bool:
+        """Whether samplers live in this process."""
+        return as_backend(self.backend).shares_objects
+
+
 @contextlib.contextmanager
-def in_samplers(
-    env: EnvSource,
-    n_samplers: int | None = None,
-    envs_per_sampler: int = 1,
-    backend: str | Backend = "process",
-    preload: Sequence[str] = (),
-    supervision: Supervision | None = None,
-) -> Iterator[VecEnv | None]:
+def in_samplers(env: EnvSource, choices: SamplerChoices, preload: Sequence[str] = ()) -> Iterator[VecEnv | None]:
     """
     Put environments into samplers, for good unless the block raises an exception.
 
     :param env: an env id, a function that builds an environment, an environment, or a ``VecEnv``
-    :param n_samplers: number of samplers, by default one for each CPU that this process may use, or one for every
+    :param choices: by default there is one sampler for each CPU that this process may use, or for every
         ``envs_per_sampler`` environments of a ``DummyVecEnv``
-    :param envs_per_sampler: environments of each sampler
-    :param backend: where samplers live
     :param preload: see :class:`SamplerVecEnv`
-    :param supervision: what happens when samplers die or hang, ``None`` for the default, or what a ``SamplerVecEnv``
-        was told
     :return: the samplers; or ``env`` itself, if it is ``None``, a ``VecEnv`` wrapper whose environments are in samplers
         now, or a ``VecEnv`` that cannot be divided among samplers
     :raises ValueError: if the numbers do not fit
     :raises TypeError: if an environment cannot be moved to a sampler
     """
-    # An unknown one is an error before anything is built.
-    as_backend(backend)
-    for name, number in (("n_samplers", n_samplers), ("envs_per_sampler", envs_per_sampler)):
-        if number is not None and (not isinstance(number, int | np.integer) or number < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
     pickle_main_module_by_value()
     if env is None:
         yield None
     elif isinstance(env, VecEnv):
-        with _divided(env, n_samplers, envs_per_sampler, backend, preload, supervision) as divided:
+        with _divided(env, choices, preload) as divided:
             yield divided
     else:
-        factories = _factories(env, (n_samplers or available_cpus()) * envs_per_sampler, backend)
-        with _new_samplers(factories, envs_per_sampler, backend, preload, supervision) as samplers:
-            if isinstance(env, gym.Env) and len(factories) > 1:
+        n_envs = (choices.n_samplers or available_cpus()) * choices.envs_per_sampler
+        with _new_samplers(_factories(env, n_envs, choices), choices.envs_per_sampler, choices, preload) as samplers:
+            if isinstance(env, gym.Env) and n_envs > 1:
                 # For generators that an environment makes of the seed of its first reset.
                 samplers.seed()
             yield samplers
 
 
 @contextlib.contextmanager
+def in_samplers_like(present: VecEnv | None, n_envs: int, env: EnvSource) -> Iterator[VecEnv | None]:
+    """
+    As :func:`in_samplers`, with the choices of the present environments.
+
+    :param present: the present environments, with their wrappers
+    :param n_envs: how many environments to make, where neither these nor ``env`` tell
+    """
+    samplers = None if present is None else present.unwrapped
+    choices = SamplerChoices(n_samplers=n_envs)
+    if isinstance(samplers, SamplerVecEnv):
+        supervision = asdict(samplers.client.supervision)
+        choices = SamplerChoices(samplers.n_samplers, samplers.envs_per_sampler, samplers.backend, **supervision)
+    if isinstance(env, VecEnv):
+        # It tells itself how many there are, and what happens when they fail.
+        choices = SamplerChoices(backend=choices.backend)
+    with in_samplers(env, choices) as found:
+        yield found
+
+
+@contextlib.contextmanager
 def _new_samplers(
-    factories: Sequence[EnvFactory],
-    envs_per_sampler: int,
-    backend: str | Backend,
-    preload: Sequence[str],
-    supervision: Supervision | None,
+    factories: Sequence[EnvFactory], envs_per_sampler: int, choices: SamplerChoices, preload: Sequence[str]
 ) -> Iterator[SamplerVecEnv]:
-    """Samplers that are closed if the block raises an exception."""
-    choices = {} if supervision is None else vars(supervision)
-    samplers = SamplerVecEnv(factories, envs_per_sampler, backend, preload, **choices)
+    samplers = SamplerVecEnv(factories, envs_per_sampler, choices.backend, preload, **choices.supervision)
     try:
         yield samplers
     except BaseException:
@@ -108,57 +151,48 @@ def _new_samplers(
         raise
 
 
-def _factories(env: gym.Env | str | Callable[[], gym.Env], n_envs: int, backend: str | Backend) -> Sequence[EnvFactory]:
-    if isinstance(env, gym.Env) and as_backend(backend).shares_objects:
-        check_single(env)
-        return [InPlaceEnv(env), *(_copies(factory_from_env(env), n_envs)[1:] if n_envs > 1 else ())]
-    return _copies(_factory(env), n_envs)
-
-
-def _copies(factory: EnvFactory, n_envs: int) -> Sequence[EnvFactory]:
-    return factory.copies(n_envs) if isinstance(factory, PickledEnv) else [factory] * n_envs
-
-
-def _factory(env: gym.Env | str | Callable[[], gym.Env]) -> EnvFactory:
+def _factories(
+    env: gym.Env | str | Callable[[], gym.Env], n_envs: int, choices: SamplerChoices
+) -> Sequence[EnvFactory]:
     check_single(env)
     if isinstance(env, str):
-        return factory_from_id(env)
+        return [factory_from_id(env)] * n_envs
     if isinstance(env, gym.Env):
-        return factory_from_env(env)
+        first = [InPlaceEnv(env)] if choices.shares_objects else []
+        return [*first, *_copies(env, n_envs)[len(first) :]] if n_envs > len(first) else first
     if callable(env):
-        return env
+        return [env] * n_envs
     raise TypeError(f"env must be an env id, a function, an environment or a VecEnv, got {type(env)}. {HOW_TO_BUILD}")
 
 
+def _copies(env: gym.Env, n_envs: int) -> Sequence[EnvFactory]:
+    factory = factory_from_env(env)
+    return factory.copies(n_envs) if isinstance(factory, PickledEnv) else [factory] * n_envs
+
+
 @contextlib.contextmanager
-def _divided(
-    venv: VecEnv,
-    n_samplers: int | None,
-    envs_per_sampler: int,
-    backend: str | Backend,
-    preload: Sequence[str],
-    supervision: Supervision | None,
-) -> Iterator[VecEnv]:
+def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str]) -> Iterator[VecEnv]:
     inside, wrappers = chain_of(venv)
     if isinstance(inside, SamplerVecEnv):
-        _check_agreement(inside, n_samplers, envs_per_sampler, supervision)
+        _check_agreement(inside, choices)
         yield venv
         return
     try:
-        factories = _factories_of(inside, wrappers, backend)
+        factories = _factories_of(inside, wrappers, choices)
     except VectorizedEnvError:
         raise
     except TypeError as error:
         warn_user(f"{LOCKSTEP} {error}")
         yield venv
         return
-    if n_samplers is not None:
-        if venv.num_envs % n_samplers:
+    envs_per_sampler = choices.envs_per_sampler
+    if choices.n_samplers is not None:
+        envs_per_sampler, n_left = divmod(venv.num_envs, choices.n_samplers)
+        if n_left:
             raise ValueError(
-                f"The {venv.num_envs} environments of the VecEnv cannot be divided among {n_samplers} samplers"
+                f"The {venv.num_envs} environments of the VecEnv cannot be divided among {choices.n_samplers} samplers"
             )
-        envs_per_sampler = venv.num_envs // n_samplers
-    with _new_samplers(factories, envs_per_sampler, backend, preload, supervision) as samplers:
+    with _new_samplers(factories, envs_per_sampler, choices, preload) as samplers:
         # make_vec_env() has seeded the environments for their first reset.
         set_reset_arguments(samplers, *reset_arguments(inside))
         if not wrappers:
@@ -173,27 +207,27 @@ def _divided(
             raise
 
 
-def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], backend: str | Backend) -> list[EnvFactory]:
+def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], choices: SamplerChoices) -> list[EnvFactory]:
     """How to get the environments into samplers. Raises ``TypeError`` where that is impossible."""
     if type(inside) is not DummyVecEnv:
         raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
     obstacle = why_not_in_samplers(wrappers)
     if obstacle is not None:
         raise TypeError(obstacle)
-    return [InPlaceEnv(env) if as_backend(backend).shares_objects else factory_from_env(env) for env in inside.envs]
+    return [InPlaceEnv(env) if choices.shares_objects else factory_from_env(env) for env in inside.envs]
 
 
-def _check_agreement(
-    samplers: SamplerVecEnv, n_samplers: int | None, envs_per_sampler: int, supervision: Supervision | None
-) -> None:
+def _check_agreement(samplers: SamplerVecEnv, choices: SamplerChoices) -> None:
+    n_samplers, envs_per_sampler = choices.n_samplers, choices.envs_per_sampler
     if n_samplers not in (None, samplers.n_samplers) or envs_per_sampler not in (1, samplers.envs_per_sampler):
         raise ValueError(
             f"The SamplerVecEnv has {samplers.n_samplers} samplers of {samplers.envs_per_sampler} environments. "
             f"Leave out n_samplers={n_samplers} and envs_per_sampler={envs_per_sampler}, or build it with these."
         )
-    present = samplers.client.supervision
-    if supervision not in (None, present):
+    present, asked_for = samplers.client.supervision, choices.supervision
+    if asked_for and Supervision(**asked_for) != present:
         raise ValueError(
-            f"The samplers of a SamplerVecEnv were started with {present}, so {supervision} comes too late. Pass "
-            "on_failure, max_restarts, step_timeout, close_timeout and samplers_give_way to the SamplerVecEnv instead."
+            f"The samplers of a SamplerVecEnv were started with {present}, so {Supervision(**asked_for)} comes too "
+            "late. Pass on_failure, max_restarts, step_timeout, close_timeout and samplers_give_way to the "
+            "SamplerVecEnv instead."
         )

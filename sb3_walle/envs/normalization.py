@@ -19,8 +19,6 @@ class Normalization:
     are those of all steps, as if the wrapper had seen them itself (Chan, Golub & LeVeque, 1979, "Updating formulae and
     a pairwise algorithm for computing sample variances"). SB3 moves them at every step; here they stand still between
     two publications.
-
-    :param vec_normalize: the wrapper
     """
 
     def __init__(self, vec_normalize: VecNormalize) -> None:
@@ -36,11 +34,7 @@ class Normalization:
         }
 
     def merge(self, chunk: Chunk) -> None:
-        """
-        Add what a sampler measured to the statistics, unless they are fixed (``training=False``).
-
-        :param chunk: a chunk that has not been merged before
-        """
+        """Add what a sampler measured to the statistics, unless they are fixed (``training=False``)."""
         count = chunk.n_steps * chunk.n_envs
         if not self.vec_normalize.training or count == 0:
             return
@@ -71,10 +65,7 @@ class Normalization:
 
 
 def normalizer_spec(vec_normalize: VecNormalize) -> NormalizerSpec:
-    """
-    :param vec_normalize: a ``VecNormalize`` wrapper
-    :return: how to do in a sampler what it does
-    """
+    """:return: how to do in a sampler what the wrapper does"""
     parts: tuple[str, ...] = ()
     if vec_normalize.norm_obs:
         parts = tuple(vec_normalize.obs_rms) if isinstance(vec_normalize.obs_rms, dict) else (WHOLE,)

@@ -1,43 +1,34 @@
 """The samplers as a VecEnv."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
-from stable_baselines3.common.vec_env.util import obs_space_info
 
 from sb3_walle.backends import as_backend
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervised_sampler import END_TIMEOUT
 from sb3_walle.backends.supervision import Supervision
-from sb3_walle.samplers.errors import SamplerError, UnsupportedSpaceError
-from sb3_walle.samplers.factories import EnvFactory, RegistryWatch, packed, pickle_main_module_by_value
+from sb3_walle.envs.env_requests import EnvRequests, attribute_errors
+from sb3_walle.samplers.factories import packed, pickle_main_module_by_value
 from sb3_walle.samplers.monitor import continuing_files
-from sb3_walle.samplers.refusals import RefusedEnvError, SharedEnvError
 from sb3_walle.samplers.requests import (
-    BuildEnvs,
     EnvIsWrapped,
     EnvMethod,
     GetAttr,
     GetEnvs,
     HasAttr,
-    Register,
     Request,
     Reset,
     ResetResult,
     SetAttr,
     Step,
     StepResult,
-    WriteOwnFiles,
 )
-from sb3_walle.samplers.stack import EnvDescription
 from sb3_walle.samplers.succession import Setters
 from sb3_walle.samplers.vec_wrappers import UserWrapper
 from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments
@@ -119,24 +110,22 @@ class SamplerVecEnv(VecEnv):
         self.n_samplers = len(env_fns) // envs_per_sampler
         #: the :class:`~sb3_walle.collection.collector.Collector` of these samplers' experience, if there is one
         self.collector: Any = None
-        #: seed that the first environment began with, and what was set in it since
+        #: seed that the first environment began with
         self.first_seed: int | None = None
-        self.first_setters = Setters()
         self._closed = False
         self._stepping: np.ndarray | None = None
-        #: what surrounds the environments in each sampler
-        self._layers = () if vec_wrapper is None else (UserWrapper(vec_wrapper),)
+        layers = () if vec_wrapper is None else (UserWrapper(vec_wrapper),)
         if vec_wrapper is not None:
             preload = (*preload, "stable_baselines3")
         modules: set[str] = set()
         if not self._backend.shares_objects:
             travelling = packed(env_fns)
             env_fns, modules = travelling.factories, {*travelling.modules, *preload}
-        self._registry = RegistryWatch()
         #: how to ask the samplers for something
         self.client = SamplerClient(self._backend.launch(self.n_samplers, sorted(modules), supervision), supervision)
+        self._requests = EnvRequests(self.client, self.n_samplers, envs_per_sampler)
         try:
-            description = self._build(env_fns)
+            description = self._requests.build(env_fns, layers)
             super().__init__(len(env_fns), description.observation_space, description.action_space)
         except BaseException:
             # Others may still be building environments, and have nothing to save.
@@ -156,7 +145,12 @@ class SamplerVecEnv(VecEnv):
                 "The environments live in the samplers' processes, so this one has no objects to show. "
                 "Use get_attr(), set_attr() and env_method(), or backend='inline'."
             )
-        return [env for envs in self._ask(lambda _: GetEnvs()) for env in envs]
+        return [env for envs in self._requests.ask(lambda _: GetEnvs()) for env in envs]
+
+    @property
+    def first_setters(self) -> Setters:
+        """What was set in the first environment since it was built."""
+        return self._requests.first_setters
 
     def build_env(self) -> gym.Env:
         """:return: another environment like the first one, in this process, for the caller to close"""
@@ -167,7 +161,7 @@ class SamplerVecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """:return: first observations of new episodes, ``[n_envs, ...]``"""
         seeds, options = reset_arguments(self)
-        results: list[ResetResult] = self._ask(lambda envs: Reset(seeds[envs], options[envs]))
+        results: list[ResetResult] = self._requests.ask(lambda envs: Reset(seeds[envs], options[envs]))
         if seeds[0] is not None:
             self.first_seed = seeds[0]
         clear_reset_arguments(self)
@@ -175,9 +169,7 @@ class SamplerVecEnv(VecEnv):
         return stack([result.observations for result in results])
 
     def step_async(self, actions: np.ndarray) -> None:
-        """
-        :param actions: one action for each environment
-        """
+        """Take one action for each environment, for :meth:`step_wait`."""
         self._stepping = np.asarray(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -185,7 +177,7 @@ class SamplerVecEnv(VecEnv):
         actions, self._stepping = self._stepping, None
         if actions is None:
             raise RuntimeError("step_wait() was called without step_async()")
-        results: list[StepResult] = self._ask(lambda envs: Step(actions[envs]))
+        results: list[StepResult] = self._requests.ask(lambda envs: Step(actions[envs]))
         self.reset_infos = [info for result in results for info in result.reset_infos]
         return (
             stack([result.observations for result in results]),
@@ -204,9 +196,7 @@ class SamplerVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: name of the attribute
-        :param indices: which environments, by default all
-        :return: its value in each of them
+        :return: the attribute's value in each of the chosen environments
         :raises AttributeError: if they do not have it
         :raises SamplerError: if it cannot be pickled
         """
@@ -214,20 +204,13 @@ class SamplerVecEnv(VecEnv):
             return self._ask_some(lambda envs: GetAttr(attr_name, envs), indices)
 
     def has_attr(self, attr_name: str) -> bool:
-        """
-        :param attr_name: name of the attribute
-        :return: whether all environments have it, or a wrapper around them
-        """
+        """:return: whether all environments have the attribute, or a wrapper around them"""
         return all(self._ask_some(lambda envs: HasAttr(attr_name, envs), None))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Samplers that are collecting see the new value when they have finished what they were asked for before, which
-        may be as much as a rollout; this call waits for it.
-
-        :param attr_name: name of the attribute
-        :param value: its new value
-        :param indices: which environments, by default all
+        As in SB3. Samplers that are collecting see the new value when they have finished what they were asked for
+        before, which may be as much as a rollout; this call waits for it.
         """
         with attribute_errors():
             self._ask_some(lambda envs: SetAttr(attr_name, value, envs), indices)
@@ -236,23 +219,14 @@ class SamplerVecEnv(VecEnv):
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
         """
-        Samplers that are collecting make the call when they have finished what they were asked for before, which may
-        be as much as a rollout; this call waits for it.
-
-        :param method_name: name of the method
-        :param method_args: its positional arguments
-        :param indices: which environments, by default all
-        :param method_kwargs: its keyword arguments
-        :return: what it returns in each of them
+        As in SB3. Samplers that are collecting make the call when they have finished what they were asked for before,
+        which may be as much as a rollout; this call waits for it.
         """
         with attribute_errors():
             return self._ask_some(lambda envs: EnvMethod(method_name, method_args, method_kwargs, envs), indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """
-        :param indices: which environments, by default all
-        :return: whether each of them is wrapped in it
-        """
+        """:return: whether each of the chosen environments is wrapped in the class"""
         if wrapper_class is Monitor:
             # Samplers see to that. The question would make each of them import SB3, and torch with it.
             return [True for _ in env_indices(self, indices)]
@@ -270,108 +244,13 @@ class SamplerVecEnv(VecEnv):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _build(self, env_fns: Sequence[EnvFactory]) -> EnvDescription:
-        size = self.envs_per_sampler
-        registrations = self._registry.news()
-        requests = {
-            sampler: BuildEnvs(
-                env_fns[sampler * size : (sampler + 1) * size],
-                self._layers,
-                show_warnings=sampler == 0,
-                registrations=registrations,
-            )
-            for sampler in range(self.n_samplers)
-        }
-        try:
-            descriptions: dict[int, EnvDescription] = self.client.call(requests)
-        except SamplerError as error:
-            if isinstance(error.__cause__, UnsupportedSpaceError):
-                raise refusal(error.__cause__.space) from None
-            if isinstance(error.__cause__, RefusedEnvError):
-                raise error.__cause__ from None
-            raise
-        first = descriptions[0]
-        for sampler, other in descriptions.items():
-            if (other.observation_space, other.action_space) != (first.observation_space, first.action_space):
-                raise ValueError(
-                    "All environments must have the same spaces. Sampler 0 has "
-                    f"{(first.observation_space, first.action_space)}, sampler {sampler} has "
-                    f"{(other.observation_space, other.action_space)}"
-                )
-        if len({identity for other in descriptions.values() for identity in other.identities}) < len(env_fns):
-            raise SharedEnvError
-        self._separate_files([files for other in descriptions.values() for files in other.monitor_files])
-        return first
-
-    def _separate_files(self, files_of_envs: Sequence[Sequence[str]]) -> None:
-        """Give each environment a monitor file of its own, where several write the same."""
-        n_writers = Counter(file for files in files_of_envs for file in files)
-        owners: dict[str, int] = {}
-        for env, files in enumerate(files_of_envs):
-            for file in files:
-                if n_writers[file] > 1:
-                    owners.setdefault(file, env)
-        if owners:
-            self._ask(lambda envs: WriteOwnFiles(owners, envs.start))
-
-    def _send_registrations(self) -> None:
-        """Tell samplers what was registered with Gymnasium since they were told last: a method may make it."""
-        registrations = self._registry.news()
-        if registrations is not None:
-            self._ask(lambda envs: Register(registrations))
-
-    def _ask(self, request_for: Callable[[slice], Request]) -> list[Any]:
-        """Ask every sampler, each for its own environments."""
-        size = self.envs_per_sampler
-        requests = {
-            sampler: request_for(slice(sampler * size, (sampler + 1) * size)) for sampler in range(self.n_samplers)
-        }
-        return list(self.client.call(requests).values())
-
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
-        """Ask the samplers that some environments belong to; their answers are lists with one value an environment."""
-        self._send_registrations()
         chosen = [index % self.num_envs for index in env_indices(self, indices)]
-        by_sampler: dict[int, list[int]] = {}
-        for index in chosen:
-            by_sampler.setdefault(index // self.envs_per_sampler, []).append(index % self.envs_per_sampler)
-        answers = self.client.call({sampler: request_for(envs) for sampler, envs in by_sampler.items()})
-        if 0 in chosen:
-            self.first_setters.note(request_for([0]))
-        values = {sampler: iter(answer or [None] * len(by_sampler[sampler])) for sampler, answer in answers.items()}
-        return [next(values[index // self.envs_per_sampler]) for index in chosen]
-
-
-def refusal(space: spaces.Space) -> Exception:
-    """
-    :param space: an observation space that samplers cannot store observations of
-    :return: what SB3 raises for it, in SB3's words where it has any
-    """
-    try:
-        obs_space_info(space)
-    except (AssertionError, NotImplementedError) as error:
-        return error
-    text = str(UnsupportedSpaceError(space))
-    # SB3 does not check for spaces without a shape, and stumbles over them.
-    return NotImplementedError(text) if isinstance(space, spaces.Tuple) else TypeError(text)
-
-
-@contextmanager
-def attribute_errors() -> Iterator[None]:
-    """Around a request that may name an attribute which environments do not have: raise what ``DummyVecEnv`` does."""
-    try:
-        yield
-    except SamplerError as error:
-        if isinstance(error.__cause__, AttributeError):
-            raise AttributeError(str(error.__cause__)) from error
-        raise
+        return self._requests.ask_some(request_for, chosen)
 
 
 def stack(observations: Sequence[Observations]) -> Observations:
-    """
-    :param observations: batches of observations, one of each sampler
-    :return: one batch of all
-    """
+    """:return: one batch of the observations of all samplers"""
     first = observations[0]
     if isinstance(first, dict):
         return {key: np.concatenate([batch[key] for batch in observations]) for key in first}

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 
 from sb3_walle.envs.normalization import normalizer_spec
 from sb3_walle.envs.vec_env import SamplerVecEnv
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.normalizer import WHOLE
+from sb3_walle.samplers.stack import LayerSpec
 from sb3_walle.samplers.vec_wrappers import StockWrapper
 
 NormalizeArgument: TypeAlias = bool | dict[str, Any]
@@ -33,11 +33,8 @@ class WrappedSamplers:
     """
     Samplers and what is around them.
 
-    :param vec_env: the samplers
-    :param layers: what is around them, for the samplers to do, from the inside to the outside
+    :param layers: what samplers do in place of the wrappers, from the inside to the outside
     :param observation_space: what the policy observes, with the data types that it comes in
-    :param vec_normalize: the ``VecNormalize`` among the wrappers
-    :param monitors: the ``VecMonitor`` wrappers among them
     """
 
     vec_env: SamplerVecEnv
@@ -48,10 +45,7 @@ class WrappedSamplers:
 
 
 def chain_of(env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
-    """
-    :param env: a ``VecEnv``
-    :return: what is inside of all wrappers, and the wrappers from the inside to the outside
-    """
+    """:return: what is inside of all wrappers, and the wrappers from the inside to the outside"""
     wrappers: list[VecEnvWrapper] = []
     while isinstance(env, VecEnvWrapper):
         wrappers.insert(0, env)
@@ -61,7 +55,6 @@ def chain_of(env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
 
 def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
     """
-    :param env: the training environment
     :return: the samplers and what is around them; ``None`` if there are no samplers inside
     :raises ValueError: if they are inside of a wrapper that samplers cannot run
     """
@@ -86,10 +79,7 @@ def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
 
 
 def why_not_in_samplers(wrappers: list[VecEnvWrapper]) -> str | None:
-    """
-    :param wrappers: wrappers from the inside to the outside
-    :return: why samplers cannot run them, and what to do; ``None`` if they can
-    """
+    """:return: why samplers cannot run these wrappers, and what to do; ``None`` if they can"""
     for wrapper in wrappers:
         name = type(wrapper).__name__
         if type(wrapper) not in _LAYERS:
@@ -107,11 +97,8 @@ def why_not_in_samplers(wrappers: list[VecEnvWrapper]) -> str | None:
 
 def normalized(env: VecEnv | None, normalize: NormalizeArgument) -> VecEnv | None:
     """
-    Put a ``VecNormalize`` around environments, if that is asked for.
+    Put a ``VecNormalize`` around environments, if there are any and the constructor's argument asks for it.
 
-    :param env: the environments, ``None`` if there are none yet
-    :param normalize: whether to do it, or the arguments of ``VecNormalize``
-    :return: the environments in a ``VecNormalize``, or as they are
     :raises TypeError: if ``normalize`` is something else
     :raises ValueError: if there is a ``VecNormalize`` already, or it cannot normalise such observations
     """
@@ -127,10 +114,7 @@ def normalized(env: VecEnv | None, normalize: NormalizeArgument) -> VecEnv | Non
 
 
 def takes_gamma_of_algorithm(normalize: NormalizeArgument) -> bool:
-    """
-    :param normalize: as for :func:`normalized`
-    :return: whether there is a ``VecNormalize`` whose discount factor was not given
-    """
+    """:return: whether the constructor's argument asks for a ``VecNormalize`` and gives no discount factor"""
     return normalize is True or (isinstance(normalize, dict) and "gamma" not in normalize)
 
 
@@ -176,20 +160,20 @@ def _space_above(space: spaces.Space, wrapper: VecEnvWrapper) -> spaces.Space:
     """
     if isinstance(wrapper, VecNormalize):
         parts = normalizer_spec(wrapper).parts
-        return _with_dtypes(wrapper.observation_space, {**_dtypes(space), **dict.fromkeys(parts, np.dtype(np.float32))})
+        return _with_dtypes(
+            wrapper.observation_space, {**dtypes_of_parts(space), **dict.fromkeys(parts, np.dtype(np.float32))}
+        )
     if isinstance(wrapper, VecFrameStack):
         return wrapper.observation_space
     if isinstance(wrapper, VecExtractDictObs) and isinstance(space, spaces.Dict):
         return space.spaces[wrapper.key]
-    return _with_dtypes(wrapper.observation_space, _dtypes(space))
+    return _with_dtypes(wrapper.observation_space, dtypes_of_parts(space))
 
 
-def _dtypes(space: spaces.Space) -> dict[str, Any]:
-    return (
-        {key: part.dtype for key, part in space.spaces.items()}
-        if isinstance(space, spaces.Dict)
-        else {WHOLE: space.dtype}
-    )
+def dtypes_of_parts(space: spaces.Space) -> dict[str, Any]:
+    """:return: the data types of a dictionary's observations, or of the one observation"""
+    parts = space.spaces if isinstance(space, spaces.Dict) else {WHOLE: space}
+    return {key: part.dtype for key, part in parts.items()}
 
 
 def _with_dtypes(space: spaces.Space, dtypes: dict[str, Any]) -> spaces.Space:

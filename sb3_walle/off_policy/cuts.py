@@ -14,19 +14,15 @@ from sb3_walle.sb3_private import note_end_of_episode
 
 
 def can_mark_cuts(buffer: ReplayBuffer | None) -> bool:
-    """
-    :param buffer: a replay buffer
-    :return: whether the last step of an episode that is cut can be marked as truncated there
-    """
+    """:return: whether the last step of an episode that is cut can be marked as truncated in the buffer"""
     arrays = (getattr(buffer, name, None) for name in ("dones", "timeouts", "next_observations"))
     return all(array is not None for array in arrays) and not getattr(buffer, "optimize_memory_usage", False)
 
 
 def cut_off(buffer: ReplayBuffer, envs: np.ndarray) -> None:
     """
-    End every episode with the step that was added last.
+    End episodes with the step that was added last. A buffer of a class that keeps no ``dones`` is left as it is.
 
-    :param buffer: a replay buffer; one of a class that keeps no ``dones`` is left as it is
     :param envs: in which environments, ``[n_envs]``
     """
     if not isinstance(getattr(buffer, "dones", None), np.ndarray) or (buffer.pos == 0 and not buffer.full):
@@ -44,11 +40,7 @@ def cut_off(buffer: ReplayBuffer, envs: np.ndarray) -> None:
 
 
 def make_room(buffer: ReplayBuffer) -> None:
-    """
-    Take away the marks of the row that is going to be overwritten next, if the buffer does not do that itself.
-
-    :param buffer: a replay buffer
-    """
+    """Take away the marks of the row that is overwritten next, if the buffer does not do that itself."""
     if can_mark_cuts(buffer) and not buffer.handle_timeout_termination:
         buffer.timeouts[buffer.pos] = False
 
@@ -60,7 +52,7 @@ def replace_unfinished_episode(buffer: ReplayBuffer, env: int) -> None:
     before it. So every transition that is left is one that was made. If no episode has ended yet, nothing can be done,
     and the last step leads to what is added next.
 
-    :param buffer: a replay buffer in which each observation is also the one that the step before led to
+    :param buffer: a replay buffer with ``optimize_memory_usage``
     :param env: column of the episode
     """
     rows = np.arange(buffer.pos - buffer.buffer_size + 1 if buffer.full else 0, buffer.pos) % buffer.buffer_size

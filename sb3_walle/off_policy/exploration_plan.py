@@ -41,9 +41,7 @@ def planned_exploration(
 
 
 def is_epsilon_greedy(algorithm: OffPolicyAlgorithm) -> bool:
-    """
-    :return: whether its ``predict()`` takes a random action with the probability ``exploration_rate``, as DQN's does
-    """
+    """:return: whether ``predict()`` takes a random action with the probability ``exploration_rate``, as DQN's does"""
     return hasattr(algorithm, "exploration_schedule")
 
 
@@ -59,10 +57,7 @@ def _rates(algorithm: OffPolicyAlgorithm, n_steps_ahead: int, counts: np.ndarray
 
 
 def noise_of_one_env(noise: ActionNoise | None) -> ActionNoise | None:
-    """
-    :param noise: an algorithm's action noise, which SB3 has replaced by that of all environments in ``learn()``
-    :return: that of one environment
-    """
+    """:return: the noise of one environment: in ``learn()``, SB3 replaces it by that of all"""
     return noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
 
 
@@ -81,20 +76,11 @@ def scaled_actions_dtype(action_space: spaces.Space, noise: ActionNoise | None) 
 
 
 def ladder_rate(sampler: int, n_samplers: int) -> float:
-    """
-    :param sampler: number of a sampler
-    :param n_samplers: number of samplers, at least 2
-    :return: with which probability it takes a random action, from 0.4 down to 0.4 ** 8
-    """
+    """:return: with which probability one of at least 2 samplers takes a random action, from 0.4 down to 0.4 ** 8"""
     return BASE_RATE ** (1.0 + RATE_EXPONENT * sampler / (n_samplers - 1))
 
 
 def ladder_noise(sampler: int, n_samplers: int, action_dim: int) -> NormalActionNoise:
-    """
-    :param sampler: number of a sampler
-    :param n_samplers: number of samplers, at least 2
-    :param action_dim: number of elements of an action
-    :return: normal noise, whose standard deviation grows evenly from 0.05 to 0.8 over samplers
-    """
+    """:return: normal noise of one of at least 2 samplers: standard deviations grow evenly from 0.05 to 0.8"""
     sigma = LOWEST_SIGMA + (HIGHEST_SIGMA - LOWEST_SIGMA) * sampler / (n_samplers - 1)
     return NormalActionNoise(np.zeros(action_dim), np.full(action_dim, sigma))

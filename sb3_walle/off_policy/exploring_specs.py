@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
@@ -39,15 +38,11 @@ def choose_actor(actor: str, algorithm: OffPolicyAlgorithm) -> str:
 
 
 class ExploringSpecs:
-    """
-    How to build the actors of an off-policy algorithm, each of which has random streams of its own.
-
-    :param request: what it asks of its samplers
-    :param noise_ladder: see :class:`~sb3_walle.AsyncOffPolicyMixin`
-    """
+    """How to build the actors of an off-policy algorithm, each of which has random streams of its own."""
 
     def __init__(self, algorithm: OffPolicyAlgorithm, request: CollectionRequest, noise_ladder: str | None) -> None:
-        self._algorithm, self._request, self._noise_ladder = algorithm, request, noise_ladder
+        self._algorithm, self._request = algorithm, request
+        self._has_ladder = noise_ladder is not None
         #: ``"numpy"`` or ``"torch"``
         self.actor = choose_actor(request.actor, algorithm)
 
@@ -68,9 +63,13 @@ class ExploringSpecs:
 
     def _spec(self, pickled: bytes, sampler: int, n_samplers: int, seed: tuple[int, ...]) -> ActorSpec:
         algorithm = self._algorithm
-        noise, rate = self._noise(sampler, n_samplers), self._fixed_rate(sampler, n_samplers)
+        noise, fixed_rate = noise_of_one_env(algorithm.action_noise), None
+        if self._has_ladder and is_epsilon_greedy(algorithm):
+            fixed_rate = ladder_rate(sampler, n_samplers)
+        elif self._has_ladder:
+            noise = ladder_noise(sampler, n_samplers, int(np.prod(algorithm.action_space.shape or ())))
         if self.actor == "numpy":
-            return export_numpy_actor(algorithm.policy, noise, rate, seed)
+            return export_numpy_actor(algorithm.policy, noise, fixed_rate, seed)
         return ExploringActorSpec(
             pickled,
             acting_names(algorithm.policy),
@@ -79,21 +78,10 @@ class ExploringSpecs:
             scaled_actions_dtype(algorithm.action_space, noise),
             noise,
             is_epsilon_greedy(algorithm),
-            rate,
+            fixed_rate,
             algorithm.sde_sample_freq if algorithm.use_sde else None,
             self._request.shares_random_state,
         )
-
-    def _noise(self, sampler: int, n_samplers: int) -> ActionNoise | None:
-        algorithm = self._algorithm
-        if self._noise_ladder is None or is_epsilon_greedy(algorithm):
-            return noise_of_one_env(algorithm.action_noise)
-        return ladder_noise(sampler, n_samplers, int(np.prod(algorithm.action_space.shape or ())))
-
-    def _fixed_rate(self, sampler: int, n_samplers: int) -> float | None:
-        if self._noise_ladder is None or not is_epsilon_greedy(self._algorithm):
-            return None
-        return ladder_rate(sampler, n_samplers)
 
 
 def acting_names(policy: BasePolicy) -> tuple[str, ...]:

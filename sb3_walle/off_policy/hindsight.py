@@ -12,7 +12,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
-from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.samplers.succession import other_seed
 from sb3_walle.updates.global_state import random_states_kept
 
@@ -24,28 +24,19 @@ class LearnersRewards(PassiveWrapper):
     Environments whose ``compute_reward()`` is called in this process, on one environment that is built for that. Those
     in samplers would answer only when they are done with what they are collecting. That environment is like the first
     one in samplers: it begins with a reset, and what is set in the first one is set in it.
-
-    :param venv: environments in samplers, with the wrappers around them
     """
 
     def __init__(self, venv: VecEnv, samplers: SamplerVecEnv) -> None:
         super().__init__(venv)
         self._samplers = samplers
-        self._own: SamplerEnvs | None = None
+        self._own: Sampler | None = None
         self._n_set = 0
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """
-        :param method_name: name of a method
-        :param method_args: its arguments
-        :param indices: which environments
-        :param method_kwargs: its keyword arguments
-        :return: what it returns in each of them
-        """
         if method_name != COMPUTE_REWARD:
             return self.venv.env_method(method_name, *method_args, indices=indices, **method_kwargs)
         n_envs = len(list(indices)) if isinstance(indices, Iterable) else 1
-        return self._own_env().env_method(COMPUTE_REWARD, method_args, method_kwargs, [0] * n_envs)
+        return self._own_sampler().envs.env_method(COMPUTE_REWARD, method_args, method_kwargs, [0] * n_envs)
 
     def close_own(self) -> None:
         """Close this process's own environment."""
@@ -53,20 +44,21 @@ class LearnersRewards(PassiveWrapper):
             self._own.close()
             self._own = None
 
-    def _own_env(self) -> SamplerEnvs:
-        samplers = self._samplers
-        is_new = self._own is None
+    def _own_sampler(self) -> Sampler:
+        samplers, is_new = self._samplers, self._own is None
         if self._own is None:
             with _random_states_kept():
-                self._own, self._n_set = SamplerEnvs([samplers.build_env]), 0
+                own = Sampler(0)
+                own.build_envs([samplers.build_env])
+                self._own, self._n_set = own, 0
         if samplers.first_setters.n_noted > self._n_set:
             for request in samplers.first_setters.since(self._n_set):
-                request.apply(self._own)
+                request.run(self._own)
             self._n_set = samplers.first_setters.n_noted
         if is_new:
             seed = samplers.first_seed
             with _random_states_kept():
-                self._own.reset([None if seed is None else other_seed(seed, 0)], [{}])
+                self._own.envs.reset([None if seed is None else other_seed(seed, 0)], [{}])
         return self._own
 
 
@@ -82,12 +74,7 @@ def _random_states_kept() -> Iterator[None]:
 
 
 def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None) -> None:
-    """
-    Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers.
-
-    :param buffer: a replay buffer; only a ``HerReplayBuffer`` computes rewards
-    :param env: the environments of the algorithm
-    """
+    """Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers."""
     close_rewards(buffer)
     if isinstance(buffer, HerReplayBuffer) and env is not None:
         samplers = env.unwrapped
@@ -95,9 +82,7 @@ def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None) -> Non
 
 
 def close_rewards(buffer: ReplayBuffer | None) -> None:
-    """
-    :param buffer: a replay buffer, which closes the environment that it computes rewards with
-    """
+    """Close the environment that a ``HerReplayBuffer`` computes rewards with."""
     rewards = getattr(buffer, "env", None)
     if isinstance(rewards, LearnersRewards):
         rewards.close_own()

@@ -14,27 +14,21 @@ from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, 
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.async_mixin import AsyncMixin
-from sb3_walle.algorithm.collection_request import CollectionRequest
+from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_algorithm
-from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
+from sb3_walle.envs.env_sources import EnvSource
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
-from sb3_walle.off_policy.exploring_specs import ExploringSpecs
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
-from sb3_walle.off_policy.off_policy_collector import (
-    check_off_policy_memory,
-    make_off_policy_collector,
-    published_weights,
-)
+from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
 from sb3_walle.off_policy.replay_ratio import ReplayRatio
 from sb3_walle.off_policy.replay_storage import ReplayStorage
 from sb3_walle.off_policy.travelling_hooks import TravellingHooks
-from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
@@ -69,19 +63,13 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         class AsyncTQC(AsyncOffPolicyMixin, TQC):
             pass
 
-    :param args: arguments of :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` and of the algorithm
     :param noise_ladder: ``"apex"`` to have every sampler explore to another degree, which stays the same (Horgan et
         al., 2018, https://arxiv.org/abs/1803.00933): epsilon-greedy algorithms with probabilities from 0.4 down to
         0.4 ** 8, others with normal noise of standard deviations from 0.05 to 0.8; instead of the algorithm's own
         schedule or action noise
-    :param kwargs: further arguments of both
-    :raises ValueError: if one of these arguments is wrong
-    :raises SamplerError: if an environment cannot be built in a sampler
-    :raises MemoryError: if there is too little memory for the queues
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
-    has_numpy_actor: ClassVar[bool] = False
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False
@@ -97,7 +85,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._hooks = TravellingHooks()
         #: what SB3's loop steps instead of the environments; ``None`` without a collector
         self._recorded: RecordedSteps | None = None
-        self._actor_spec: ActorSpec | None = None
         self._random_state: np.ndarray | None = None
         self._n_trainings = 0
         super().__init__(*args, **kwargs)
@@ -106,13 +93,13 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         super()._check_choices()
         if self.noise_ladder is None:
             return
-        name = type(self).__name__
         if self.noise_ladder not in LADDERS:
             raise ValueError(f"noise_ladder must be one of {LADDERS} or None, got {self.noise_ladder!r}")
         if not self.has_noise_ladder:
             raise ValueError(
                 f"noise_ladder={self.noise_ladder!r} makes samplers explore to different degrees, but the policy of "
-                f"{name} learns how much to explore. Leave it out, or use it with AsyncDQN, AsyncDDPG or AsyncTD3."
+                f"{type(self).__name__} learns how much to explore. Leave it out, or use an algorithm whose class says "
+                "has_noise_ladder = True, such as AsyncTD3."
             )
 
     def _setup_model(self) -> None:
@@ -162,16 +149,14 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._storage.forget()
         compute_rewards_here(buffer, self.env)
 
-    def _set_env(self, env: VecEnv | None, force_reset: bool) -> None:
-        super()._set_env(env, force_reset)
+    def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
+        super().set_env(env, force_reset)
         compute_rewards_here(buffer_of(self), self.env)
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """
         As in SB3.
 
-        :param path: where it was saved
-        :param truncate_last_traj: as in SB3, of a ``HerReplayBuffer``
         :raises ValueError: if it holds the experience of another number of environments
         """
         before = buffer_of(self)
@@ -191,17 +176,13 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     # Collecting
 
-    def _specs(self, request: CollectionRequest) -> ExploringSpecs:
-        return ExploringSpecs(self, request, self.noise_ladder)
-
-    def _check_memory(self, request: CollectionRequest) -> None:
-        check_off_policy_memory(self, request, self._specs(request))
+    def _collection_spec(self, request: CollectionRequest, for_size: bool = False) -> CollectionSpec:
+        plan = {} if for_size else self._exploration(n_steps_ahead=0)
+        return off_policy_spec(self, request, self.noise_ladder, plan)
 
     def _make_collector(self, request: CollectionRequest) -> Collector:
         self._recorded = RecordedSteps(cast(VecEnv, self.env))
-        plan = self._exploration(n_steps_ahead=0)
-        collector, self._actor_spec = make_off_policy_collector(self, request, self._specs(request), plan)
-        return collector
+        return super()._make_collector(request)
 
     def _exploration(self, n_steps_ahead: int) -> Mapping[str, np.ndarray]:
         """What samplers are told of how to explore after a number of further steps of each environment."""
@@ -238,25 +219,16 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         learning_starts: int = 0,
         log_interval: int | None = None,
     ) -> RolloutReturn:
-        """
-        Fill the replay buffer from the experience queue.
-
-        :param env: the training environment
-        :param callback: called at every step of all environments, and at the rollout's beginning and end
-        :param train_freq: how much to collect
-        :param replay_buffer: the buffer to fill
-        :param action_noise: noise that samplers have added to actions
-        :param learning_starts: number of steps in which samplers have taken random actions
-        :param log_interval: episodes between two logs
-        :return: how much was collected, and whether to continue
-        """
+        """As in SB3, but the steps come from the experience queue: samplers have made them, exploration included."""
         arguments = (callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval)
         collector = self._up_to_date_collector(self._n_steps_per_rollout())
         self._replay_ratio.begin_rollout(self.num_timesteps)
         wrapped, recorded = wrapped_samplers(env), self._recorded
         if collector is None or wrapped is None or recorded is None:
             return super().collect_rollouts(env, *arguments)
-        with recorded.handing_out(self._recorded_steps(collector), WrapperState(wrapped)):
+        # Now: where there is gSDE, SB3 draws the noise next that samplers have to draw.
+        weights = published_weights(self, collector.weight_names, self._exploration(collector.n_steps_ahead))
+        with recorded.handing_out(self._recorded_steps(collector, weights), wrapped):
             result = super().collect_rollouts(recorded, *arguments)
         if self._random_state is not None:
             # Not before: where there is gSDE, SB3's loop has drawn noise that the sampler has drawn, too.
@@ -267,14 +239,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             collector.interrupt()
         return result
 
-    def _recorded_steps(self, collector: Collector) -> Iterator[RecordedStep]:
+    def _recorded_steps(self, collector: Collector, weights: dict[str, np.ndarray]) -> Iterator[RecordedStep]:
         """The steps of a rollout, and those after it as long as SB3's loop asks for them."""
-        # Now: where there is gSDE, SB3 draws the noise next that samplers have to draw.
-        plan = self._exploration(collector.n_steps_ahead)
-        weights = published_weights(self, cast(ActorSpec, self._actor_spec), plan)
-        return self._steps_collected_with(collector, weights)
-
-    def _steps_collected_with(self, collector: Collector, weights: dict[str, np.ndarray]) -> Iterator[RecordedStep]:
         while True:
             for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
                 self._random_state = rollout.random_state
@@ -318,37 +284,32 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     # Training
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """
-        Update the policy from the replay buffer, as in SB3.
-
-        :param gradient_steps: number of gradient steps
-        :param batch_size: size of each minibatch
-        """
+        """Update the policy from the replay buffer, as in SB3."""
         with self._training():
             self._update(gradient_steps, batch_size)
         self._replay_ratio.add(gradient_steps, self.num_timesteps)
 
     def _update(self, gradient_steps: int, batch_size: int) -> None:
-        updates = self._learner()
-        if updates is None or batch_size != self.batch_size:
+        updater = self._get_updater()
+        if updater is None or batch_size != self.batch_size:
             self._update_eagerly(gradient_steps, batch_size)
             return
-        updates.update.expect(gradient_steps)
-        updates.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
-        self.logger.record("async/compiled_update", int(updates.is_compiled))
+        updater.update.expect(gradient_steps)
+        updater.train(self.policy_version, lambda: self._update_eagerly(gradient_steps, batch_size))
+        self.logger.record("async/compiled_update", int(updater.is_compiled))
 
     def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
         with finite_steps(self.policy, n_updates(self) + 1) if self.check_nan else nullcontext():
             super().train(gradient_steps, batch_size)
 
     def _prepare_updates(self) -> None:
-        updates = self._learner()
-        if updates is None or self.gradient_steps == 0:
+        updater = self._get_updater()
+        if updater is None or self.gradient_steps == 0:
             return
         n_left = timesteps_to_learn(self) - max(self.num_timesteps, self.learning_starts)
         per_rollout = self._n_steps_per_rollout() * self.n_envs
-        updates.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
-        updates.plan(max(0, n_left) // per_rollout)
+        updater.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
+        updater.plan(max(0, n_left) // per_rollout)
 
     def dump_logs(self) -> None:
         """Write what SB3 logs, and how the samplers are doing."""
@@ -358,5 +319,5 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_storage", "_replay_ratio", "_hooks", "_recorded", "_actor_spec", "_random_state", "_n_trainings"]
+        own = ["_storage", "_replay_ratio", "_hooks", "_recorded", "_random_state", "_n_trainings"]
         return [*super()._excluded_save_params(), *own]

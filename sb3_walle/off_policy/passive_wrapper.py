@@ -5,11 +5,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 
 class PassiveWrapper(VecEnvWrapper):
-    """
-    Does what the environments inside do. Unlike other wrappers, it can be put around environments that are at work.
-
-    :param venv: the environments, with the wrappers around them
-    """
+    """Does what the environments inside do. Unlike other wrappers, it can surround environments that are at work."""
 
     def __init__(self, venv: VecEnv) -> None:
         # Not VecEnv's constructor, which asks environments for their render mode.
@@ -17,9 +13,7 @@ class PassiveWrapper(VecEnvWrapper):
         self.observation_space, self.action_space = venv.observation_space, venv.action_space
 
     def reset(self) -> VecEnvObs:
-        """:return: first observations of new episodes"""
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
-        """:return: what a step led to"""
         return self.venv.step_wait()

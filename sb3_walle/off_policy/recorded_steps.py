@@ -11,10 +11,11 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_walle.algorithm.wrapper_state import WrapperState
+from sb3_walle.algorithm.wrapper_state import infos_of_step, show_step_to_wrappers
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
-from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
 from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.transport.chunk import OBSERVATIONS, Observations, named, row
@@ -23,9 +24,8 @@ from sb3_walle.transport.chunk import OBSERVATIONS, Observations, named, row
 @dataclass(frozen=True)
 class RecordedStep:
     """
-    One step of all environments.
-
-    :param index: its row in there
+    One step of all environments: a row of a rollout. Arrays are ``[n_envs, ...]``; those that are called original are
+    what there was before ``VecNormalize``.
     """
 
     rollout: Rollout
@@ -33,7 +33,6 @@ class RecordedStep:
 
     @property
     def observations(self) -> Observations:
-        """What the policy saw, ``[n_envs, ...]``, or a dictionary of such arrays."""
         return row(self.rollout.observations, self.index)
 
     @property
@@ -43,17 +42,15 @@ class RecordedStep:
 
     @property
     def actions(self) -> np.ndarray:
-        """The actions, scaled to [-1, 1] if they are continuous, ``[n_envs, ...]``."""
+        """The actions, scaled to [-1, 1] if they are continuous."""
         return self.rollout.actions[self.index]
 
     @property
     def rewards(self) -> np.ndarray:
-        """The rewards, ``[n_envs]``."""
         return self.rollout.rewards[self.index]
 
     @property
     def dones(self) -> np.ndarray:
-        """Whether the step ended an episode, ``[n_envs]``."""
         return self.rollout.dones[self.index]
 
     @property
@@ -63,43 +60,33 @@ class RecordedStep:
 
     @property
     def original_observations(self) -> Observations:
-        """The observations before ``VecNormalize``."""
-        if not self.is_normalized:
-            return self.observations
-        return row(named(self.rollout.fields, ORIGINAL_OBSERVATIONS), self.index)
+        return row(named(self.rollout.fields, self._original_name), self.index)
 
     @property
     def original_next_observations(self) -> Observations:
-        """What the step led to, before ``VecNormalize``."""
-        name = ORIGINAL_OBSERVATIONS if self.is_normalized else OBSERVATIONS
-        return self.rollout.next_observations(self.index, name)
+        return self.rollout.next_observations(self.index, self._original_name)
 
     @property
     def original_rewards(self) -> np.ndarray:
-        """The rewards before ``VecNormalize``, ``[n_envs]``."""
         return self.rollout.fields[ORIGINAL_REWARDS][self.index] if self.is_normalized else self.rewards
 
     @property
+    def _original_name(self) -> str:
+        return ORIGINAL_OBSERVATIONS if self.is_normalized else OBSERVATIONS
+
+    @property
     def continues(self) -> np.ndarray:
-        """Whether the step follows the one before in the same environment, as far as collecting tells, ``[n_envs]``."""
+        """Whether the step follows the one before in the same environment, as far as collecting tells."""
         return self.rollout.continues[self.index]
 
     @property
     def episode_starts(self) -> np.ndarray:
-        """Whether the observations are the first of an episode, ``[n_envs]``."""
         return self.rollout.episode_starts[self.index]
-
-    def infos(self) -> list[dict[str, Any]]:
-        """:return: the infos as SB3's callbacks find them, one for each environment"""
-        infos: list[dict[str, Any]] = [{TRUNCATED: False} for _ in range(self.rollout.n_envs)]
-        for env, info in self.rollout.infos[self.index]:
-            infos[env] = info
-        return infos
 
     def with_original_terminal_observations(self, infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """
         :param infos: the infos of the step
-        :return: the same, but last observations of episodes are as they were before ``VecNormalize``
+        :return: the same, but last observations of episodes are the original ones
         """
         if not self.is_normalized:
             return infos
@@ -114,41 +101,38 @@ class RecordedSteps(PassiveWrapper):
     """
     Looks like environments to SB3's loop, and hands out recorded steps for any actions. The environments
     themselves answer everything else.
-
-    :param venv: the environments
     """
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
         self._to_env_actions = env_actions(self.action_space, isinstance(self.action_space, spaces.Box), self.num_envs)
         self._steps: Iterator[RecordedStep] = iter(())
-        self._wrapper_state: WrapperState | None = None
+        self._wrapped: WrappedSamplers | None = None
         self._current: RecordedStep | None = None
-        #: whether SB3's loop is at work on recorded steps
-        self.is_handing_out = False
 
     @contextmanager
-    def handing_out(self, steps: Iterator[RecordedStep], wrapper_state: WrapperState) -> Iterator[None]:
+    def handing_out(self, steps: Iterator[RecordedStep], wrapped: WrappedSamplers) -> Iterator[None]:
         """
         Around SB3's loop. Afterwards, nothing here refers to where the steps come from: callbacks keep what they were
         shown of a rollout, these steps included.
 
         :param steps: the steps, which may have to be waited for
-        :param wrapper_state: kept up to date with them
+        :param wrapped: the wrappers that are kept up to date with them
         """
-        self._steps, self._wrapper_state, self.is_handing_out = steps, wrapper_state, True
+        self._steps, self._wrapped = steps, wrapped
         try:
             yield
         finally:
-            self._steps, self._wrapper_state, self.is_handing_out = iter(()), None, False
+            self._steps, self._wrapped = iter(()), None
+
+    @property
+    def is_handing_out(self) -> bool:
+        """Whether SB3's loop is at work on recorded steps."""
+        return self._wrapped is not None
 
     @property
     def current(self) -> RecordedStep:
-        """
-        The step that is being made.
-
-        :raises RuntimeError: before the first step
-        """
+        """The step that is being made."""
         if self._current is None:
             raise RuntimeError("There is no step before next_actions() is called")
         return self._current
@@ -163,14 +147,11 @@ class RecordedSteps(PassiveWrapper):
         return self._to_env_actions(step.actions), step.actions
 
     def step_async(self, actions: np.ndarray) -> None:
-        """
-        :param actions: not used: the step was made already
-        """
+        """Do nothing: the step was made already."""
 
     def step_wait(self) -> VecEnvStepReturn:
-        """:return: what the step led to"""
         step = self.current
-        infos = step.infos()
-        if self._wrapper_state is not None:
-            self._wrapper_state.follow(step.rollout, step.index, infos)
+        infos = infos_of_step(step.rollout, step.index)
+        if self._wrapped is not None:
+            show_step_to_wrappers(self._wrapped, step.rollout, step.index, infos)
         return step.next_observations, step.rewards, step.dones, infos

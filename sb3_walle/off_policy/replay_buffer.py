@@ -10,9 +10,7 @@ from sb3_walle.updates.replay_samples import is_sb3s_own
 
 
 def buffer_of(algorithm: OffPolicyAlgorithm) -> ReplayBuffer | None:
-    """
-    :return: its replay buffer; ``None`` also after ``del model.replay_buffer``, which frees memory for another one
-    """
+    """:return: its replay buffer; ``None`` also after ``del model.replay_buffer``, which frees memory"""
     return getattr(algorithm, "replay_buffer", None)
 
 
@@ -36,21 +34,14 @@ def new_replay_buffer(algorithm: OffPolicyAlgorithm) -> ReplayBuffer:
 
 
 def wants_all_infos(buffer: ReplayBuffer | None) -> bool:
-    """
-    :param buffer: a replay buffer
-    :return: whether it may look at any info of any step
-    """
+    """:return: whether the buffer may look at any info of any step"""
     if buffer is None:
         return False
     return not is_sb3s_own(buffer) or (isinstance(buffer, HerReplayBuffer) and buffer.copy_info_dict)
 
 
 def check_n_envs(buffer: ReplayBuffer, n_envs: int) -> None:
-    """
-    :param buffer: a replay buffer
-    :param n_envs: number of environments
-    :raises ValueError: if the buffer holds experience of another number of them
-    """
+    """:raises ValueError: if the buffer holds the experience of another number of environments"""
     if buffer.n_envs != n_envs:
         raise ValueError(
             f"The replay buffer holds the experience of {buffer.n_envs} environments, one column each, and there are "

@@ -2,27 +2,16 @@
 
 
 class ReplayRatio:
-    """
-    Counts since ``learn()`` began.
-
-    :param num_timesteps: steps of the environments so far
-    """
+    """Counts since ``learn()`` began. Steps of rollouts that no training follows, as before the first, do not count."""
 
     def __init__(self, num_timesteps: int) -> None:
         self.n_gradient_steps = self.n_env_steps = 0
         self._num_timesteps = num_timesteps
 
     def begin_rollout(self, num_timesteps: int) -> None:
-        """
-        :param num_timesteps: steps of the environments so far
-        """
         self._num_timesteps = num_timesteps
 
     def add(self, gradient_steps: int, num_timesteps: int) -> None:
-        """
-        :param gradient_steps: gradient steps that were made
-        :param num_timesteps: steps of the environments so far
-        """
         self.n_gradient_steps += gradient_steps
         self.n_env_steps += num_timesteps - self._num_timesteps
         self._num_timesteps = num_timesteps

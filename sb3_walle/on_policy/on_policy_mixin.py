@@ -12,19 +12,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.async_mixin import AsyncMixin
-from sb3_walle.algorithm.collection_request import CollectionRequest
+from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_algorithm
-from sb3_walle.algorithm.threads import torch_threads_beside
-from sb3_walle.algorithm.wrapper_state import WrapperState
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.on_policy.advantages import compute_advantages
-from sb3_walle.on_policy.on_policy_collector import (
-    check_on_policy_memory,
-    make_on_policy_collector,
-    published_weights,
-)
+from sb3_walle.on_policy.on_policy_spec import on_policy_spec, published_weights
 from sb3_walle.on_policy.rollout_buffer import add_rows, keep_fractions, new_rollout_buffer
 from sb3_walle.on_policy.rollout_size import large_rollout_advice
 from sb3_walle.on_policy.step_reporter import StepReporter
@@ -56,13 +50,10 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     The modes other than ``"sync"`` have a policy lag. An algorithm that lists them among its ``supported_modes`` has to
     override :meth:`_correct_for_policy_lag`.
-
-    :param args: arguments of :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin` and of the algorithm
-    :param kwargs: further arguments of both
-    :raises ValueError: if one of these arguments is wrong
-    :raises SamplerError: if an environment cannot be built in a sampler
-    :raises MemoryError: if there is too little memory for the queues
     """
+
+    # What is older, no ratio of probabilities can put right.
+    _default_max_policy_lag = 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -78,11 +69,11 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         #: ``n_steps`` of an algorithm that was made without; a loaded one may have another
         self._default_n_steps = None if is_given else self.n_steps
 
-    def _check_memory(self, request: CollectionRequest) -> None:
-        check_on_policy_memory(self, request)
+    def _collection_spec(self, request: CollectionRequest, for_size: bool = False) -> CollectionSpec:
+        return on_policy_spec(self, request, for_size)
 
     def _make_collector(self, request: CollectionRequest) -> Collector:
-        collector = make_on_policy_collector(self, request)
+        collector = super()._make_collector(request)
         advice = large_rollout_advice(self, self._default_n_steps)
         if self.verbose >= 1 and advice is not None:
             print(advice)
@@ -98,22 +89,14 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         self.rollout_buffer = new_rollout_buffer(self)
 
     def _prepare_updates(self) -> None:
-        updates = self._learner()
-        if updates is not None:
-            updates.plan(self._n_rollouts_left())
+        updater = self._get_updater()
+        if updater is not None:
+            updater.plan(self._n_rollouts_left())
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """
-        Fill the rollout buffer from the experience queue.
-
-        :param env: the training environment
-        :param callback: called at every step of all environments, and at the rollout's beginning and end
-        :param rollout_buffer: the buffer to fill
-        :param n_rollout_steps: steps of each environment
-        :return: False if the callback stopped the training
-        """
+        """As in SB3, but the steps come from the experience queue: samplers have made them."""
         collector, wrapped = self._up_to_date_collector(n_rollout_steps), wrapped_samplers(env)
         if collector is None or wrapped is None:
             self._rollout_policy_lag = 0
@@ -122,23 +105,26 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         keep_fractions(rollout_buffer, wrapped.observation_space)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        reporter = StepReporter(self, env, callback, rollout_buffer, n_rollout_steps, WrapperState(wrapped))
+        reporter = StepReporter(self, env, callback, rollout_buffer, n_rollout_steps, wrapped)
         weights = published_weights(self.policy, collector.weight_names)
         rollout: Rollout | None = None
         for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
             if rollout.random_state is not None:
                 th.set_rng_state(th.from_numpy(rollout.random_state))
-            with torch_threads_beside(collector.n_samplers_at_work):
-                values = rollout_values(self.policy, rollout, rows)
-            if not reporter.report(rollout, rows, values):
+            with self._experience.cpus_shared():
+                row_values = rollout_values(self.policy, rollout, rows)
+            if not reporter.report(rollout, rows, row_values):
                 return False
             correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
-            add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), values)
+            add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), row_values)
         if rollout is None:
             raise RuntimeError("The collector has ended without a rollout")
         self._rollout_policy_lag = collector.statistics.policy_lag_max
-        self._finish(rollout, rollout_buffer, callback)
+        values, dones = last_values(self.policy, rollout), rollout.dones[-1]
+        compute_advantages(rollout_buffer, values, dones)
+        callback.update_locals({"values": values, "dones": dones})
+        callback.on_rollout_end()
         if self._experience.collector is not collector:
             # A callback has set other environments.
             collector.interrupt()
@@ -153,13 +139,13 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         self.policy_version += 1
 
     def _update(self) -> None:
-        updates = self._learner()
-        if updates is None:
+        updater = self._get_updater()
+        if updater is None:
             self._update_eagerly()
         else:
-            updates.train(self.policy_version + 1, self._update_eagerly)
+            updater.train(self.policy_version + 1, self._update_eagerly)
         if self.update_class is not None:
-            self.logger.record("async/compiled_update", int(updates is not None and updates.is_compiled))
+            self.logger.record("async/compiled_update", int(updater is not None and updater.is_compiled))
 
     def _update_eagerly(self) -> None:
         with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
@@ -172,20 +158,9 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         """
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """
-        Write what SB3 logs, and how the samplers are doing.
-
-        :param iteration: number of the iteration
-        """
+        """Write what SB3 logs, and how the samplers are doing."""
         self._record_collection()
         super().dump_logs(iteration)
-
-    def _finish(self, rollout: Rollout, rollout_buffer: RolloutBuffer, callback: BaseCallback) -> None:
-        """The end of SB3's ``collect_rollouts()``."""
-        values, dones = last_values(self.policy, rollout), rollout.dones[-1]
-        compute_advantages(rollout_buffer, values, dones)
-        callback.update_locals({"values": values, "dones": dones})
-        callback.on_rollout_end()
 
     def _n_rollouts_left(self) -> int:
         """How many rollouts ``learn()`` is going to collect, the current one included."""

@@ -9,7 +9,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.on_policy.advantages import accumulate
 from sb3_walle.on_policy.rollout_buffer import is_sb3s_own
-from sb3_walle.transport.chunk import Observations
+from sb3_walle.on_policy.values import flattened
+from sb3_walle.transport.chunk import between
 
 # As in V-trace. An action that the policy has come to like much better counts no more than any other.
 MAX_IMPORTANCE_WEIGHT = 1.0
@@ -82,30 +83,17 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.float32:
 
 
 def log_probs_of(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> np.ndarray:
-    """
-    :param buffer: a complete rollout buffer
-    :return: log-probabilities of the buffer's actions under the policy, ``[n_steps, n_envs]``
-    """
+    """:return: log-probabilities of a complete buffer's actions under the policy, ``[n_steps, n_envs]``"""
     rows_at_once = max(1, SAMPLES_AT_ONCE // buffer.n_envs)
     log_probs = np.empty_like(buffer.log_probs)
     for start in range(0, buffer.buffer_size, rows_at_once):
-        rows = slice(start, start + rows_at_once)
-        observations = obs_as_tensor(_flat(buffer.observations, rows), policy.device)
+        rows = range(start, min(start + rows_at_once, buffer.buffer_size))
+        observations = obs_as_tensor(flattened(between(buffer.observations, rows), 2), policy.device)
         # As the buffer hands them to an update: float32 for every action space.
-        actions = th.as_tensor(_flat_array(buffer.actions, rows), dtype=th.float32, device=policy.device)
+        actions = th.as_tensor(flattened(between(buffer.actions, rows), 2), dtype=th.float32, device=policy.device)
         if isinstance(policy.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         with th.no_grad():
             _, found, _ = policy.evaluate_actions(observations, actions)
-        log_probs[rows] = found.cpu().numpy().reshape(-1, buffer.n_envs)
+        log_probs[start : rows.stop] = found.cpu().numpy().reshape(-1, buffer.n_envs)
     return log_probs
-
-
-def _flat(observations: Observations, rows: slice) -> Observations:
-    if isinstance(observations, dict):
-        return {key: _flat_array(array, rows) for key, array in observations.items()}
-    return _flat_array(observations, rows)
-
-
-def _flat_array(array: np.ndarray, rows: slice) -> np.ndarray:
-    return array[rows].reshape(-1, *array.shape[2:])

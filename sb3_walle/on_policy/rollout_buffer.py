@@ -1,7 +1,5 @@
 """Building and filling SB3's rollout buffer."""
 
-from typing import Any
-
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -9,6 +7,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.envs.wrappers import dtypes_of_parts
 from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.transport.chunk import row
 
@@ -31,10 +30,7 @@ def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
 
 
 def is_sb3s_own(buffer: RolloutBuffer) -> bool:
-    """
-    :param buffer: a rollout buffer
-    :return: whether it does what SB3's do, and nothing else
-    """
+    """:return: whether the buffer does what SB3's do, and nothing else"""
     return type(buffer) in (RolloutBuffer, DictRolloutBuffer)
 
 
@@ -43,16 +39,12 @@ def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> No
     Have a buffer hold observations that are fractions although their space is one of integers. That is so for integers
     that ``VecNormalize`` has normalised, which SB3's buffers cut down to whole numbers again.
 
-    :param buffer: the buffer, which is going to be reset
+    :param buffer: the buffer, before its reset
     :param observation_space: what the policy observes, with the data types that it comes in
     """
-    held, observed = _dtypes(buffer.observation_space), _dtypes(observation_space)
+    held, observed = dtypes_of_parts(buffer.observation_space), dtypes_of_parts(observation_space)
     if any(np.issubdtype(held[part], np.integer) and np.issubdtype(observed[part], np.floating) for part in held):
         buffer.observation_space = observation_space
-
-
-def _dtypes(space: spaces.Space) -> dict[str, Any]:
-    return {key: part.dtype for key, part in (space.spaces if isinstance(space, spaces.Dict) else {"": space}).items()}
 
 
 def add_rows(
@@ -71,29 +63,20 @@ def add_rows(
     :param episode_starts: where advantage estimates must not look past, ``[T, n_envs]``
     :param values: values of the observations, ``[T, n_envs]``
     """
-    # A class of the user's own may do anything in add(). SB3's own copy row by row what can be copied at once.
-    if is_sb3s_own(buffer):
-        _add_at_once(buffer, rollout, rows, rewards, episode_starts, values)
+    log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
+    if not is_sb3s_own(buffer):
+        # A class of the user's own may do anything in add().
+        for index, step in enumerate(rows):
+            buffer.add(
+                row(rollout.observations, step),  # type: ignore[arg-type]
+                rollout.actions[step].reshape(rollout.n_envs, -1),
+                rewards[index],
+                episode_starts[index],
+                th.from_numpy(values[index]).unsqueeze(-1),
+                th.from_numpy(log_probs[index]),
+            )
         return
-    for index, step in enumerate(rows):
-        buffer.add(
-            row(rollout.observations, step),  # type: ignore[arg-type]
-            rollout.actions[step].reshape(rollout.n_envs, -1),
-            rewards[index],
-            episode_starts[index],
-            th.from_numpy(values[index]).unsqueeze(-1),
-            th.from_numpy(rollout.fields[LOG_PROBS][step]),
-        )
-
-
-def _add_at_once(
-    buffer: RolloutBuffer,
-    rollout: Rollout,
-    rows: range,
-    rewards: np.ndarray,
-    episode_starts: np.ndarray,
-    values: np.ndarray,
-) -> None:
+    # SB3's own copies row by row what can be copied at once.
     source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
     if isinstance(rollout.observations, dict):
         for key, array in rollout.observations.items():
@@ -104,7 +87,7 @@ def _add_at_once(
     buffer.rewards[target] = rewards
     buffer.episode_starts[target] = episode_starts
     buffer.values[target] = values
-    buffer.log_probs[target] = rollout.fields[LOG_PROBS][source]
+    buffer.log_probs[target] = log_probs
     buffer.pos += len(rows)
     buffer.full = buffer.pos == buffer.buffer_size
 

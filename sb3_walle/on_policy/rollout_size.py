@@ -13,8 +13,6 @@ def steps_per_env(n_samples: int, n_envs: int, batch_size: int) -> int:
     Divide a rollout among environments.
 
     :param n_samples: samples of the rollout, all environments together
-    :param n_envs: number of environments
-    :param batch_size: samples of a minibatch
     :return: ``n_steps`` with which a rollout has about as many samples: those of whole minibatches, if it has as many
     """
     steps_of_whole_minibatches = batch_size // gcd(n_envs, batch_size)

@@ -1,7 +1,6 @@
 """Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,12 +11,12 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.info_needs import may_look_at_infos
-from sb3_walle.algorithm.wrapper_state import WrapperState
+from sb3_walle.algorithm.wrapper_state import infos_of_step, show_step_to_wrappers
 from sb3_walle.collection.rollout import Rollout
+from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
 from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
-from sb3_walle.samplers.infos import TRUNCATED
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.sb3_private import set_last_episode_starts, set_last_observations, update_info_buffer
 from sb3_walle.transport.chunk import between, row
@@ -31,9 +30,8 @@ class StepReporter:
     Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's
     ``collect_rollouts()`` and with the algorithm's own counters at what they would be there.
 
-    :param env: its training environment
     :param n_rollout_steps: steps of each environment in a rollout
-    :param wrapper_state: kept up to date with the steps
+    :param wrapped: the wrappers that are kept up to date with the steps
     """
 
     def __init__(
@@ -43,9 +41,9 @@ class StepReporter:
         callback: BaseCallback,
         rollout_buffer: RolloutBuffer,
         n_rollout_steps: int,
-        wrapper_state: WrapperState,
+        wrapped: WrappedSamplers,
     ) -> None:
-        self.algorithm, self.callback, self.wrapper_state = algorithm, callback, wrapper_state
+        self.algorithm, self.callback, self.wrapped = algorithm, callback, wrapped
         self._looks_at_infos = may_look_at_infos(algorithm, "_update_info_buffer")
         # Hooks on the policy as a whole, which it calls at every step of SB3's collect_rollouts().
         self._watchers = hooks_on_policy(algorithm.policy, staying_hooks(algorithm.policy))
@@ -60,7 +58,7 @@ class StepReporter:
 
     def report(self, rollout: Rollout, rows: range, values: np.ndarray) -> bool:
         """
-        :param rows: which rows of it, T
+        :param rows: some of its rows, T
         :param values: values of their observations, ``[T, n_envs]``
         :return: False as soon as the callback wants to stop
         """
@@ -81,13 +79,13 @@ class StepReporter:
         log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
         log_prob_tensors = th.from_numpy(log_probs).to(algorithm.device).unbind()
         for index, step in enumerate(rows):
-            dones, infos = rollout.dones[step], self._infos(rollout, step)
+            dones, infos = rollout.dones[step], infos_of_step(rollout, step)
             # Not what the step before led to: where a stream ends, that is another environment's.
             set_last_observations(algorithm, row(rollout.observations, step))
             set_last_episode_starts(algorithm, rollout.episode_starts[step])
             new_obs = rollout.next_observations(step)
             algorithm.num_timesteps += rollout.n_envs
-            self.wrapper_state.follow(rollout, step, infos)
+            show_step_to_wrappers(self.wrapped, rollout, step, infos)
             for watch in self._watchers:
                 outputs = (th.from_numpy(rollout.actions[step]), value_tensors[index], log_prob_tensors[index])
                 watch((obs_tensors[index],), outputs)
@@ -121,10 +119,3 @@ class StepReporter:
             columns = [tensor.unbind() for tensor in tensors.values()]
             return [dict(zip(tensors, step, strict=True)) for step in zip(*columns, strict=True)]
         return tensors.unbind()
-
-    @staticmethod
-    def _infos(rollout: Rollout, step: int) -> list[dict[str, Any]]:
-        infos: list[dict[str, Any]] = [{TRUNCATED: False} for _ in range(rollout.n_envs)]
-        for env, info in rollout.infos[step]:
-            infos[env] = info
-        return infos

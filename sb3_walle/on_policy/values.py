@@ -13,7 +13,6 @@ from sb3_walle.transport.chunk import Observations, between, row
 
 def rollout_values(policy: ActorCriticPolicy, rollout: Rollout, rows: range) -> np.ndarray:
     """
-    :param policy: the learner's policy
     :param rows: some of its rows, T
     :return: values of their observations, ``[T, n_envs]``: those that samplers recorded, or else the policy's
     """
@@ -29,9 +28,7 @@ def learner_rewards(policy: ActorCriticPolicy, rollout: Rollout, rows: range, ga
     Where an episode was truncated, and where a stream ends before the last row, the discounted value of what would have
     come next is added (Pardo et al., 2018, "Time Limits in Reinforcement Learning", eq. 6), as SB3 does for truncation.
 
-    :param policy: the learner's policy
     :param rows: some of its rows, T, which are the last ones or are continued by the next
-    :param gamma: discount factor
     :return: rewards, ``[T, n_envs]``
     """
     rewards = rollout.rewards[rows.start : rows.stop].copy()
@@ -53,9 +50,7 @@ def correct_cut_off(
     continue the last: a sampler has died, and the one in its place has begun new episodes. As with a time limit, the
     discounted value of what would have come next is added.
 
-    :param policy: the learner's policy
     :param next_step: the first row that is not in the buffer yet, but known by now
-    :param gamma: discount factor
     """
     last = next_step - 1
     if next_step > 0 and (rollout.stream_ends[last] & ~rollout.dones[last]).any():
@@ -77,11 +72,7 @@ def learner_episode_starts(rollout: Rollout, rows: range) -> np.ndarray:
 
 
 def last_values(policy: ActorCriticPolicy, rollout: Rollout) -> th.Tensor:
-    """
-    :param policy: the learner's policy
-    :param rollout: a complete rollout
-    :return: values of what the last row led to, ``[n_envs, 1]``
-    """
+    """:return: values of what the last row of a complete rollout led to, ``[n_envs, 1]``"""
     if rollout.stream_end_values is not None:
         values = rollout.stream_end_values[-1]
     else:
@@ -90,24 +81,18 @@ def last_values(policy: ActorCriticPolicy, rollout: Rollout) -> th.Tensor:
 
 
 def predict(policy: ActorCriticPolicy, observations: Observations, n_batch_axes: int) -> np.ndarray:
-    """
-    The policy's values of many observations, in one pass.
-
-    :param observations: observations, or a dictionary of them
-    :param n_batch_axes: number of leading axes
-    :return: values, with these leading axes
-    """
-    if isinstance(observations, dict):
-        shape = next(iter(observations.values())).shape[:n_batch_axes]
-        batch: Observations = {
-            key: array.reshape(-1, *array.shape[n_batch_axes:]) for key, array in observations.items()
-        }
-    else:
-        shape = observations.shape[:n_batch_axes]
-        batch = observations.reshape(-1, *observations.shape[n_batch_axes:])
+    """:return: the policy's values of many observations, in one pass, with the same leading axes"""
+    first = next(iter(observations.values())) if isinstance(observations, dict) else observations
     with th.no_grad():
-        values = policy.predict_values(obs_as_tensor(batch, policy.device))
-    return values.cpu().numpy().reshape(shape)
+        values = policy.predict_values(obs_as_tensor(flattened(observations, n_batch_axes), policy.device))
+    return values.cpu().numpy().reshape(first.shape[:n_batch_axes])
+
+
+def flattened(observations: Observations, n_batch_axes: int) -> Observations:
+    """:return: the same with one leading axis instead of several"""
+    if isinstance(observations, dict):
+        return {key: array.reshape(-1, *array.shape[n_batch_axes:]) for key, array in observations.items()}
+    return observations.reshape(-1, *observations.shape[n_batch_axes:])
 
 
 def _add_truncation_values(

@@ -28,7 +28,7 @@ class SamplerEnvs:
     Unlike it, they write observations straight to where they are needed and do not deep-copy every info.
 
     :param factories: builds one environment each
-    :param pulse: told whenever an environment begins a step or a reset; ``None`` if no one watches
+    :param pulse: told whenever an environment begins a step or a reset; ``None`` where no step is timed
     :param first_env: number of the first environment among those of all samplers
     :raises TypeError: if a factory returns something else than a Gymnasium environment, or a vectorised one
     :raises ValueError: if two factories return the same environment, or their spaces differ
@@ -103,56 +103,30 @@ class SamplerEnvs:
         copy_observations(observations, self.observations)
 
     def close(self) -> None:
-        """Close every environment."""
         for env in self.envs:
             env.close()
 
     def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
-        """
-        :param name: name of an attribute, of an environment or of any wrapper around it
-        :param indices: which environments
-        :return: its value in each of them
-        """
+        """:return: an attribute of each environment, or of any wrapper around it"""
         return [self.envs[index].get_wrapper_attr(name) for index in indices]
 
     def has_attr(self, name: str, indices: Sequence[int]) -> list[bool]:
-        """
-        :param name: name of an attribute, of an environment or of any wrapper around it
-        :param indices: which environments
-        :return: whether each of them has it
-        """
+        """:return: whether each environment, or any wrapper around it, has an attribute"""
         return [_has_attr(self.envs[index], name) for index in indices]
 
     def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> None:
-        """
-        Set an attribute of the outermost wrapper, as SB3 does.
-
-        :param name: name of the attribute
-        :param value: its new value
-        :param indices: which environments
-        """
+        """Set an attribute of the outermost wrapper of each environment, as SB3 does."""
         for index in indices:
             setattr(self.envs[index], name, value)
 
     def env_method(self, name: str, args: tuple, kwargs: dict[str, Any], indices: Sequence[int]) -> list[Any]:
-        """
-        :param name: name of a method, of an environment or of any wrapper around it
-        :param args: its positional arguments
-        :param kwargs: its keyword arguments
-        :param indices: which environments
-        :return: what it returns in each of them
-        """
+        """:return: what a method of each environment, or of any wrapper around it, returns"""
         return [self.envs[index].get_wrapper_attr(name)(*args, **kwargs) for index in indices]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Sequence[int]) -> list[bool]:
-        """
-        :param indices: which environments
-        :return: whether each of them is wrapped in it
-        """
         return [is_wrapped(self.envs[index], wrapper_class) for index in indices]
 
     def _store_first(self, observations: Observations, index: int, observation: Any) -> None:
-        """Store what a reset has returned."""
         try:
             store(observations, index, observation)
         except MISFITS as error:

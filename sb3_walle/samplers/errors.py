@@ -54,10 +54,7 @@ class UnsupportedSpaceError(NotImplementedError):
 
 
 def shortened(text: str) -> str:
-    """
-    :param text: any text
-    :return: the same text, cut in the middle if it is longer than ``MAX_TEXT``
-    """
+    """:return: the text, cut in the middle if it is longer than ``MAX_TEXT``"""
     n_cut = len(text) - MAX_TEXT
     if n_cut <= 0:
         return text
@@ -85,11 +82,6 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, summary: str) -> "Failure":
-        """
-        :param error: the exception, where it was caught
-        :param summary: what was being done
-        :return: the exception, ready to travel
-        """
         text = "".join(traceback.format_exception(error, limit=_limit(error)))
         try:
             pickled = cloudpickle.dumps(error)
@@ -99,10 +91,7 @@ class Failure:
         return cls(summary, text, pickled, f"{type(error).__module__}.{type(error).__qualname__}")
 
     def to_error(self, sampler: int) -> SamplerError:
-        """
-        :param sampler: number of the sampler that it comes from
-        :return: the error to raise in the learner
-        """
+        """:return: the error to raise in the learner"""
         text = f"Sampler {sampler} failed while {self.summary}. Its traceback:\n\n{self.traceback}"
         error = SamplerError(shortened(text), text)
         error.__cause__ = self.original()

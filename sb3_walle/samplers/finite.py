@@ -10,7 +10,6 @@ from sb3_walle.transport.chunk import Chunk
 
 def check_chunk(chunk: Chunk, n_steps: int, first_env: int) -> None:
     """
-    :param chunk: a chunk of which everything is recorded
     :param n_steps: how many of its rows were filled
     :param first_env: number of the sampler's first environment among those of all samplers
     :raises NonFiniteError: if an observation, a reward, an action, a log-probability or a value is NaN or infinite;
@@ -28,7 +27,7 @@ def check_chunk(chunk: Chunk, n_steps: int, first_env: int) -> None:
 
 def check_terminal_observation(observation: Any, step: int, env: int) -> None:
     """
-    :param observation: the last observation of an episode, or a dictionary of such arrays
+    :param observation: an array, or a dictionary of arrays
     :param step: the step of the chunk that led to it
     :param env: number of the environment among those of all samplers
     :raises NonFiniteError: if a number in it is NaN or infinite

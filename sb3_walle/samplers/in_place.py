@@ -9,8 +9,6 @@ class InPlaceEnv:
     """
     Hands over an environment of this process itself, so that its owner can look at it while the sampler steps it. A
     sampler that dies has closed it; the one that takes its place gets a copy, as samplers in other processes do.
-
-    :param env: the environment
     """
 
     def __init__(self, env: gym.Env) -> None:

@@ -5,7 +5,7 @@ An environment may put numbers into the info of every step. NumPy's scalars are 
 the same key travel as one array.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -61,7 +61,6 @@ def select_infos(info_keys: InfoKeys, callbacks_may_look: bool) -> InfoSelection
 
 def checked_info_keys(info_keys: InfoKeys) -> str | tuple[str, ...]:
     """
-    :param info_keys: what a user gave
     :return: ``"auto"``, ``"all"``, or the keys, each once
     :raises TypeError: if it is neither a string nor a sequence of strings
     :raises ValueError: if it is another string
@@ -99,11 +98,7 @@ PackedInfos: TypeAlias = list[InfoGroup]
 
 
 class InfoRecorder:
-    """
-    Collects the infos of a chunk.
-
-    :param selection: which of them travel
-    """
+    """Collects the infos of a chunk."""
 
     def __init__(self, selection: InfoSelection) -> None:
         self._every_step = selection.every_step
@@ -114,12 +109,8 @@ class InfoRecorder:
 
     def note(self, step: int, env: int, info: dict[str, Any], done: bool) -> None:
         """
-        Keep an info, if it is one of those that travel.
-
-        :param step: index of the step
-        :param env: index of the environment
-        :param info: its info, which will arrive as a plain dictionary; the environment may change it afterwards
-        :param done: whether its episode ended
+        Keep an info, if it is one of those that travel. It arrives as a plain dictionary; the environment may change it
+        afterwards.
         """
         # SB3 logs an episode wherever an info tells of one, whether the environment says that it is over or not.
         tells_of_episode = done or EPISODE in info
@@ -137,36 +128,31 @@ class InfoRecorder:
         groups: dict[tuple[str, ...], list[InfoRecord]] = {}
         for record in records:
             groups.setdefault(tuple(record[2]), []).append(record)
-        return [_group(keys, members) for keys, members in groups.items()]
+        return [
+            InfoGroup(
+                [(step, env) for step, env, _ in members],
+                keys,
+                [_column(values) for values in zip(*(info.values() for _, _, info in members), strict=True)],
+            )
+            for keys, members in groups.items()
+        ]
 
 
 def unpack(packed: PackedInfos) -> list[InfoRecord]:
-    """
-    :param packed: what an :class:`InfoRecorder` packed
-    :return: what was noted, in the order of steps and environments
-    """
-    records = [
-        (step, env, dict(zip(group.keys, values, strict=True)))
-        for group in packed
-        for (step, env), values in zip(group.places, _rows(group), strict=True)
-    ]
+    """:return: what an :class:`InfoRecorder` noted, in the order of steps and environments"""
+    records: list[InfoRecord] = []
+    for places, keys, columns in packed:
+        # Iterating over an array gives back NumPy's scalars.
+        rows = zip(*columns, strict=True) if keys else [()] * len(places)
+        records += [
+            (step, env, dict(zip(keys, row, strict=True))) for (step, env), row in zip(places, rows, strict=True)
+        ]
     return sorted(records, key=lambda record: record[:2])
-
-
-def _group(keys: tuple[str, ...], records: list[InfoRecord]) -> InfoGroup:
-    rows = [info.values() for _, _, info in records]
-    places = [(step, env) for step, env, _ in records]
-    return InfoGroup(places, keys, [_column(values) for values in zip(*rows, strict=True)])
 
 
 def _column(values: Sequence[Any]) -> list[Any] | np.ndarray:
     kinds = set(map(type, values))
     return np.array(values) if len(kinds) == 1 and kinds <= _NUMPY_SCALARS else list(values)
-
-
-def _rows(group: InfoGroup) -> Iterable[tuple[Any, ...]]:
-    # Iterating over an array gives back NumPy's scalars.
-    return zip(*group.columns, strict=True) if group.columns else [()] * len(group.places)
 
 
 def _copy_mutable_values(info: dict[Any, Any]) -> None:

@@ -53,11 +53,7 @@ class EnvLayer(Protocol):
         """
 
     def keep(self, observations: Observations) -> None:
-        """
-        Note where the environments are.
-
-        :param observations: what the last step led to, ``[B, ...]``
-        """
+        """Note where the environments are: the ``[B, ...]`` observations that the last step led to."""
 
 
 def store(observations: Observations, index: int, observation: Any) -> None:
@@ -65,7 +61,6 @@ def store(observations: Observations, index: int, observation: Any) -> None:
     Copy one environment's observation into a batch.
 
     :param observations: the batch, ``[B, ...]``, or a dictionary of such arrays
-    :param index: index of the environment
     :raises KeyError: if it lacks one of the keys
     :raises ValueError: if its shape does not fit
     :raises TypeError: if it is no number or array, or ``None``, which NumPy would store as NaN
@@ -83,10 +78,7 @@ def store(observations: Observations, index: int, observation: Any) -> None:
 
 
 def copy_observations(source: Observations, target: Observations) -> None:
-    """
-    :param source: a batch of observations
-    :param target: a batch of the same kind, overwritten
-    """
+    """Copy a batch of observations over another one of the same kind."""
     if isinstance(target, dict):
         for key, array in target.items():
             array[...] = source[key]

@@ -42,22 +42,12 @@ def monitor_module() -> ModuleType:
 
 
 def monitored(env: gym.Env) -> gym.Env:
-    """
-    Wrap an environment in SB3's ``Monitor``, unless it already is.
-
-    :param env: the environment
-    :return: an environment that reports the return and length of every episode in ``info["episode"]``
-    """
+    """Wrap an environment in SB3's ``Monitor``, unless it already is, for the ``info["episode"]`` of every episode."""
     monitor_class = monitor_module().Monitor
     return env if is_wrapped(env, monitor_class) else monitor_class(env)
 
 
 def is_wrapped(env: gym.Env, wrapper_class: type[gym.Wrapper]) -> bool:
-    """
-    :param env: the environment
-    :param wrapper_class: a wrapper class
-    :return: whether one of the wrappers around the environment is of that class
-    """
     while isinstance(env, gym.Wrapper):
         if isinstance(env, wrapper_class):
             return True
@@ -69,7 +59,7 @@ def continued_writer(path: str, extra_keys: Sequence[str], overrides_existing: b
     """
     :param path: name of a monitor file that exists
     :param extra_keys: its columns after SB3's own
-    :param overrides_existing: whether the one who opened it first did away with what was there before
+    :param overrides_existing: whether the writer that opened it first replaced an older file
     :return: SB3's ``ResultsWriter`` that appends to it
     """
     writer = monitor_module().ResultsWriter(path, None, tuple(extra_keys), override_existing=False)
@@ -78,18 +68,12 @@ def continued_writer(path: str, extra_keys: Sequence[str], overrides_existing: b
 
 
 def overrides(writer: Any) -> bool:
-    """
-    :param writer: SB3's ``ResultsWriter``
-    :return: whether a new file takes the place of one that exists
-    """
+    """:return: whether a file of SB3's ``ResultsWriter`` takes the place of one that exists"""
     return getattr(writer, "overrides_existing", writer.file_handler.mode.startswith("w"))
 
 
 def monitor_files(env: gym.Env) -> tuple[str, ...]:
-    """
-    :param env: an environment
-    :return: names of the monitor files that it writes
-    """
+    """:return: names of the monitor files that an environment writes"""
     return tuple(monitor.results_writer.file_handler.name for monitor in _writing_monitors(env))
 
 

@@ -23,26 +23,17 @@ WHOLE = OBSERVATIONS
 
 
 def mean_of(part: str) -> str:
-    """
-    :param part: a key of a dictionary of observations, ``WHOLE`` or ``RETURNS``
-    :return: name of the array with its mean, in a publication as in a chunk
-    """
+    """:return: name of the array with the mean of a part, in a publication as in a chunk"""
     return f"vec_normalize/{part}/mean"
 
 
 def variance_of(part: str) -> str:
-    """
-    :param part: a key of a dictionary of observations, ``WHOLE`` or ``RETURNS``
-    :return: name of the array with its variance, in a publication as in a chunk
-    """
+    """:return: name of the array with the variance of a part, in a publication as in a chunk"""
     return f"vec_normalize/{part}/var"
 
 
 def parts_of(observations: Observations) -> Mapping[str, np.ndarray]:
-    """
-    :param observations: an array, or a dictionary of arrays
-    :return: the same as a dictionary in either case
-    """
+    """:return: an array, or a dictionary of arrays, as a dictionary in either case"""
     return observations if isinstance(observations, dict) else {WHOLE: observations}
 
 
@@ -78,8 +69,6 @@ class NormalizerSpec:
         """
         The arrays that a sampler records in a chunk in addition to the normalised ones.
 
-        :param n_steps: most steps that a chunk can hold, T
-        :param n_envs: environments of a sampler, B
         :return: original observations, ``[T + 1, B, ...]``, and original rewards, ``[T, B]``; mean and variance of the
             parts of the observations that steps led to and of the discounted returns over the chunk, each flat
         """
@@ -106,17 +95,14 @@ class NormalizedEnvs:
     were loaded last.
 
     It computes in the same precision and order, so that equal statistics give equal numbers to the last bit.
-
-    :param spec: what to do
-    :param inner: the layer below
     """
 
     def __init__(self, spec: NormalizerSpec, inner: EnvLayer) -> None:
         self.inner = inner
         self.n_envs, self.action_space = inner.n_envs, inner.action_space
         self.observation_space = spec.observation_space
-        self.observations = self._empty(spec, inner.observations)
         self._spec = spec
+        self.observations = self._empty_observations()
         self._means: dict[str, np.ndarray] = {}
         self._deviations: dict[str, np.ndarray] = {}
         self._returns_deviation = np.float64(1.0)
@@ -126,11 +112,7 @@ class NormalizedEnvs:
         self._is_outermost = False
 
     def load_statistics(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """
-        Normalise with other statistics from now on, and so what the environments show at present.
-
-        :param arrays: means and variances, as published by the learner; only valid during the call
-        """
+        """Normalise with other statistics from now on, and so what the environments show at present."""
         for part in self._spec.parts:
             self._means[part] = arrays[mean_of(part)].copy()
             self._deviations[part] = np.sqrt(arrays[variance_of(part)] + self._spec.epsilon)
@@ -142,7 +124,6 @@ class NormalizedEnvs:
         """
         Record into this chunk from now on.
 
-        :param chunk: the chunk that is about to be filled
         :param is_outermost: whether there is no layer around this one, so that normalised rewards are not read before
             the chunk ends
         """
@@ -177,14 +158,8 @@ class NormalizedEnvs:
         on_info: OnInfo,
     ) -> None:
         """
-        Step every environment once, between :meth:`begin_chunk` and :meth:`end_chunk`.
-
-        :param actions: one action for each environment
-        :param observations: receives the normalised observations, ``[B, ...]``
-        :param rewards: receives the normalised rewards, ``[B]``, now or at the end of the chunk
-        :param dones: receives whether the step ended an episode, ``[B]``
-        :param on_info: called with each info, in which the terminal observation is normalised, and the original one is
-            there, too
+        Step every environment once, between :meth:`begin_chunk` and :meth:`end_chunk`. Normalised rewards are there now
+        or at the end of the chunk; infos have both terminal observations, normalised and original.
         """
 
         def normalize_terminal(env: int, info: dict[str, Any], done: bool) -> None:
@@ -257,10 +232,10 @@ class NormalizedEnvs:
         self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64).reshape(-1)
         self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64).reshape(-1)
 
-    @staticmethod
-    def _empty(spec: NormalizerSpec, like: Observations) -> Observations:
+    def _empty_observations(self) -> Observations:
+        originals = self.inner.observations
         arrays = {
-            part: np.zeros(array.shape, np.float32 if part in spec.parts else array.dtype)
-            for part, array in parts_of(like).items()
+            part: np.zeros(array.shape, np.float32 if part in self._spec.parts else array.dtype)
+            for part, array in parts_of(originals).items()
         }
-        return arrays if isinstance(like, dict) else arrays[WHOLE]
+        return arrays if isinstance(originals, dict) else arrays[WHOLE]

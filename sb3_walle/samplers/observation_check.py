@@ -14,11 +14,8 @@ MISFITS = (LookupError, TypeError, ValueError)
 
 def wrong_observation(observation: Any, which: str, env: int, space: spaces.Space) -> ObservationError:
     """
-    :param observation: what an environment returned
     :param which: as in "an observation"
     :param env: number of the environment among those of all samplers
-    :param space: the observation space
-    :return: the error to raise
     """
     return ObservationError(f"Environment {env} returned {_in_words(observation)} as {which}, but its space is {space}")
 
@@ -28,9 +25,7 @@ def as_stored(observation: Any, observations: Observations, index: int) -> Any:
     An observation that fits may still have another shape than its space, a number for an array of one, say. The
     learner could not take it.
 
-    :param observation: what an environment returned
     :param observations: the batch that it was stored in, ``[B, ...]``
-    :param index: where it was stored there
     :return: the same observation if it has the shape of its space, otherwise a copy of what was stored
     """
     if not isinstance(observations, dict):

@@ -4,7 +4,7 @@ What the learner can ask of a sampler. Every request gets exactly one reply, in 
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -12,24 +12,18 @@ from typing import Any, ClassVar, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.factories import EnvFactory, Registrations
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
-from sb3_walle.samplers.stack import EnvDescription
+from sb3_walle.samplers.stack import EnvDescription, LayerSpec
 from sb3_walle.transport.chunk import Observations
 
 
 @dataclass(frozen=True)
 class Result:
-    """
-    A request was carried out.
-
-    :param value: what it returned
-    """
+    """What a request returned that was carried out."""
 
     value: Any
 
@@ -41,7 +35,7 @@ class Request(ABC):
     """Something that a sampler can be asked to do."""
 
     #: what the sampler is doing, as in "Sampler 3 failed while ..."
-    summary: str
+    summary: ClassVar[str]
     #: whether an exception leaves the environments in a state that nothing more should be built on, so that the sampler
     #: ends and another one takes its place
     failure_ends_sampler: ClassVar[bool] = False
@@ -52,28 +46,15 @@ class Request(ABC):
 
     @abstractmethod
     def run(self, sampler: Sampler) -> Any:
-        """
-        :param sampler: who does it
-        :return: the value of the reply
-        """
+        """:return: the value of the reply"""
 
     def why_not_sent(self, value: Any, error: Exception) -> Exception:
-        """
-        :param value: the value of the reply
-        :param error: why it could not be pickled
-        :return: the exception that tells the user
-        """
+        """:return: the exception that tells the user why the value of the reply could not be pickled"""
         return error
 
 
 def answer(sampler: Sampler, request: Request) -> Reply:
-    """
-    Carry out a request.
-
-    :param sampler: who does it
-    :param request: what to do
-    :return: its result, or the exception that it raised
-    """
+    """Carry out a request, and reply with its result, or with the exception that it raised."""
     try:
         return Result(request.run(sampler))
     except (Exception, SystemExit) as error:
@@ -83,10 +64,8 @@ def answer(sampler: Sampler, request: Request) -> Reply:
 @dataclass(frozen=True)
 class BuildEnvs(Request):
     """
-    Build the environments.
+    Build the environments, see :meth:`Sampler.build_envs`.
 
-    :param factories: builds one environment each
-    :param layers: what belongs around them, from the inside to the outside
     :param show_warnings: whether this sampler is the one whose warnings are shown; all of them would say the same
     :param registrations: what is registered with Gymnasium before, if anything
     :param again: whether another sampler had these environments before, whose monitor files are continued
@@ -97,25 +76,23 @@ class BuildEnvs(Request):
     show_warnings: bool
     registrations: Registrations | None = None
     again: bool = False
-    summary: str = "building its environments"
+    summary: ClassVar[str] = "building its environments"
 
     def run(self, sampler: Sampler) -> EnvDescription:
         if self.registrations is not None:
             self.registrations.register()
-        with _warnings_shown(self.show_warnings), continuing_files() if self.again else contextlib.nullcontext():
+        warnings = contextlib.nullcontext() if self.show_warnings else quiet()
+        monitor_files = continuing_files() if self.again else contextlib.nullcontext()
+        with warnings, monitor_files:
             return sampler.build_envs(self.factories, self.layers)
 
 
 @dataclass(frozen=True)
 class Register(Request):
-    """
-    Register environments with Gymnasium.
-
-    :param registrations: which
-    """
+    """Register environments with Gymnasium."""
 
     registrations: Registrations
-    summary: str = "registering environments"
+    summary: ClassVar[str] = "registering environments"
 
     def run(self, sampler: Sampler) -> None:
         self.registrations.register()
@@ -132,7 +109,7 @@ class WriteOwnFiles(Request):
 
     owners: Mapping[str, int]
     first_env: int
-    summary: str = "opening its monitor files"
+    summary: ClassVar[str] = "opening its monitor files"
 
     def run(self, sampler: Sampler) -> None:
         for index, env in enumerate(sampler.envs.envs):
@@ -141,14 +118,10 @@ class WriteOwnFiles(Request):
 
 @dataclass(frozen=True)
 class Configure(Request):
-    """
-    Get ready to collect chunks.
-
-    :param settings: the actor and both queues
-    """
+    """Get ready to collect chunks."""
 
     settings: CollectionSettings
-    summary: str = "preparing to collect"
+    summary: ClassVar[str] = "preparing to collect"
 
     def run(self, sampler: Sampler) -> None:
         sampler.configure(self.settings)
@@ -156,14 +129,10 @@ class Configure(Request):
 
 @dataclass(frozen=True)
 class Collect(Request):
-    """
-    Collect one chunk.
-
-    :param ticket: what to collect
-    """
+    """Collect one chunk."""
 
     ticket: Ticket
-    summary: str = "collecting experience"
+    summary: ClassVar[str] = "collecting experience"
     failure_ends_sampler: ClassVar[bool] = True
     is_plain: ClassVar[bool] = True
 
@@ -173,10 +142,7 @@ class Collect(Request):
 
 @dataclass(frozen=True)
 class ResetResult:
-    """
-    :param observations: first observations of the new episodes, ``[B, ...]``
-    :param reset_infos: what the environments said with them
-    """
+    """The first observations of new episodes, ``[B, ...]``, and the infos that came with them."""
 
     observations: Observations
     reset_infos: list[dict[str, Any]]
@@ -188,12 +154,12 @@ class Reset(Request):
     Start new episodes.
 
     :param seeds: one seed for each environment, or ``None``
-    :param options: reset options for each environment
+    :param options: Gymnasium's reset options for each environment
     """
 
     seeds: Sequence[int | None]
     options: Sequence[dict[str, Any]]
-    summary: str = "resetting its environments"
+    summary: ClassVar[str] = "resetting its environments"
     failure_ends_sampler: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> ResetResult:
@@ -204,11 +170,8 @@ class Reset(Request):
 @dataclass(frozen=True)
 class StepResult:
     """
-    :param observations: what the environments show after the step, ``[B, ...]``
-    :param rewards: rewards, ``[B]``
-    :param dones: whether the step ended an episode, ``[B]``
-    :param infos: one info for each environment
-    :param reset_infos: what the last reset of each environment said
+    What a step led to: ``[B, ...]`` observations, ``[B]`` rewards and dones, an info for each environment, and the info
+    of the last reset of each.
     """
 
     observations: Observations
@@ -220,14 +183,10 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Step(Request):
-    """
-    Step every environment once.
-
-    :param actions: one action for each environment
-    """
+    """Step every environment once, with one action for each."""
 
     actions: np.ndarray
-    summary: str = "stepping its environments"
+    summary: ClassVar[str] = "stepping its environments"
     # A new sampler is in another episode.
     can_be_repeated: ClassVar[bool] = False
 
@@ -251,11 +210,11 @@ class Step(Request):
 
 @dataclass(frozen=True)
 class GetAttr(Request):
-    """Read an attribute, see :meth:`SamplerEnvs.get_attr`."""
+    """See :meth:`SamplerEnvs.get_attr`."""
 
     name: str
     indices: Sequence[int]
-    summary: str = "reading an attribute of its environments"
+    summary: ClassVar[str] = "reading an attribute of its environments"
 
     def run(self, sampler: Sampler) -> list[Any]:
         return sampler.envs.get_attr(self.name, self.indices)
@@ -266,11 +225,11 @@ class GetAttr(Request):
 
 @dataclass(frozen=True)
 class HasAttr(Request):
-    """Ask whether there is an attribute, see :meth:`SamplerEnvs.has_attr`."""
+    """See :meth:`SamplerEnvs.has_attr`."""
 
     name: str
     indices: Sequence[int]
-    summary: str = "looking for an attribute of its environments"
+    summary: ClassVar[str] = "looking for an attribute of its environments"
 
     def run(self, sampler: Sampler) -> list[bool]:
         return sampler.envs.has_attr(self.name, self.indices)
@@ -278,42 +237,29 @@ class HasAttr(Request):
 
 @dataclass(frozen=True)
 class SetAttr(Request):
-    """Set an attribute, see :meth:`SamplerEnvs.set_attr`."""
+    """See :meth:`SamplerEnvs.set_attr`."""
 
     name: str
     value: Any
     indices: Sequence[int]
-    summary: str = "setting an attribute of its environments"
+    summary: ClassVar[str] = "setting an attribute of its environments"
 
     def run(self, sampler: Sampler) -> None:
-        self.apply(sampler.envs)
-
-    def apply(self, envs: SamplerEnvs) -> None:
-        """
-        :param envs: the environments
-        """
-        envs.set_attr(self.name, self.value, self.indices)
+        sampler.envs.set_attr(self.name, self.value, self.indices)
 
 
 @dataclass(frozen=True)
 class EnvMethod(Request):
-    """Call a method, see :meth:`SamplerEnvs.env_method`."""
+    """See :meth:`SamplerEnvs.env_method`."""
 
     name: str
     args: tuple
     kwargs: dict[str, Any]
     indices: Sequence[int]
-    summary: str = "calling a method of its environments"
+    summary: ClassVar[str] = "calling a method of its environments"
 
     def run(self, sampler: Sampler) -> list[Any]:
-        return self.apply(sampler.envs)
-
-    def apply(self, envs: SamplerEnvs) -> list[Any]:
-        """
-        :param envs: the environments
-        :return: what the method returns in each of them
-        """
-        return envs.env_method(self.name, self.args, self.kwargs, self.indices)
+        return sampler.envs.env_method(self.name, self.args, self.kwargs, self.indices)
 
     def why_not_sent(self, value: list[Any], error: Exception) -> Exception:
         return _not_picklable(f"What the method {self.name!r} returned", value, error)
@@ -321,11 +267,11 @@ class EnvMethod(Request):
 
 @dataclass(frozen=True)
 class EnvIsWrapped(Request):
-    """Look for a wrapper, see :meth:`SamplerEnvs.env_is_wrapped`."""
+    """See :meth:`SamplerEnvs.env_is_wrapped`."""
 
     wrapper_class: type[gym.Wrapper]
     indices: Sequence[int]
-    summary: str = "looking for a wrapper around its environments"
+    summary: ClassVar[str] = "looking for a wrapper around its environments"
 
     def run(self, sampler: Sampler) -> list[bool]:
         return sampler.envs.env_is_wrapped(self.wrapper_class, self.indices)
@@ -335,7 +281,7 @@ class EnvIsWrapped(Request):
 class GetEnvs(Request):
     """Hand out the environments themselves, to the process that the sampler lives in."""
 
-    summary: str = "handing out its environments"
+    summary: ClassVar[str] = "handing out its environments"
 
     def run(self, sampler: Sampler) -> list[gym.Env]:
         return list(sampler.envs.envs)
@@ -345,7 +291,7 @@ class GetEnvs(Request):
 class CloseEnvs(Request):
     """Close the environments; the last request that a sampler gets."""
 
-    summary: str = "closing its environments"
+    summary: ClassVar[str] = "closing its environments"
 
     def run(self, sampler: Sampler) -> None:
         sampler.close()
@@ -357,12 +303,3 @@ def _not_picklable(what: str, values: list[Any], error: Exception) -> TypeError:
         f"{error}. Let a method of the environment return the parts that you need and call it with env_method(); "
         'has_attr() tells whether there is such an attribute; with backend="inline" nothing is pickled.'
     )
-
-
-@contextlib.contextmanager
-def _warnings_shown(shown: bool) -> Iterator[None]:
-    if shown:
-        yield
-    else:
-        with quiet():
-            yield

@@ -14,9 +14,8 @@ from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.layers import copy_observations
-from sb3_walle.samplers.stack import EnvDescription, EnvStack
+from sb3_walle.samplers.stack import EnvDescription, EnvStack, LayerSpec
 from sb3_walle.transport.chunk import Chunk, Seal, row, rows
 from sb3_walle.transport.ports import Control, SamplerEnd
 from sb3_walle.transport.pulse import Pulse
@@ -71,7 +70,7 @@ class CollectionSettings:
     All that a sampler needs to collect chunks.
 
     :param actor: how to build its actor
-    :param queues: the samplers' end of the queues
+    :param queues: the samplers' end of the queues, from which it opens its own
     :param squash_output: whether actions come in [-1, 1] and have to be rescaled to the action space
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     :param check_finite: whether a number in a chunk that is not finite is an error
@@ -112,21 +111,14 @@ class Sampler:
 
     def build_envs(self, factories: Sequence[EnvFactory], layers: Sequence[LayerSpec] = ()) -> EnvDescription:
         """
-        Build the environments.
-
         :param factories: builds one environment each
         :param layers: what belongs around them, from the inside to the outside
-        :return: what the learner has to know of them
         """
         self._stack = EnvStack(SamplerEnvs(factories, self._pulse, self.index * len(factories)), layers)
         return self._stack.describe()
 
     def configure(self, settings: CollectionSettings) -> None:
-        """
-        Get ready to collect chunks.
-
-        :param settings: the actor and both queues
-        """
+        """Get ready to collect chunks."""
         self.stack.wrap(settings.layers)
         self._filler = _ChunkFiller(self.index, self.stack, settings)
 
@@ -134,8 +126,6 @@ class Sampler:
         """
         Collect one chunk.
 
-        :param ticket: what to collect
-        :return: what was collected
         :raises RuntimeError: if :meth:`configure` was not called before
         """
         if self._filler is None:
@@ -143,7 +133,6 @@ class Sampler:
         return self._filler.collect(ticket)
 
     def close(self) -> None:
-        """Close the environments."""
         if self._stack is not None:
             self._stack.envs.close()
         self._stack = self._filler = None
@@ -192,7 +181,7 @@ class _ChunkFiller:
             self._loaded = identity
 
     def _fill(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
-        """Fill the chunk, going on from where the environments are. Returns the number of steps made."""
+        """Fill the chunk, from where the environments are. Returns the number of steps made."""
         stack = self.stack
         stack.begin_chunk(chunk, self.policy.weights)
         copy_observations(stack.policy_layer.observations, row(chunk.observations, 0))
@@ -233,12 +222,7 @@ class _ChunkFiller:
 
 
 class _Due:
-    """
-    Says when a chunk should be delivered although it is not full.
-
-    :param control: what the learner tells
-    :param stale_version: the policy version at which the chunk is too old
-    """
+    """Says when a chunk should be delivered although it is not full: when it is too old, or has taken too long."""
 
     def __init__(self, control: Control, stale_version: int) -> None:
         self._control = control
@@ -253,9 +237,7 @@ def env_actions(action_space: spaces.Space, squash_output: bool, n_envs: int) ->
     """
     How SB3 turns a policy's actions into what the environments are given.
 
-    :param action_space: the environments' action space
     :param squash_output: whether the policy gives actions in [-1, 1]
-    :param n_envs: number of environments
     :return: a function of one action for each environment, ``[n_envs, ...]``, or of several steps of them,
         ``[T, n_envs, ...]``, whose result the environments may keep
     """

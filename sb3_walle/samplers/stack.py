@@ -1,18 +1,28 @@
-"""A sampler's environments with everything around them."""
+"""A sampler's environments, and the layers around them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.envs import SamplerEnvs
-from sb3_walle.samplers.layer_spec import LayerSpec
 from sb3_walle.samplers.layers import EnvLayer, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
 from sb3_walle.transport.chunk import Chunk, Observations
+
+
+class LayerSpec(Protocol):
+    """How to build a layer. Made by the learner, pickled, built in the sampler."""
+
+    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
+        """
+        :param inner: the layer below, which continues from where it is
+        :param envs: the environments at the bottom
+        :return: the layer around it
+        """
 
 
 @dataclass(frozen=True)
@@ -20,8 +30,6 @@ class EnvDescription:
     """
     What the learner has to know of the environments.
 
-    :param observation_space: what they observe
-    :param action_space: what they can be told to do
     :param metadata: Gymnasium's metadata
     :param identities: process and address of each environment, which no two have in common
     :param monitor_files: names of the monitor files that each environment writes
@@ -46,7 +54,9 @@ class EnvStack:
     def __init__(self, envs: SamplerEnvs, own_layers: Sequence[LayerSpec] = ()) -> None:
         self.envs = envs
         #: what the ``SamplerVecEnv`` shows
-        self.vec_env_layer: EnvLayer = _built_upon(own_layers, envs, envs)
+        self.vec_env_layer: EnvLayer = envs
+        for spec in own_layers:
+            self.vec_env_layer = spec.build(self.vec_env_layer, envs)
         #: what the policy sees
         self.policy_layer: EnvLayer = self.vec_env_layer
         self._outer_layers: tuple[LayerSpec, ...] = ()
@@ -58,7 +68,6 @@ class EnvStack:
         self.needs_reset = True
 
     def describe(self) -> EnvDescription:
-        """:return: what the learner has to know of the environments, as the ``SamplerVecEnv`` shows them"""
         layer, envs = self.vec_env_layer, self.envs
         return EnvDescription(
             layer.observation_space, layer.action_space, envs.metadata, envs.identities, envs.monitor_files
@@ -90,20 +99,14 @@ class EnvStack:
         Start a new episode in every environment.
 
         :param seeds: one seed for each environment, or ``None``
-        :param options: reset options for each environment
+        :param options: Gymnasium's reset options for each environment
         """
         with self.changing():
             self.policy_layer.reset(seeds, options)
             self.episode_starts[:] = True
 
     def step_in_lockstep(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
-        """
-        Step every environment once, as the ``SamplerVecEnv`` does in lockstep. The layers around it take no part.
-
-        :param actions: one action for each environment
-        :param rewards: receives the rewards, ``[B]``
-        :param on_info: called with each info
-        """
+        """Step every environment once, as the ``SamplerVecEnv`` does in lockstep. The layers around it take no part."""
         self._keep_layers(0)
         layer = self.vec_env_layer
         with self.changing():
@@ -153,9 +156,3 @@ class EnvStack:
             if isinstance(self.policy_layer, NormalizedEnvs):
                 # Before the next layer looks at what it shows.
                 self.policy_layer.load_statistics(published)
-
-
-def _built_upon(layers: Sequence[LayerSpec], bottom: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
-    for layer in layers:
-        bottom = layer.build(bottom, envs)
-    return bottom

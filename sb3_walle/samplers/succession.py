@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sb3_walle.samplers.factories import EnvFactory, PickledEnv
+from sb3_walle.samplers.factories import PickledEnv
 from sb3_walle.samplers.requests import (
     BuildEnvs,
     Configure,
@@ -30,25 +30,17 @@ class Setters:
         self.n_noted = 0
 
     def note(self, request: Request) -> None:
-        """
-        :param request: a request that was carried out; one that sets nothing is left out
-        """
-        is_method = isinstance(request, EnvMethod) and request.name.startswith(SETTER_PREFIX)
-        if not isinstance(request, SetAttr) and not is_method:
-            return
-        assert isinstance(request, SetAttr | EnvMethod)
-        for env in request.indices:
-            key = (type(request).__name__, request.name, env)
-            # To the end: in the order in which the last of each were carried out.
-            self._requests.pop(key, None)
-            self.n_noted += 1
-            self._requests[key] = (self.n_noted, replace(request, indices=[env]))
+        """Remember a request that was carried out, if it sets something."""
+        if isinstance(request, SetAttr) or (isinstance(request, EnvMethod) and request.name.startswith(SETTER_PREFIX)):
+            for env in request.indices:
+                key = (type(request).__name__, request.name, env)
+                # To the end: in the order in which the last of each were carried out.
+                self._requests.pop(key, None)
+                self.n_noted += 1
+                self._requests[key] = (self.n_noted, replace(request, indices=[env]))
 
     def since(self, n_noted: int = 0) -> list[SetAttr | EnvMethod]:
-        """
-        :param n_noted: what :attr:`n_noted` was before
-        :return: what was set since then, each for one environment, in this order
-        """
+        """:return: what was set after the first :attr:`n_noted`, each for one environment, in this order"""
         return [request for number, request in self._requests.values() if number > n_noted]
 
 
@@ -66,9 +58,7 @@ class SetupRequests:
         self._configure: Configure | None = None
 
     def note(self, request: Request) -> None:
-        """
-        :param request: a request that was carried out
-        """
+        """Remember a request that was carried out."""
         if isinstance(request, BuildEnvs):
             self._build = request
         elif isinstance(request, Register) and self._build is not None:
@@ -84,14 +74,17 @@ class SetupRequests:
 
     def for_successor(self, incarnation: int) -> Iterator[Request]:
         """
-        :param incarnation: how many samplers have died before in the same place
+        :param incarnation: how many samplers with this number have died before
         :return: what to ask the new one for, in this order. Its random streams are others than those before
         """
         if self._build is not None:
             # The same warnings were shown before.
             yield replace(
                 self._build,
-                factories=[_other_streams(factory, incarnation) for factory in self._build.factories],
+                factories=[
+                    replace(factory, incarnation=incarnation) if isinstance(factory, PickledEnv) else factory
+                    for factory in self._build.factories
+                ],
                 show_warnings=False,
                 again=True,
             )
@@ -99,29 +92,13 @@ class SetupRequests:
             yield self._files
         yield from self._setters.since()
         if self._reset is not None:
-            yield replace(
-                self._reset, seeds=_other_seeds(self._reset, incarnation), options=[{}] * len(self._reset.seeds)
-            )
+            seeds = [None if seed is None else other_seed(seed, incarnation) for seed in self._reset.seeds]
+            yield Reset(seeds, options=[{}] * len(seeds))
         if self._configure is not None:
             settings = self._configure.settings
             yield replace(self._configure, settings=replace(settings, actor=settings.actor.for_successor(incarnation)))
 
 
-def _other_streams(factory: EnvFactory, incarnation: int) -> EnvFactory:
-    """A factory whose environment does not draw the same numbers once more."""
-    return replace(factory, incarnation=incarnation) if isinstance(factory, PickledEnv) else factory
-
-
-def _other_seeds(reset: Reset, incarnation: int) -> list[int | None]:
-    """One seed for each environment, a function of the seed before and of the incarnation."""
-    return [None if seed is None else other_seed(seed, incarnation) for seed in reset.seeds]
-
-
 def other_seed(seed: int, incarnation: int) -> int:
-    """
-    :param seed: the seed of an environment
-    :param incarnation: how many samplers have died before in the same place; none, for an environment that is beside
-        those in samplers
-    :return: a seed that is a function of both
-    """
+    """:return: a seed that is a function of another seed and of the number of samplers that died before"""
     return int(np.random.SeedSequence((seed, incarnation)).generate_state(1)[0])

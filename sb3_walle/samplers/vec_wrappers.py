@@ -47,11 +47,7 @@ class StockWrapper:
 
 @dataclass(frozen=True)
 class UserWrapper:
-    """
-    A wrapper of the user's choice.
-
-    :param wrap: takes a ``VecEnv`` and returns it wrapped
-    """
+    """A wrapper of the user's choice."""
 
     wrap: Callable[[VecEnv], VecEnv]
 
@@ -63,10 +59,8 @@ class WrappedEnvs:
     """
     A layer that is a ``VecEnv`` wrapper around another layer.
 
-    :param wrap: takes a ``VecEnv`` and returns it wrapped
-    :param inner: the layer below, which continues from where it is
-    :param envs: the environments at the bottom
     :raises TypeError: if ``wrap`` returns something else than a ``VecEnv``
+    :raises ValueError: if it changes the number of environments
     """
 
     def __init__(self, wrap: Callable[[VecEnv], VecEnv], inner: EnvLayer, envs: SamplerEnvs) -> None:
@@ -86,7 +80,7 @@ class WrappedEnvs:
         self._inner_env.is_adopted = True
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        self._inner_env.prepare_reset(seeds, options)
+        set_reset_arguments(self._inner_env, seeds, options)
         copy_observations(self.venv.reset(), self.observations)  # type: ignore[arg-type]
 
     def step(
@@ -118,9 +112,6 @@ class _LayerVecEnv(VecEnv):
         self.is_adopted = False
         self.metadata = envs.metadata
         super().__init__(layer.n_envs, layer.observation_space, layer.action_space)
-
-    def prepare_reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
-        set_reset_arguments(self, seeds, options)
 
     def reset(self) -> VecEnvObs:
         if self.is_adopted:

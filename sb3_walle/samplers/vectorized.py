@@ -10,10 +10,7 @@ from sb3_walle.samplers.refusals import VectorizedEnvError
 
 
 def check_single(env: Any) -> None:
-    """
-    :param env: what was passed as an environment
-    :raises VectorizedEnvError: if it is a vectorised environment of Gymnasium, EnvPool, SB3, or of their kind
-    """
+    """:raises VectorizedEnvError: for a vectorised environment of Gymnasium, EnvPool, SB3, or of their kind"""
     if is_vectorized(env):
         raise VectorizedEnvError(
             f"{type(getattr(env, 'unwrapped', env)).__name__} is a vectorised environment: one object that steps "
@@ -25,10 +22,6 @@ def check_single(env: Any) -> None:
 
 
 def is_vectorized(env: Any) -> bool:
-    """
-    :param env: what was passed as an environment
-    :return: whether it steps several environments at once
-    """
     inner = getattr(env, "unwrapped", env)
     if isinstance(inner, gym.vector.VectorEnv) or hasattr(inner, "step_wait"):
         # Also EnvPool's since Gymnasium 1.0, and SB3's.

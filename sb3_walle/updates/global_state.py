@@ -15,8 +15,11 @@ from sb3_walle.updates.torch_private import distributions_are_checked
 # what the first has set for what it has to give back.
 _changing = threading.RLock()
 
+# How many blocks of all Python threads limit torch's threads, and how many threads it had before the first of them.
 _counting = threading.Lock()
-_n_single_threaded, _n_threads = 0, 1
+_n_limits, _n_threads = 0, 1
+# The limit in this Python thread: torch's number is one a thread, too.
+_here = threading.local()
 
 
 @contextlib.contextmanager
@@ -49,20 +52,23 @@ def unchecked_distributions() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """torch uses one thread. The last that leaves, of several Python threads, finds the number from before."""
-    global _n_single_threaded, _n_threads
+def threads_at_most(limit: int) -> Iterator[None]:
+    """torch uses no more threads. The last that leaves, of several Python threads, finds the number from before."""
+    global _n_limits, _n_threads
+    outer_limit = getattr(_here, "limit", None)
     with _counting:
-        if _n_single_threaded == 0:
+        if _n_limits == 0:
             _n_threads = th.get_num_threads()
-        _n_single_threaded += 1
-        before = _n_threads
-    if before > 1:
-        th.set_num_threads(1)
+        _n_limits += 1
+        before = _n_threads if outer_limit is None else outer_limit
+    _here.limit = min(before, limit)
+    if limit < before:
+        th.set_num_threads(limit)
     try:
         yield
     finally:
+        _here.limit = outer_limit
         with _counting:
-            _n_single_threaded -= 1
-            if before > 1:
+            _n_limits -= 1
+            if limit < before:
                 th.set_num_threads(before)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.compilation import Compilation, may_be_at_hand
 from sb3_walle.updates.compiled_update import make_update
-from sb3_walle.updates.global_state import one_thread
+from sb3_walle.updates.global_state import threads_at_most
 from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.traced_step import trace_update
 from sb3_walle.updates.unsupported import Unsupported
@@ -89,7 +89,7 @@ class Updater:
             started, is_compared = time.perf_counter(), self._is_to_be_compared()
             may_differ = self._n_doubts < self.update.n_doubts
             try:
-                with nullcontext() if self._compilation.is_parallel else one_thread():
+                with nullcontext() if self._compilation.is_parallel else threads_at_most(1):
                     n_minibatches, is_same = make_update(
                         self.update, self._groups, self._compilation.steps, programs, number, is_compared, may_differ
                     )

@@ -87,7 +87,7 @@ def test_messages_arrive_unchanged(messages: list[Any]) -> None:
     there.close()
 
 
-def test_arrays_arrive_writeable_whatever_their_size(pair: Pair) -> None:
+def test_arrays_of_any_size_arrive_writeable(pair: Pair) -> None:
     here, there = pair
     for size in (10, MAX_INLINE):
         array = np.arange(size, dtype=np.float32)
@@ -97,7 +97,7 @@ def test_arrays_arrive_writeable_whatever_their_size(pair: Pair) -> None:
         received += 1
 
 
-def test_messages_arrive_in_order_whatever_their_sizes(pair: Pair) -> None:
+def test_messages_of_any_size_arrive_in_order(pair: Pair) -> None:
     here, there = pair
     sizes = [10, 3 * MAX_INLINE, 1000, 2 * MAX_INLINE, 0] * 4
     for number, size in enumerate(sizes):
@@ -181,7 +181,7 @@ def test_socket_in_a_message_is_the_same_socket(n_bytes: int, pair: Pair) -> Non
             assert one.recv(10) == b"hello"
 
 
-def test_channel_to_somebody_else_can_be_handed_on(pair: Pair) -> None:
+def test_channel_to_another_process_can_be_handed_on(pair: Pair) -> None:
     here, there = pair
     channel, end = Channel.pair()
     here.send(end)

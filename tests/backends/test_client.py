@@ -1,5 +1,5 @@
 """
-Whatever becomes of samplers: every request that somebody waits for is answered once, every chunk that was asked for is
+Samplers die, hang and fail: every request that is waited for is answered once, every chunk that was asked for is
 reported once and in its order, and a new sampler is told what the ones before it were told before it gets to work.
 """
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Stands for the module ``time``. Time passes when somebody waits, and at no other time."""
+    """Stands for the module ``time``. Time passes during a wait, and at no other time."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -62,7 +62,7 @@ class Clock:
 
 
 class Fate(Enum):
-    """What can become of a sampler, or of whoever waits."""
+    """What can become of a sampler, or of a wait."""
 
     #: it carries out a request; or ends, if the last one has failed in such a way that it has to
     WORK = auto()
@@ -70,7 +70,7 @@ class Fate(Enum):
     FAIL = auto()
     #: the request, or the reply to it, cannot be unpickled
     GARBLE = auto()
-    #: it dies, whatever it is doing
+    #: it dies at any moment
     DIE = auto()
     #: it never comes back from the step that it is making, or from closing its environments
     HANG = auto()
@@ -78,7 +78,7 @@ class Fate(Enum):
     ARRIVE = auto()
     #: nothing arrives for as long as one is ready to wait
     WAIT = auto()
-    #: whoever waits presses Ctrl-C
+    #: the user presses Ctrl-C during the wait
     INTERRUPT = auto()
 
 
@@ -280,7 +280,7 @@ class ModelPlace:
 
 class Model:
     """
-    What samplers are to be sent and what their owner is to be told: nothing but lists and dictionaries.
+    What samplers must be sent and what their owner must be told: nothing but lists and dictionaries.
 
     :param n_samplers: number of samplers
     :param supervision: what happens when samplers die
@@ -291,21 +291,21 @@ class Model:
         self.supervision, self.clock = supervision, clock
         self.places = [ModelPlace() for _ in range(n_samplers)]
         self.restarts: list[float] = []
-        #: tickets whose report somebody is interested in, with their samplers
+        #: tickets whose report is waited for, with their samplers
         self.wanted: dict[int, int] = {}
         #: reports that have arrived and were not taken: samplers and tickets
         self.reports: deque[tuple[int, int]] = deque()
         #: what the user has to be told of deaths
         self.warnings: list[str] = []
-        #: what whoever waits has to be told instead of an answer
+        #: what the caller has to be told instead of an answer
         self.errors: list[str] = []
-        #: the requests to which somebody waits for an answer
+        #: the requests whose answer is waited for
         self.waited_for: list[Request] = []
         # All that were ever made, so that none is taken for another one.
         self._asked: list[Request] = []
 
     def asks(self, sampler: int, request: Request) -> None:
-        """Somebody is about to ask for something."""
+        """A request is about to be made."""
         place = self.places[sampler]
         assert not is_among(request, self._asked)
         self._asked.append(request)
@@ -498,7 +498,7 @@ def ticket(number: int) -> Ticket:
 
 class World:
     """
-    A client with fake samplers. Whatever is asked here, is checked against the model.
+    A client with fake samplers. All that is asked here is checked against the model.
 
     :param supervision: what happens when samplers die
     :param n_samplers: number of samplers
@@ -526,7 +526,7 @@ class World:
         self.patch.undo()
 
     def happens(self, sampler: int, *fates: Fate) -> None:
-        """Let something become of a sampler as soon as somebody waits, and after what was to happen before."""
+        """Let something become of a sampler at the next wait, and after what was due before."""
         self.backend.fates.extend((sampler, fate) for fate in fates)
 
     def call(self, requests: Mapping[int, Request]) -> dict[int, Any]:
@@ -725,7 +725,7 @@ def test_client_knows_its_samplers(make_world: Callable[..., World]) -> None:
     )
 
 
-def test_answers_belong_to_the_samplers_that_were_asked_whatever_the_order(world: World) -> None:
+def test_answers_belong_to_the_samplers_that_were_asked_in_any_order(world: World) -> None:
     world.happens(1, Fate.WORK, Fate.ARRIVE)
     assert list(world.call({1: get_attr(), 0: step()})) == [1, 0]
 
@@ -809,12 +809,12 @@ def test_every_chunk_is_reported_once_wherever_the_sampler_dies(n_done: int, n_a
     world.happens(0, *[Fate.WORK] * n_done, Fate.DIE, *[Fate.ARRIVE] * n_arrived)
     assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
     world.ask(0, get_attr())
-    # What was done is not done again, not even if nobody had heard of it when the sampler died.
+    # What was done is not done again, not even if it was unknown when the sampler died.
     assert kinds(world.backend.sent[0][1]) == [BuildEnvs, *[Collect] * (3 - n_done), GetAttr]
     assert world.client.n_reports_waiting == 0
 
 
-def test_sampler_that_died_while_nobody_waited_is_replaced_when_somebody_does(world: World) -> None:
+def test_sampler_that_died_between_two_waits_is_replaced_at_the_next(world: World) -> None:
     world.backend.befall(0, Fate.DIE)
     number = world.collect(0)
     assert world.client.n_restarts == 0
@@ -833,7 +833,7 @@ def test_samplers_that_die_while_they_are_prepared_are_replaced_later_and_later(
     assert world.clock.now - started == pytest.approx(0.1 + 0.2 + 0.4)
 
 
-def test_sampler_that_waits_to_be_replaced_holds_up_nobody_else(world: World) -> None:
+def test_sampler_that_waits_to_be_replaced_holds_up_no_other(world: World) -> None:
     first, second = world.collect(0), world.collect(1)
     world.happens(0, *[Fate.DIE, Fate.ARRIVE] * 2)
     now = world.clock.now
@@ -863,7 +863,7 @@ def test_only_what_cannot_be_repeated_is_answered_with_an_error(world: World) ->
     assert kinds(world.backend.sent[0][1]) == [BuildEnvs, Collect, Step]
 
 
-def test_error_about_a_step_that_nobody_waits_for_any_more_reaches_nobody(world: World) -> None:
+def test_error_about_a_step_that_is_no_longer_waited_for_is_dropped(world: World) -> None:
     world.happens(0, Fate.INTERRUPT)
     with pytest.raises(KeyboardInterrupt):
         world.call({0: step()})
@@ -884,7 +884,7 @@ def test_replies_to_what_was_interrupted_are_not_taken_for_others(world: World) 
 # Deaths that are errors
 
 
-def test_first_death_is_an_error_if_that_was_chosen_and_whoever_asks_again_gets_another_sampler(
+def test_first_death_is_an_error_if_that_was_chosen_and_the_next_request_gets_another_sampler(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world(Supervision("raise"))
@@ -895,7 +895,7 @@ def test_first_death_is_an_error_if_that_was_chosen_and_whoever_asks_again_gets_
     world.happens(0, Fate.DIE)
     with pytest.raises(SamplerError, match=r"^Sampler 0 died of cause 0\. while collecting experience\.$"):
         world.next_report()
-    # Nobody is started until there is something to do, and what the dead one left undone is forgotten.
+    # No sampler is started until there is something to do, and what the dead one left undone is forgotten.
     assert world.next_report() == (1, number)
     assert len(world.backend.sent[0]) == 1
     number = world.collect(0)
@@ -914,7 +914,7 @@ def test_sampler_that_fails_every_time_is_an_error_in_the_end(make_world: Callab
     with pytest.raises(SamplerError, match=r"(?s)max_restarts=2 times.*first death.* cause 0.*last death.* cause 2"):
         world.next_report()
     assert world.client.n_restarts == 2
-    # As long as there is nothing to do, nobody is started.
+    # As long as there is nothing to do, no sampler is started.
     world.clock.now += 100
     world.call({1: get_attr()})
     assert len(world.backend.sent[0]) == 3
@@ -953,7 +953,7 @@ def test_warning_that_is_an_error_ends_the_wait_and_nothing_else(world: World) -
 
 @pytest.mark.parametrize("fate", [Fate.FAIL, Fate.GARBLE])
 @pytest.mark.parametrize("make", [get_attr, set_attr, step, configure, functools.partial(method, "set_x")])
-def test_failure_is_an_answer_and_the_sampler_goes_on(make: Callable[[], Request], fate: Fate, world: World) -> None:
+def test_failure_is_an_answer_and_the_sampler_continues(make: Callable[[], Request], fate: Fate, world: World) -> None:
     number = world.collect(0)
     world.happens(0, Fate.WORK, fate)
     request = make()
@@ -981,7 +981,7 @@ def test_failure_of_a_chunk_or_a_reset_ends_the_sampler_and_another_one_does_it(
 
 def test_what_a_sampler_says_after_it_has_failed_does_not_count(world: World) -> None:
     number = world.collect(0)
-    # It could not read what it was asked for, and so goes on with the next.
+    # It could not read what it was asked for, and so continues with the next.
     world.happens(0, Fate.GARBLE, Fate.WORK, Fate.ARRIVE, Fate.ARRIVE)
     world.call({0: set_attr()})
     assert kinds(world.backend.sent[0][1]) == [BuildEnvs, Collect, SetAttr]
@@ -1015,7 +1015,7 @@ def test_reply_that_cannot_be_read_answers_the_oldest_request(world: World) -> N
 
 
 @pytest.mark.parametrize("number", [UNREADABLE, 10_000])
-def test_reply_to_what_nobody_has_asked_for_is_of_no_interest(number: int, world: World) -> None:
+def test_reply_without_a_request_is_of_no_interest(number: int, world: World) -> None:
     world.backend.samplers[0].on_the_way.append((get_attr(), Delivery(0, number, Result("nothing"))))
     world.receive_waiting_reports()
     world.call({0: get_attr()})
@@ -1068,7 +1068,7 @@ def test_what_does_not_fit_into_a_mailbox_is_sent_later_in_its_order(
     world.call({0: get_attr()})
 
 
-def test_request_that_cannot_be_pickled_is_an_error_for_whoever_makes_it(world: World) -> None:
+def test_request_that_cannot_be_pickled_is_an_error_for_its_caller(world: World) -> None:
     for _ in range(2):
         with pytest.raises(TypeError, match="cannot pickle it"):
             world.client.call({0: method("unpicklable")})

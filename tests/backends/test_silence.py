@@ -81,7 +81,7 @@ def told() -> Iterator[list[warnings.WarningMessage]]:
         yield caught
 
 
-def test_nothing_is_told_while_nobody_has_anything_to_do(
+def test_nothing_is_told_while_no_sampler_has_anything_to_do(
     silence: SilenceWarning,
     samplers: list[SupervisedSampler],
     clock: Clock,
@@ -192,7 +192,7 @@ def test_time_does_not_count_in_which_a_sampler_had_nothing_to_do(
     silence.look()
     assert told == []
     clock.now += 30
-    # What is asked besides does not make it a sampler that was heard of.
+    # What is asked in the meantime does not make it a sampler that was heard of.
     samplers[0].send(1, LOOK)
     assert silence.ends_at == clock.now + NOTICE_AFTER - 30
 

@@ -105,7 +105,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def told() -> Iterator[list[warnings.WarningMessage]]:
-    """The warnings that a user sees, whoever has not asked for anything else."""
+    """The warnings that a user sees without filters of her own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         yield caught
@@ -219,7 +219,7 @@ def test_first_death_is_an_error_where_there_are_no_restarts(
     for loss in (failed("it diverged", sampler=1), killed(1)):
         with pytest.raises(SamplerError) as caught:
             restarts.after(loss)
-        # In the words of the death alone: a limit that nobody has reached would only confuse.
+        # In the words of the death alone: a limit that was not reached would only confuse.
         assert str(caught.value) == loss.with_traceback()
     assert (restarts.n_restarts, told) == (0, [])
 
@@ -427,7 +427,7 @@ def test_warning_points_at_the_users_callback_inside_of_learn(users: str, told: 
     assert [(warning.filename, warning.lineno) for warning in told] == [(f"{users}.py", 2)]
 
 
-# What there is to say about a death
+# What is said about a death
 
 
 def test_loss_is_told_with_its_traceback_if_there_is_one() -> None:

@@ -1,4 +1,4 @@
-"""The figures of the report: what is measured and trained for them, that it can go on, and what is drawn of it."""
+"""The figures of the report: what is measured and trained for them, that it can continue, and what is drawn of it."""
 
 import csv
 from collections.abc import Callable
@@ -121,7 +121,7 @@ def test_report_says_what_the_figures_show(made: tuple[FiguresOutcome, Path]) ->
     assert max(map(len, lines)) <= 140
 
 
-def test_the_same_command_goes_on(made: tuple[FiguresOutcome, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_continues(made: tuple[FiguresOutcome, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, directory = made
     monkeypatch.setattr(plan, "VEC_ENVS", ("DummyVecEnv",))
     monkeypatch.setattr(Timing, "measure", None)
@@ -129,7 +129,7 @@ def test_the_same_command_goes_on(made: tuple[FiguresOutcome, Path], monkeypatch
     assert make_figures(TINY, directory) == outcome
 
 
-# Going on
+# Continuing
 
 
 class FakeWork:

@@ -1,4 +1,4 @@
-"""The benchmark of speed: that it measures what it says, for everyone, and that its report can be read."""
+"""The benchmark of speed: that it measures what it says, for all contenders, and that its report can be read."""
 
 import csv
 import os
@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stable_baselines3 import PPO
 
 from benchmarks.machine import Machine
 from benchmarks.speed import __main__ as command
@@ -17,7 +19,7 @@ from benchmarks.speed import off_policy_speed, start_up, update_sizes
 from benchmarks.speed.busy_processes import beside_busy_processes
 from benchmarks.speed.gradient_step import MILLISECONDS
 from benchmarks.speed.iteration_profile import PHASES, REST
-from benchmarks.speed.measurements import Found, Measurement, medians_of, write_measurements
+from benchmarks.speed.measurements import Found, Measurement, Medians, medians_of, write_measurements
 from benchmarks.speed.off_policy_speed import OffPolicySpeed
 from benchmarks.speed.parts import OFF_POLICY_PARTS, PPO_PARTS
 from benchmarks.speed.physical_limit import measure_physical_limit
@@ -25,7 +27,7 @@ from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.speed.run_parts import format_report, measure_parts
 from benchmarks.speed.sampler_step import measure_sampler_step
 from benchmarks.speed.start_up import descendants, measure_starts, proportional_set_size
-from benchmarks.speed.throughput import COLLECTION, LIMIT
+from benchmarks.speed.throughput import COLLECTION, LIMIT, measure_training, throughput_tables
 from benchmarks.speed.update_sizes import NETS, algorithm_with_samples, measure_update_size
 from sb3_walle.cli.arguments import UsageError, run_command_line
 from sb3_walle.updates.ppo_update import PPOUpdate
@@ -101,6 +103,17 @@ def test_csv_has_every_measurement(measurements: list[Measurement], tmp_path: Pa
         rows = list(csv.DictReader(file))
     assert [float(row["value"]) for row in rows] == [each.value for each in measurements]
     assert {row["part"] for row in rows} == set(QUICK_PPO_PARTS)
+
+
+def test_sbx_trains_beside_sb3_and_does_not_count_as_sb3s(monkeypatch: pytest.MonkeyPatch) -> None:
+    # SBX is no dependency: a class with SB3's interface takes its place.
+    monkeypatch.setitem(sys.modules, "sbx", SimpleNamespace(PPO=PPO))
+    rates = [rate for _, _, rate in measure_training(replace(WITHOUT_SUBPROC, sbx=True))]
+    names = [*names_of(WITHOUT_SUBPROC), "SBX PPO, DummyVecEnv(2)"]
+    assert len(rates) == len(names) and min(rates) > 0
+    table = throughput_tables(Medians(("steps/s", name, rate) for name, rate in zip(names, (40, 10, 20), strict=True)))
+    *_, ours, sb3s, sbx = table.splitlines()
+    assert ours.split()[-2:] == ["4.00x", "-"] and sb3s.split()[-2] == "1.00x" and sbx.split()[-2] == "2.00x"
 
 
 def test_off_policy_algorithms_are_measured() -> None:
@@ -300,6 +313,7 @@ def test_command_asks_for_what_the_options_say(
         ("Pendulum-v1 --algo ppo --parts slow", "'slow' is not measured of ppo"),
         ("Pendulum-v1 --algo sac --parts iteration", "'iteration' is not measured of sac"),
         ("NoSuchEnv-v0", "NoSuchEnv"),
+        ("CartPole-v1 --sbx", "pip install sbx-rl"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ PHASES: dict[str, Callable[[EndangeredTask], None]] = {
 }
 
 
-# How often it is tried to kill a sampler when it comes to the phase, so that about ten are killed in thirty rollouts.
+# How often it is tried to kill a sampler when it comes to the phase, so that about seven are killed in twenty rollouts.
 _PROBABILITIES = {"start": 0.5, "reset": 0.01, "step": 0.002, "weights": 0.2, "close": 1.0}
 _CHUNKS_IN_FREE = 8
 

@@ -27,7 +27,7 @@ def make_model(
     """
     :param kind: a mode, or the name of another algorithm and a mode
     :param env: the environment
-    :param n_steps: steps of each environment in a rollout, whatever the algorithm
+    :param n_steps: steps of each environment in a rollout, for every algorithm
     :param batch_size: of PPO
     :param n_epochs: of PPO
     :param policy_kwargs: of any

@@ -20,14 +20,14 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_walle import AsyncPPO, SafeCheckpointCallback
 
-N_KILLS = 10
+N_KILLS = 5
 
 
 def killed(work: Callable[[], Any], has_begun: Callable[[], bool], instants: random.Random) -> None:
     """Do something in a child process, and kill it some time after it has begun in earnest."""
     child = os.fork()
     if child == 0:
-        # It ends by itself, whatever becomes of this process.
+        # It ends by itself, even if this process does not.
         signal.alarm(60)
         try:
             work()

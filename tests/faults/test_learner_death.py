@@ -1,7 +1,6 @@
 """
-When the learner's process, the process that samplers are forked from, or a sampler is killed, whatever it is doing at
-that moment: all that depended on it ends, the processes that environments have started included, and no file and no
-memory is left.
+When the learner's process, the process that samplers are forked from, or a sampler is killed at any moment: all that
+depended on it ends, the processes that environments have started included, and no file and no memory is left.
 """
 
 import functools
@@ -11,7 +10,6 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +36,6 @@ SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1}
 N_SAMPLERS = 3
 # The learner, the process that samplers are forked from, the samplers, and what each of their environments has started.
 N_PROCESSES = 2 + 2 * N_SAMPLERS
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    with Programs(tmp_path_factory.mktemp("programs")) as programs:
-        yield programs
 
 
 # Learners to be killed
@@ -103,10 +95,14 @@ def check_all_ends(program: Program, shared_files: set[str], what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step_seconds", "callback_seconds"),
-    [pytest.param(0.05, 0.0, id="samplers collect"), pytest.param(0.0, 600.0, id="samplers wait")],
+    ("kind", "step_seconds", "callback_seconds"),
+    [
+        pytest.param("sync", 0.0, 600.0, id="sync, samplers wait"),
+        pytest.param("pipelined", 0.0, 600.0, id="pipelined, samplers wait"),
+        pytest.param("free", 0.05, 0.0, id="free, samplers collect"),
+        pytest.param("DQN pipelined", 0.05, 0.0, id="DQN pipelined, samplers collect"),
+    ],
 )
-@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_outlives_a_learner_that_is_killed(
     kind: str, step_seconds: float, callback_seconds: float, programs: Programs
 ) -> None:
@@ -155,7 +151,7 @@ def test_nothing_outlives_a_learner_whose_whole_group_gets_a_signal(
 def test_samplers_outlive_neither_a_killed_learner_nor_what_they_are_forked_from(
     kind: str, programs: Programs, tmp_path: Path
 ) -> None:
-    """With both, nobody is left who could end what environments have started."""
+    """With both, no process is left that could end what environments have started."""
     program = start_and_get_stuck(kind, "step", programs, tmp_path)
     samplers = {int(path.name) for path in tmp_path.iterdir()}
     started = {pid for pid in members_of_session(program.pid) if parent_of(pid) in samplers}
@@ -198,7 +194,7 @@ class KillServer(BaseCallback):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_goes_on_when_the_process_that_samplers_are_forked_from_is_killed(kind: str) -> None:
+def test_training_continues_when_the_process_that_samplers_are_forked_from_is_killed(kind: str) -> None:
     with make_model(kind, QuickEnv, n_samplers=N_SAMPLERS, **SETTINGS) as model:
         assert isinstance(model.env, SamplerVecEnv)
         before = model.env.env_method("server_pid")[0]

@@ -47,9 +47,7 @@ def check_stored(model: Any, n_steps: int, is_ordered: bool) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-@pytest.mark.parametrize(
-    ("mode", "train_freq"), [("sync", 1), ("pipelined", 1), ("pipelined", 16), ("free", 1), ("free", 16)]
-)
+@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 1), ("pipelined", 16), ("free", 1), ("free", 16)])
 def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
     env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
     timesteps = N_ENVS * (100 if train_freq == 1 else 960)

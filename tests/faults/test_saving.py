@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, whatever happens to who writes it."""
+"""A file is there whole or not at all, even if its writer dies."""
 
 import errno
 import json

@@ -4,9 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 LEARNING_STARTS = 20
 
@@ -82,13 +80,6 @@ class Reach(gym.Env):
 
     def _observe(self) -> dict[str, np.ndarray]:
         return {"observation": self.position, "achieved_goal": self.position, "desired_goal": self.goal}
-
-
-def assert_same_weights(oracle: BaseAlgorithm, model: BaseAlgorithm) -> None:
-    expected, found = oracle.policy.state_dict(), model.policy.state_dict()
-    assert expected.keys() == found.keys()
-    different = [name for name, value in expected.items() if not th.equal(value, found[name])]
-    assert different == []
 
 
 BUFFER_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")

@@ -1,5 +1,6 @@
 """How samplers of off-policy algorithms explore."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from gymnasium import spaces
 from off_policy_pairs import Walk, tiny
 from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 
 from sb3_walle import AsyncDDPG, AsyncDQN, AsyncSAC, AsyncTD3
@@ -17,7 +19,7 @@ from sb3_walle.off_policy.exploring_specs import choose_actor
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
 from sb3_walle.samplers.actors.numpy_actor import NumPyActor
 from sb3_walle.samplers.actors.numpy_exploring_export import export_numpy_actor, why_not_numpy
-from sb3_walle.samplers.actors.numpy_noise import OrnsteinUhlenbeckNoiseSpec
+from sb3_walle.samplers.actors.numpy_noise import Noise, NoiseSpec
 from sb3_walle.transport.chunk import Chunk, chunk_layout
 
 N_ENVS = 2
@@ -41,7 +43,7 @@ def exported(
     model: Any, noise: Any = None, fixed_rate: float | None = None, n_steps: int = 1, n_random: int = 0, rate: float = 0
 ) -> tuple[NumPyActor, Chunk]:
     """An actor for a model's policy, with its weights, and a chunk for it to record in."""
-    spec = export_numpy_actor(model.policy, noise, fixed_rate, seed=5)
+    spec = export_numpy_actor(model.policy, noise, fixed_rate, seed=(5,))
     actor = spec.build(N_ENVS)
     weights = {name: value.numpy() for name, value in model.policy.state_dict().items()}
     actor.load_weights({**weights, **plan(n_random, rate, n_steps)})
@@ -131,8 +133,8 @@ def test_noise_of_ornstein_and_uhlenbeck_moves_as_in_sb3() -> None:
     parameters: dict[str, Any] = {"theta": 0.3, "dt": 0.04}
     mean, sigma, initial = np.array([0.5, -0.5]), np.array([0.2, 0.1]), np.array([2.0, 0.0])
     sb3s = OrnsteinUhlenbeckActionNoise(mean, sigma, initial_noise=initial, **parameters)
-    spec = OrnsteinUhlenbeckNoiseSpec(tuple(mean), tuple(sigma), initial=tuple(initial), **parameters)
-    ours = spec.build(1, np.random.default_rng(0))
+    spec = NoiseSpec(tuple(mean), tuple(sigma), tuple(initial), **parameters)
+    ours = Noise(spec, 1, np.random.default_rng(0))
     # The same normal numbers for both.
     normal = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -168,16 +170,56 @@ def test_noise_begins_anew_with_each_episode_of_its_environment_and_with_each_tr
     )
 
 
-REASONS: dict[str, tuple[Any, dict[str, Any], Any, str]] = {
-    "gSDE": (SAC, {"use_sde": True}, None, "it uses gSDE"),
-    "activation": (TD3, {"policy_kwargs": {"activation_fn": nn.Hardswish}}, None, "'Hardswish'"),
+class OverridesPredict(SACPolicy):
+    def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
+        return -super()._predict(observation, deterministic)
+
+
+class OwnNoise(NormalActionNoise):
+    pass
+
+
+def nothing(policy: Any) -> None:
+    pass
+
+
+def scale(module: nn.Module) -> None:
+    forward = module.forward
+    module.forward = lambda *args: 0.5 * forward(*args)  # type: ignore[method-assign]
+
+
+SOMETHING_ELSE = "it computes something else in torch than its layers do in NumPy"
+REASONS: dict[str, tuple[Any, dict[str, Any], Any, Callable[[Any], object], str]] = {
+    "gSDE": (SAC, {"use_sde": True}, None, nothing, "it uses gSDE"),
+    "activation": (TD3, {"policy_kwargs": {"activation_fn": nn.Hardswish}}, None, nothing, "'Hardswish'"),
+    "noise": (TD3, {}, OwnNoise(np.zeros(2), np.ones(2)), nothing, "its action noise is a OwnNoise"),
+    "policy": (SAC, {"policy": OverridesPredict}, None, nothing, "OverridesPredict overrides _predict"),
+    "own forward of the actor": (TD3, {}, None, lambda policy: scale(policy.actor), "Actor overrides forward"),
+    "own forward of the features": (
+        SAC,
+        {},
+        None,
+        lambda policy: scale(policy.actor.features_extractor),
+        SOMETHING_ELSE,
+    ),
+    "own forward of the net": (TD3, {}, None, lambda policy: scale(policy.actor.mu), SOMETHING_ELSE),
+    "own forward of a layer": (SAC, {}, None, lambda policy: scale(policy.actor.log_std), SOMETHING_ELSE),
+    "own forward of Q": (DQN, {"env": "CartPole-v1"}, None, lambda policy: scale(policy.q_net.q_net), SOMETHING_ELSE),
+    "spectral norm": (
+        SAC,
+        {},
+        None,
+        lambda policy: nn.utils.parametrizations.spectral_norm(policy.actor.mu),
+        "its actor.mu is a ParametrizedLinear, not a Linear",
+    ),
 }
 
 
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS.keys())
-def test_why_numpy_cannot_explore(reason: tuple[Any, dict[str, Any], Any, str]) -> None:
-    algorithm, arguments, noise, message = reason
-    model = algorithm("MlpPolicy", Walk(), buffer_size=100, **arguments)
+def test_why_numpy_cannot_explore(reason: tuple[Any, dict[str, Any], Any, Callable[[Any], object], str]) -> None:
+    algorithm, arguments, noise, change, message = reason
+    model = algorithm(**{"policy": "MlpPolicy", "env": Walk(), "buffer_size": 100, **arguments})
+    change(model.policy)
     assert message in str(why_not_numpy(model.policy, noise))
 
 

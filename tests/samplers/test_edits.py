@@ -40,7 +40,7 @@ def copy_of(env: gym.Env) -> gym.Env:
 
 
 def edited(env: gym.Env) -> set[str]:
-    """What travels besides the arguments of the constructor."""
+    """What travels in addition to the arguments of the constructor."""
     edits = reduce_with_edits(env.unwrapped)[2] or []
     return {".".join(edit.path) for edit in edits}
 
@@ -76,7 +76,7 @@ def test_environments_that_were_made_reset_and_stepped_were_not_edited(env_id: s
     assert copy.unwrapped.spec == env.unwrapped.spec and str(copy) == str(env)
 
 
-def test_random_stream_of_the_original_goes_on_in_its_first_copy() -> None:
+def test_random_stream_of_the_original_continues_in_its_first_copy() -> None:
     env = gym.make("HalfCheetah-v5")
     env.reset(seed=1)
     copy = copy_of(env)

@@ -224,7 +224,7 @@ def test_environment_without_a_complete_spec_travels_as_it_is(build: Callable[[]
     assert life["life"] == life_here(build())
 
 
-def test_a_copy_goes_on_with_the_monitor_file_of_the_original(tmp_path: Path) -> None:
+def test_a_copy_continues_the_monitor_file_of_the_original(tmp_path: Path) -> None:
     path = tmp_path / "0.monitor.csv"
     env = gym.wrappers.TimeLimit(Monitor(Ending(), str(path), info_keywords=("luck",)), 5)
     life_here(env)

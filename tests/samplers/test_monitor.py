@@ -46,7 +46,7 @@ assert alias.Monitor is monitor.Monitor is env_util.Monitor is unpickled is Moni
 """
 
 
-def test_whoever_imports_sb3_later_gets_the_same_class() -> None:
+def test_a_later_import_of_sb3_gets_the_same_class() -> None:
     run(MONITORED + WAYS_TO_IMPORT)
 
 

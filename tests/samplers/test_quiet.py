@@ -67,7 +67,7 @@ def test_output_before_and_after_shows() -> None:
     assert (output.count("BEFORE"), output.count("INSIDE"), output.count("AFTER")) == (3, 0, 3)
 
 
-def test_whoever_collects_warnings_gets_none() -> None:
+def test_a_program_that_collects_warnings_gets_none() -> None:
     says = "".join(f"        {say}\n" for say in WARNINGS.values())
     output = output_of(f"with warnings.catch_warnings(record=True) as seen:\n    with quiet():\n{says}print(len(seen))")
     assert output == "0\n"

@@ -22,7 +22,7 @@ def draw(space: spaces.Space) -> list[Any]:
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
 @pytest.mark.parametrize("n_draws", [0, 1, 300])
-def test_streams_go_on_from_where_they_were(space: spaces.Space, n_draws: int) -> None:
+def test_streams_continue_from_where_they_were(space: spaces.Space, n_draws: int) -> None:
     for _ in range(n_draws):
         draw(space)
     state = global_state(space)

@@ -1,4 +1,4 @@
-"""The step loop: what a sampler puts into chunks, when it stops, and what it goes on with."""
+"""The step loop: what a sampler puts into chunks, when it stops, and what it continues with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -285,7 +285,7 @@ def test_chunk_is_abandoned_at_the_next_step_when_another_run_begins() -> None:
 
 
 @pytest.mark.parametrize("at", range(7))
-def test_environments_go_on_where_an_abandoned_chunk_left_them(at: int) -> None:
+def test_environments_continue_where_an_abandoned_chunk_left_them(at: int) -> None:
     # In steps 4 and 5 the episode ends and the next one begins.
     lengths = [5, 5]
     bench = Bench(

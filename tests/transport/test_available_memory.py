@@ -77,7 +77,7 @@ def test_version_1_limits_the_group(machine: Machine) -> None:
     assert machine.left() == 300 * MIB
 
 
-def test_what_files_that_nobody_reads_take_in_the_cache_is_left(machine: Machine) -> None:
+def test_what_files_that_are_not_read_take_in_the_cache_is_left(machine: Machine) -> None:
     machine.belongs_to("4:memory:/one", "0::/two")
     machine.group_1("/one", 500 * MIB, 450 * MIB, inactive_file=350 * MIB)
     assert machine.left() == 400 * MIB
@@ -149,7 +149,7 @@ texts = st.sampled_from(odd_texts) | st.text(
 
 @settings(deadline=None, max_examples=60)
 @given(found=st.lists(texts, min_size=6, max_size=6))
-def test_whatever_the_files_say_it_is_a_number(found: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_it_is_a_number_for_any_text_in_the_files(found: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     machine = Machine(tmp_path_factory.getbasetemp() / "machine", available=None)
     machine.write("proc/meminfo", f"{found[0]}\nMemAvailable: {found[1]} kB")
     machine.belongs_to(found[2], "0::/group", "4:memory:/group")

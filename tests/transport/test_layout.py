@@ -41,7 +41,7 @@ def random_array(field: Field, rng: np.random.Generator) -> np.ndarray:
 
 @unhurried
 @given(field_lists, seeds)
-def test_arrays_keep_their_values_whatever_their_neighbours_hold(fields: tuple[Field, ...], seed: int) -> None:
+def test_arrays_keep_their_values_beside_any_neighbours(fields: tuple[Field, ...], seed: int) -> None:
     layout = Layout(fields)
     memory = memory_for(layout)
     rng = np.random.default_rng(seed)

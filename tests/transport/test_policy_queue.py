@@ -1,4 +1,4 @@
-"""The policy queue: the latest weights win, whole or not at all, whoever dies or writes at the same time."""
+"""The policy queue: the latest weights win, whole or not at all, even if a process dies or writes at the same time."""
 
 import json
 import signal
@@ -54,7 +54,7 @@ def assert_same(actual: Weights | None, expected: Weights) -> None:
 
 @pytest.fixture(autouse=True)
 def gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody writes while a test in one process reads."""
+    """No process writes while a test in one process reads."""
     monkeypatch.setattr(policy_queue, "MAX_ATTEMPTS", 3)
 
 
@@ -111,7 +111,7 @@ class PolicyQueueAgainstList(RuleBasedStateMachine):
             assert reader.version == (-1 if number is None else self.published[number])
 
     def expect(self, index: int, version: int | None, number: int | None) -> None:
-        """A reader that pulls this version is to get this publication."""
+        """A reader that pulls this version must get this publication."""
         reader = self.readers[index]
         if number is None:
             with pytest.raises(TransportError):
@@ -308,7 +308,7 @@ def test_no_reader_ever_sees_half_of_a_publication_or_another_one_than_it_asked_
         assert report_of(one) == report_of(other) == ALL_GOOD
 
 
-def test_reader_that_is_killed_while_it_pulls_holds_up_nobody() -> None:
+def test_reader_that_is_killed_while_it_pulls_holds_up_no_process() -> None:
     stamped = StampedQueue()
     with running_reader(stamped, sys.maxsize) as victim, running_reader(stamped, N_PULLS) as survivor:
         assert victim.stdout is not None

@@ -74,14 +74,14 @@ def test_programs_that_are_started_do_not_inherit_the_memory() -> None:
 
 
 @pytest.mark.parametrize("n_bytes", [0, N_BYTES - 1, N_BYTES + 1])
-def test_nobody_can_change_the_size_of_the_memory(n_bytes: int) -> None:
+def test_no_process_can_change_the_size_of_the_memory(n_bytes: int) -> None:
     memory = SharedMemory(N_BYTES)
     with pytest.raises(PermissionError):
         os.ftruncate(memory.fd, n_bytes)
     assert os.fstat(memory.fd).st_size == N_BYTES
 
 
-def test_nobody_can_make_the_memory_read_only_for_the_others() -> None:
+def test_no_process_can_make_the_memory_read_only_for_the_others() -> None:
     memory = SharedMemory(N_BYTES)
     with pytest.raises(PermissionError):
         fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)

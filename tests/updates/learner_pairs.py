@@ -67,7 +67,7 @@ def made(
     :param policy: the policy
     :param observation_space: what it observes
     :param action_space: what it does
-    :param settings: arguments of PPO besides those of :data:`SETTINGS`
+    :param settings: arguments of PPO, added to those of :data:`SETTINGS`
     :return: a model of SB3's, with a rollout in its buffer; the same one whenever it is called with the same arguments
     """
     with warnings.catch_warnings():

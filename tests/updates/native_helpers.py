@@ -117,9 +117,9 @@ class FakeProgram:
 
 class FakeBuild:
     """
-    Is done as soon as somebody waits for it, or a test says so.
+    Is done as soon as a test waits for it, or a test says so.
 
-    :param blueprint: what is to be compiled
+    :param blueprint: what it compiles
     :param path: where to put it
     """
 

@@ -10,7 +10,7 @@ import pytest
 import torch as th
 from torch.distributions import Distribution
 
-from sb3_walle.updates.global_state import one_thread, random_states_kept, unchecked_distributions
+from sb3_walle.updates.global_state import random_states_kept, threads_at_most, unchecked_distributions
 
 
 def in_turns(make: Callable[[], AbstractContextManager[Any]], inside: Callable[[], Any] = lambda: None) -> None:
@@ -61,9 +61,20 @@ def test_random_states_are_those_from_before() -> None:
 
 def test_the_number_of_threads_is_that_from_before(two_threads: None) -> None:
     found: list[int] = []
-    in_turns(one_thread, lambda: found.append(th.get_num_threads()))
+    in_turns(lambda: threads_at_most(1), lambda: found.append(th.get_num_threads()))
     after: list[int] = []
     later = threading.Thread(target=lambda: after.append(th.get_num_threads()))
     later.start()
     later.join()
     assert found == [1, 1] and after == [2] and th.get_num_threads() == 2
+
+
+def test_the_lowest_limit_counts_and_each_is_given_back(two_threads: None) -> None:
+    th.set_num_threads(4)
+    found = []
+    with threads_at_most(3):
+        found.append(th.get_num_threads())
+        with threads_at_most(1), threads_at_most(2):
+            found.append(th.get_num_threads())
+        found.append(th.get_num_threads())
+    assert found == [3, 1, 3] and th.get_num_threads() == 4

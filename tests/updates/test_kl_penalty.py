@@ -180,7 +180,7 @@ def test_divergence_that_is_aimed_at_is_reached() -> None:
     assert logged(learning, "train/kl_coef") != 1.0
 
 
-def test_penalty_goes_on_after_it_was_saved(tmp_path: Path) -> None:
+def test_penalty_continues_after_it_was_saved(tmp_path: Path) -> None:
     learning = model(learning_rate=0.0)
     learning.learn(3 * 2 * N_STEPS)
     assert learning.kl_coef == pytest.approx(1.5**-3)

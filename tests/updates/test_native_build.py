@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +20,6 @@ from sb3_walle.updates.native.build import Build
 from sb3_walle.updates.native.compile_process import put_in_place
 from sb3_walle.updates.native.seal import is_whole
 from sb3_walle.updates.unsupported import MAX_LENGTH, Unsupported
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    with Programs(tmp_path_factory.mktemp("programs")) as programs:
-        yield programs
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +71,7 @@ def test_reason_of_a_failure_is_told_in_one_line(
     with pytest.raises(Unsupported, match=r"^the compiler failed: .*No working C\+\+ compiler.*/bin/false") as told:
         begun.is_done(wait=True)
     assert "\n" not in str(told.value) and len(str(told.value)) < MAX_LENGTH + 50
-    # It stays so, and the time does not go on.
+    # It stays so, and the time stands still.
     with pytest.raises(Unsupported, match=r"No working C\+\+ compiler"):
         begun.is_done()
     assert begun.seconds == begun.seconds
@@ -164,7 +157,7 @@ def test_closing_ends_compilers_and_leaves_no_file(
 def test_closing_does_not_wait_for_others_who_have_the_learners_end_of_the_pipe(
     blueprint: Blueprint, compiler: Path, tmp_path: Path
 ) -> None:
-    """As processes have that somebody forks while it compiles."""
+    """As in a process that is forked while it compiles."""
     begun = begin(blueprint, tmp_path / "store")
     assert begun._process.stdin is not None
     copied = os.dup(begun._process.stdin.fileno())
@@ -180,7 +173,7 @@ def test_closing_does_not_wait_for_others_who_have_the_learners_end_of_the_pipe(
     assert is_closed
 
 
-def test_build_that_nobody_refers_to_ends(blueprint: Blueprint, compiler: Path, tmp_path: Path) -> None:
+def test_build_without_references_ends(blueprint: Blueprint, compiler: Path, tmp_path: Path) -> None:
     begun = begin(blueprint, tmp_path / "store")
     group = group_of(begun)
     # Long before it compiles, and hears of anything: it still imports.
@@ -219,7 +212,7 @@ def test_control_c_does_not_disturb_the_compiler(
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         os.killpg(group_of(begun), number)
     (compiler / "end").touch()
-    # It has gone on until the compiler has answered.
+    # It continues until the compiler has answered.
     with pytest.raises(Unsupported, match=r"No working C\+\+ compiler"):
         begun.is_done(wait=True)
     begun.close()

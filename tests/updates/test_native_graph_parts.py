@@ -1,7 +1,7 @@
 """Graphs and their names: what travels to the process that compiles, and what a program is found again by."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,6 @@ from torch.nn import functional as F
 from sb3_walle.updates.native.blueprint import Blueprint, InputSpec
 from sb3_walle.updates.native.graph_parts import GraphParts
 from sb3_walle.updates.unsupported import Unsupported
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    with Programs(tmp_path_factory.mktemp("programs")) as programs:
-        yield programs
-
 
 # Graphs
 

@@ -228,7 +228,7 @@ def test_program_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 # The compiler
 
 
-def test_torch_works_in_a_folder_that_nobody_else_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_works_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     By default it names the folder after the graph. Runs that are started together compile the same, and would take
     away each other's files.

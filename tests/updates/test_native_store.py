@@ -57,7 +57,7 @@ def test_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch)
         ProgramStore()
 
 
-def test_directory_is_made_for_nobody_else(tmp_path: Path) -> None:
+def test_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         ProgramStore(tmp_path / "above" / "programs")
@@ -78,9 +78,9 @@ def test_directory_that_others_may_read_is_not_refused(tmp_path: Path) -> None:
     ProgramStore(tmp_path)
 
 
-def test_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    somebody_else = os.getuid() + 1
-    monkeypatch.setattr(store.os, "getuid", lambda: somebody_else)
+def test_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    another_user = os.getuid() + 1
+    monkeypatch.setattr(store.os, "getuid", lambda: another_user)
     with pytest.raises(Unsupported, match="others may write to"):
         ProgramStore(tmp_path)
 
@@ -109,7 +109,7 @@ def test_program_is_there_until_it_is_removed(tmp_path: Path) -> None:
     assert programs.has("key") and not programs.has("another")
     programs.remove("key")
     assert not programs.has("key")
-    # Somebody else may have been faster.
+    # Another process may have been faster.
     programs.remove("key")
 
 
@@ -125,7 +125,7 @@ def test_only_what_was_used_last_is_kept(tmp_path: Path) -> None:
     assert MAX_PROGRAMS == 64
 
 
-def test_what_somebody_has_used_again_stays(tmp_path: Path) -> None:
+def test_what_was_used_again_stays(tmp_path: Path) -> None:
     programs = ProgramStore(tmp_path)
     for number in range(MAX_PROGRAMS + 1):
         keep(programs, str(number), used=1000.0 + number)

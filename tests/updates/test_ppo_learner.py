@@ -49,13 +49,13 @@ def model(learner: str = "auto", kind: type[AsyncPPO] = AsyncPPO, **settings: An
 
 
 def updates(learning: AsyncPPO) -> Updater:
-    assert learning._updates is not None
-    return learning._updates
+    assert learning._updater is not None
+    return learning._updater
 
 
 def is_compiled(learning: AsyncPPO) -> bool:
     """Whether the last update was a compiled one."""
-    return learning._updates is not None and learning._updates.is_compiled
+    return learning._updater is not None and learning._updater.is_compiled
 
 
 def lines(captured: pytest.CaptureFixture[str], beginning: str) -> list[str]:
@@ -187,11 +187,11 @@ def test_subclass_with_a_train_of_its_own_stays_eager(pays: None, traces: list[t
     learning = model(kind=AsyncOwnTrain).learn(2 * ROLLOUT)
     assert isinstance(learning, AsyncOwnTrain) and learning.n_own == 2
     assert traces == [] and not is_compiled(learning)
-    with pytest.raises(ValueError, match="AsyncOwnTrain makes another one"):
+    with pytest.raises(ValueError, match="AsyncOwnTrain makes another update"):
         model("compiled", AsyncOwnTrain)
 
 
-def test_subclass_that_only_does_something_besides_is_compiled(pays: None, compiler: type[FakeBuild]) -> None:
+def test_subclass_that_only_adds_something_is_compiled(pays: None, compiler: type[FakeBuild]) -> None:
     class Counting(AsyncPPO):
         n_own = 0
 
@@ -278,7 +278,7 @@ def test_auto_begins_eagerly_and_switches_once_the_program_is_there(
 def test_auto_says_what_it_gains_without_what_tracing_takes(
     pays: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By a clock that only goes on where a test says so."""
+    """By a clock that only moves where a test says so."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(updater, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
@@ -482,7 +482,7 @@ def test_compiled_is_refused_without_a_place_for_programs(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("learner", ["auto", "compiled"])
-def test_training_goes_on_eagerly_when_the_compiler_fails(
+def test_training_continues_eagerly_when_the_compiler_fails(
     learner: str,
     pays: None,
     compiler: type[FakeBuild],
@@ -659,7 +659,7 @@ def test_copy_keeps_the_learner_and_not_the_program(
 ) -> None:
     learning = model(learner).learn(ROLLOUT)
     twin = COPIERS[copier](learning, tmp_path / "model.zip")
-    assert twin.learner == learner and (twin._updates is None or twin._updates is not learning._updates)
+    assert twin.learner == learner and (twin._updater is None or twin._updater is not learning._updater)
     twin.set_env(inline_envs(N_ENVS, cart_pole))
     before, n_traces = weights_of(learning), len(traces)
     twin.learn(ROLLOUT)
@@ -725,7 +725,7 @@ def test_learn_that_ends_early_ends_a_build(seed: int | None, building: Any, mon
     assert compile_processes() == set()
 
 
-def test_build_goes_on_between_two_calls_of_learn(building: Callable[[], AsyncPPO]) -> None:
+def test_build_continues_between_two_calls_of_learn(building: Callable[[], AsyncPPO]) -> None:
     with building() as learning:
         begun = compile_processes()
         learning.learn(ROLLOUT)

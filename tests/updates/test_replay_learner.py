@@ -199,7 +199,7 @@ def test_traced_updates_are_sb3s(case: tuple[Any, dict[str, Any]]) -> None:
     train_alike(by_sb3, by_us, traced)
 
 
-def test_training_goes_on_with_what_was_loaded(tmp_path: Path) -> None:
+def test_training_continues_with_what_was_loaded(tmp_path: Path) -> None:
     by_sb3, by_us = (made(SAC) for _ in range(2))
     other = made(SAC, policy_kwargs={"net_arch": [8, 6]}, learning_rate=0.01)
     other.train(5, BATCH_SIZE)
@@ -395,13 +395,13 @@ def test_training_with_compiled_updates_is_that_with_eager_ones(
         arguments |= settings
         with algorithm("MlpPolicy", env, n_samplers=2, backend="inline", learner=choice, **arguments) as model:
             model.learn(160)
-            assert model._updates.is_compiled == (choice == "compiled")
+            assert model._updater.is_compiled == (choice == "compiled")
             weights.append(model.policy.state_dict())
     for name, expected in weights[0].items():
         th.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_seeded_training_goes_on_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seeded_training_becomes_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the program is on disk or not."""
     monkeypatch.setattr(updater, "WORTH_COMPILING", 100 * SACUpdate.eager_seconds)
     monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 10 * SACUpdate.eager_seconds)
@@ -429,7 +429,7 @@ class NoteCompiled(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self.model._n_updates > 0:
-            self.are_compiled.append(self.model._updates.is_compiled)
+            self.are_compiled.append(self.model._updater.is_compiled)
 
 
 def test_an_algorithm_with_an_update_of_its_own_is_not_compiled() -> None:
@@ -440,5 +440,5 @@ def test_an_algorithm_with_an_update_of_its_own_is_not_compiled() -> None:
     class AsyncOwnTrain(AsyncSAC, OwnTrain):
         pass
 
-    with pytest.raises(ValueError, match="AsyncOwnTrain makes another one"):
+    with pytest.raises(ValueError, match="AsyncOwnTrain makes another update"):
         AsyncOwnTrain("MlpPolicy", Spaces, n_samplers=1, backend="inline", learner="compiled", buffer_size=100)

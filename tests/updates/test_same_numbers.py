@@ -261,7 +261,7 @@ def test_optimizers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Adam, amsgrad", "AdamW, all"])
-def test_a_saved_model_goes_on_in_sb3_as_one_that_sb3_trained(name: str, tmp_path: Path) -> None:
+def test_a_saved_model_continues_in_sb3_as_one_that_sb3_trained(name: str, tmp_path: Path) -> None:
     optimizer_class, kwargs = OPTIMIZERS[name]
     pair = Pair(policy_kwargs={"optimizer_class": optimizer_class, "optimizer_kwargs": kwargs}).train(2)
     loaded = []
@@ -276,7 +276,7 @@ def test_a_saved_model_goes_on_in_sb3_as_one_that_sb3_trained(name: str, tmp_pat
     pair.assert_agree()
 
 
-def test_a_traced_update_goes_on_where_sb3_was() -> None:
+def test_a_traced_update_continues_where_sb3_was() -> None:
     def train_eagerly(model: PPO) -> None:
         np.random.seed(4)
         model.train()
@@ -287,7 +287,7 @@ def test_a_traced_update_goes_on_where_sb3_was() -> None:
     assert steps == {4 * 2 * 3}
 
 
-def test_sb3_goes_on_where_a_traced_update_was() -> None:
+def test_sb3_continues_where_a_traced_update_was() -> None:
     pair = Pair().train()
     for model in (pair.oracle, pair.model):
         np.random.seed(4)
@@ -333,7 +333,7 @@ def _place_of_last_sample(seed: int) -> int:
 
 
 def test_gradients_of_a_minibatch_that_was_stopped_are_those_of_that_minibatch() -> None:
-    """A debugger is to see the gradients that were not finite, and not a sum of those and others."""
+    """A debugger sees the gradients that were not finite, and not a sum of those and others."""
     pair = Pair()
     for model in (pair.oracle, pair.model):
         np.random.seed(0)

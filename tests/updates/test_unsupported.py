@@ -48,7 +48,7 @@ class NotToBeCopied(LinearExtractor):
 
 
 class Noisy(LinearExtractor):
-    """Draws random numbers, whatever its mode."""
+    """Draws random numbers in every mode."""
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return super().forward(observations) + th.randn(5)
@@ -248,7 +248,7 @@ def test_hooks_on_all_modules_there_are_count_as_well() -> None:
         handle.remove()
 
 
-def test_a_policy_is_traced_as_it_is_in_training_whatever_its_mode() -> None:
+def test_a_policy_is_traced_as_it_is_in_training_in_either_mode() -> None:
     """After a rollout it is in evaluation mode, in which there is neither dropout nor are there new statistics."""
     graphs = []
     for mode in (False, True):
@@ -284,7 +284,7 @@ def test_a_change_that_needs_another_trace_is_recognised(name: str) -> None:
 
 
 def test_what_needs_no_other_trace_is_no_change() -> None:
-    """Weights, coefficients, and whatever an update and another rollout bring."""
+    """Weights, coefficients, and what an update and another rollout bring."""
     model = made()
     before = what_decides(model)
     TracedUpdates(model).train()

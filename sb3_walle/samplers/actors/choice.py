@@ -1,6 +1,7 @@
 """Which actor runs a policy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +20,6 @@ SpecForSampler: TypeAlias = Callable[[int], ActorSpec]
 
 def check_actor(actor: str) -> None:
     """
-    :param actor: what the user asked for
     :raises ValueError: if there is no such actor
     """
     if actor not in ACTORS:
@@ -64,7 +64,6 @@ def actor_specs(
     How to build each sampler's actor, every one with a random stream of its own.
 
     :param actor: ``"numpy"`` or ``"torch"``
-    :param policy: the policy to run
     :param seed: seed of the streams, ``None`` for fresh entropy
     :param sde_sample_freq: the algorithm's, ``None`` without gSDE
     :param n_rollout_steps: the algorithm's ``n_steps``
@@ -75,7 +74,8 @@ def actor_specs(
     """
     streams = streams_of(seed, incarnation)
     if actor == "numpy":
-        return lambda sampler: export_numpy_actor(policy, seed=(*streams, sampler))
+        spec = export_numpy_actor(policy)
+        return lambda sampler: replace(spec, seed=(*streams, sampler))
     pickled = dump_policy(policy)
     weight_names = tuple(name for name, value in policy.state_dict().items() if isinstance(value, th.Tensor))
     if shares_random_state:

@@ -23,7 +23,7 @@ class ExplorationPlan:
 
     def load(self, published: Mapping[str, np.ndarray]) -> bool:
         """
-        Go on with another plan.
+        Begin another plan.
 
         :param published: the arrays that ``EXPLORATION`` names, among others; only valid during the call
         :return: whether it is the first one of a training

@@ -31,7 +31,7 @@ class ExploringActorSpec:
     :param is_epsilon_greedy: whether the algorithm takes a random action now and then
     :param fixed_rate: with which probability, if it is not what the learner plans
     :param sde_sample_freq: draw new gSDE noise every so many steps, -1 for once per rollout, ``None`` without gSDE
-    :param shares_random_state: whether the random streams go on from the learner's, and the learner's from these
+    :param shares_random_state: whether the random streams continue the learner's, and the learner's these
     :param replaces_dead: whether it takes the place of the actor of a sampler that died. The random state that it finds
         with its first weights is then one from which random numbers were drawn already
     """
@@ -50,13 +50,10 @@ class ExploringActorSpec:
 
     @property
     def weight_names(self) -> tuple[str, ...]:
-        """The arrays that the actor needs: of the policy, of exploration, and the learner's random state."""
         return (*self.policy_names, *EXPLORATION, *((RANDOM_STATE,) if self.shares_random_state else ()))
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
-        :param n_steps: most steps that a chunk can hold, T
-        :param n_envs: environments of a sampler, B
         :return: ``actions``, scaled to [-1, 1] if they are continuous; and the random state after the last step, if it
             came with the weights
         """
@@ -64,17 +61,9 @@ class ExploringActorSpec:
         return (actions_field(self.action_space, n_steps, n_envs, self.action_dtype), *random_state)
 
     def for_successor(self, incarnation: int) -> "ExploringActorSpec":
-        """
-        :param incarnation: how many samplers have died before in the same place
-        :return: the same actor with random streams that no other has had
-        """
         return replace(self, seed=(*self.seed, incarnation), replaces_dead=True)
 
     def build(self, n_envs: int) -> "ExploringActor":
-        """
-        :param n_envs: environments of the sampler, B
-        :return: the actor
-        """
         return ExploringActor(self, n_envs)
 
 
@@ -105,9 +94,6 @@ class ExploringActor:
         self._n_steps = 0
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """
-        :param weights: the arrays that :attr:`ExploringActorSpec.weight_names` names
-        """
         if self._plan.load(weights) and self._noise is not None:
             self._noise.reset()
         self._n_steps = 0
@@ -120,17 +106,9 @@ class ExploringActor:
                 tensor.copy_(th.from_numpy(weights[name]))
 
     def begin_chunk(self, chunk: Chunk) -> None:
-        """
-        :param chunk: the chunk to record in
-        """
         self._chunk = chunk
 
     def act(self, observations: Observations, step: int) -> np.ndarray:
-        """
-        :param observations: ``[B, ...]``, or a dictionary of such arrays
-        :param step: row of the chunk
-        :return: the actions, scaled to [-1, 1] if they are continuous, ``[B, ...]``
-        """
         is_random, rate = self._plan.next_step()
         if self._fixed_rate is not None:
             rate = self._fixed_rate
@@ -147,19 +125,9 @@ class ExploringActor:
         return actions
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
-        """
-        Nothing is recorded: the learner computes values when it has sampled the step from its replay buffer.
-
-        :param terminal_observation: the last observation of a truncated episode
-        :param step: row of the chunk
-        :param env: index of the environment within the sampler
-        """
+        """Nothing is recorded: the learner computes values when it has sampled the step from its replay buffer."""
 
     def end_chunk(self, observations: Observations, n_steps: int) -> None:
-        """
-        :param observations: what the last step led to, ``[B, ...]``; not used
-        :param n_steps: how many rows were filled
-        """
         if RANDOM_STATE in self._chunk.arrays:
             self._chunk.arrays[RANDOM_STATE][...] = self._streams.state
 

@@ -9,18 +9,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
 
 import numpy as np
 
 from sb3_walle.samplers.actors.exploration import EXPLORATION, ExplorationPlan
 from sb3_walle.samplers.actors.numpy_heads import Head, HeadSpec
-from sb3_walle.samplers.actors.numpy_layers import Linear, LinearLayer
-from sb3_walle.samplers.actors.numpy_noise import NormalNoiseSpec, OrnsteinUhlenbeckNoiseSpec
+from sb3_walle.samplers.actors.numpy_noise import Noise, NoiseSpec
 from sb3_walle.transport.chunk import Chunk
 from sb3_walle.transport.layout import Field
-
-NoiseSpec: TypeAlias = NormalNoiseSpec | OrnsteinUhlenbeckNoiseSpec
 
 # Between which SB3 clips the logarithm of standard deviations.
 LOWEST_LOG_STD, HIGHEST_LOG_STD = -20.0, 2.0
@@ -69,14 +65,23 @@ class ExploringHead(Head):
         self._action_rows[step][...] = actions.T
 
 
+@dataclass(frozen=True)
+class ExploringSpec(HeadSpec):
+    """How to build a head that explores."""
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        return EXPLORATION
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        return (Field("actions", (n_steps, n_envs, *self.action_shape), self.dtype),)
+
+
 class ContinuousExploringHead(ExploringHead):
     """
     Continuous actions, to which noise may be added.
 
-    :param n_outputs: number of outputs of the last layer
     :param action_dim: number of elements of an action
-    :param n_envs: environments of the sampler, B
-    :param random: where random numbers come from
     :param noise: what is added; ``None`` for nothing
     """
 
@@ -84,7 +89,7 @@ class ContinuousExploringHead(ExploringHead):
         self, n_outputs: int, action_dim: int, n_envs: int, random: np.random.Generator, noise: NoiseSpec | None
     ) -> None:
         self._shape = (action_dim, n_envs)
-        self._noise = None if noise is None else noise.build(n_envs, random)
+        self._noise = None if noise is None else Noise(noise, n_envs, random)
         super().__init__(n_outputs, n_envs, random)
 
     def _begin_episodes(self, envs: np.ndarray) -> None:
@@ -100,11 +105,27 @@ class ContinuousExploringHead(ExploringHead):
         super()._record(step, actions)
 
 
+@dataclass(frozen=True)
+class ContinuousExploringSpec(ExploringSpec):
+    """
+    :param noise: what is added to actions
+    """
+
+    noise: NoiseSpec | None
+
+
 class DeterministicHead(ContinuousExploringHead):
     """The policies of DDPG and TD3: the outputs, squashed by tanh."""
 
     def _policy_actions(self, outputs: np.ndarray, rate: float) -> np.ndarray:
         return np.tanh(outputs)
+
+
+@dataclass(frozen=True)
+class DeterministicSpec(ContinuousExploringSpec):
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        action_dim = prod(self.action_shape)
+        return DeterministicHead(action_dim, action_dim, n_envs, random, self.noise)
 
 
 class SquashedGaussianHead(ContinuousExploringHead):
@@ -119,15 +140,17 @@ class SquashedGaussianHead(ContinuousExploringHead):
         return np.tanh(mean + std * self._random.standard_normal(self._shape, dtype=np.float32))
 
 
+@dataclass(frozen=True)
+class SquashedGaussianSpec(ContinuousExploringSpec):
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        action_dim = prod(self.action_shape)
+        return SquashedGaussianHead(2 * action_dim, action_dim, n_envs, random, self.noise)
+
+
 class EpsilonGreedyHead(ExploringHead):
     """
     The policy of DQN: the outputs are values of the actions, of which the best one is taken, but for a random one now
     and then. SB3 decides for all environments of a process together, and here each has a chance of its own.
-
-    :param n_actions: number of actions
-    :param n_envs: environments of the sampler, B
-    :param random: where random numbers come from
-    :param fixed_rate: probability of a random action, if it is not what the learner plans
     """
 
     def __init__(self, n_actions: int, n_envs: int, random: np.random.Generator, fixed_rate: float | None) -> None:
@@ -145,76 +168,11 @@ class EpsilonGreedyHead(ExploringHead):
 
 
 @dataclass(frozen=True)
-class ExploringSpec(HeadSpec):
-    """
-    How to build a head that explores.
-
-    :param action_shape: shape of the action of one environment
-    """
-
-    @property
-    def weight_names(self) -> tuple[str, ...]:
-        """The learner's plan of exploration."""
-        return EXPLORATION
-
-    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
-        """
-        :param n_steps: most steps that a chunk can hold, T
-        :param n_envs: environments of a sampler, B
-        :return: ``actions``, and nothing else
-        """
-        return (Field("actions", (n_steps, n_envs, *self.action_shape), self.dtype),)
-
-
-@dataclass(frozen=True)
-class DeterministicSpec(ExploringSpec):
-    """
-    How to build a :class:`DeterministicHead`.
-
-    :param action_shape: shape of the action of one environment
-    :param noise: what is added to actions
-    """
-
-    noise: NoiseSpec | None
-
-    def build(self, n_envs: int, random: np.random.Generator) -> Head:
-        action_dim = prod(self.action_shape)
-        return DeterministicHead(action_dim, action_dim, n_envs, random, self.noise)
-
-
-@dataclass(frozen=True)
-class SquashedGaussianSpec(ExploringSpec):
-    """
-    How to build a :class:`SquashedGaussianHead`.
-
-    :param action_shape: shape of the action of one environment
-    :param noise: what is added to actions
-    :param log_std: the layer that gives the logarithms of standard deviations, beside the last layer, which gives means
-    """
-
-    noise: NoiseSpec | None
-    log_std: Linear
-
-    @property
-    def weight_names(self) -> tuple[str, ...]:
-        """The learner's plan of exploration, and the weights of the standard deviations."""
-        return (*EXPLORATION, *self.log_std.weight_names)
-
-    def build_last_layer(self, linear: Linear) -> LinearLayer:
-        return _LayersSideBySide(linear, self.log_std)
-
-    def build(self, n_envs: int, random: np.random.Generator) -> Head:
-        action_dim = prod(self.action_shape)
-        return SquashedGaussianHead(2 * action_dim, action_dim, n_envs, random, self.noise)
-
-
-@dataclass(frozen=True)
 class EpsilonGreedySpec(ExploringSpec):
     """
     How to build an :class:`EpsilonGreedyHead`.
 
     :param action_shape: shape of the action of one environment, ``()``
-    :param n_actions: number of actions
     :param fixed_rate: probability of a random action, if it is not what the learner plans
     """
 
@@ -225,21 +183,3 @@ class EpsilonGreedySpec(ExploringSpec):
 
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return EpsilonGreedyHead(self.n_actions, n_envs, random, self.fixed_rate)
-
-
-class _LayersSideBySide(LinearLayer):
-    """
-    Two linear layers as one, with the outputs of the second after those of the first.
-
-    :param first: a layer
-    :param second: another one with the same inputs
-    """
-
-    def __init__(self, first: Linear, second: Linear) -> None:
-        n_rows = first.n_outputs + second.n_outputs
-        super().__init__(first, np.arange(first.n_outputs), n_rows)
-        self._second, self._second_rows = second, np.arange(first.n_outputs, n_rows)
-
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        super().load_weights(weights)
-        self._load(self._second, self._second_rows, weights)

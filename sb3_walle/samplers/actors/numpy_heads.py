@@ -39,26 +39,19 @@ class Head(ABC):
         self._allocate((0, n_outputs, n_envs))
 
     def begin_chunk(self, chunk: Chunk) -> None:
-        """
-        Record into this chunk from now on.
-
-        :param chunk: the chunk that is about to be filled
-        """
         if chunk.capacity != len(self._outputs):
             self._allocate((chunk.capacity, *self._outputs.shape[1:]))
         self._actions = chunk.actions.reshape(chunk.capacity, self._n_envs, -1)
         self._action_rows = list(self._actions)
 
-    def end_chunk(self, n_steps: int) -> None:  # noqa: B027 - most heads have nothing left to do
+    def end_chunk(self, n_steps: int) -> None:  # noqa: B027 - heads that explore have nothing left to do
         """
-        The chunk is complete.
-
-        :param n_steps: how many rows of it were filled
+        :param n_steps: how many rows of the chunk were filled
         """
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - most heads have no weights
         """
-        :param weights: the arrays that the head's spec names
+        :param weights: the arrays that the head's spec names, among others
         """
 
     @abstractmethod
@@ -74,6 +67,51 @@ class Head(ABC):
         # Looked up once: the array stays where it is.
         #: what the last layer gave at each step, ``[n_outputs, B]`` each; they are written by the layer
         self.output_rows = list(self._outputs)
+
+
+@dataclass(frozen=True)
+class HeadSpec(ABC):
+    """
+    How to build a head.
+
+    :param action_shape: shape of the action of one environment
+    """
+
+    action_shape: tuple[int, ...]
+
+    #: data type of the actions
+    dtype: ClassVar[str] = "<f4"
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Which published arrays the head needs, those of the last layers apart."""
+        return ()
+
+    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
+        """
+        The arrays that the head records in a chunk.
+
+        :param n_steps: most steps that a chunk can hold, T
+        :param n_envs: environments of a sampler, B
+        """
+        return (
+            Field("actions", (n_steps, n_envs, *self.action_shape), self.dtype),
+            Field(LOG_PROBS, (n_steps, n_envs), "<f4"),
+        )
+
+    def build_last_layer(self, layers: tuple[Linear, ...]) -> LinearLayer:
+        """
+        :param layers: the last layers of the policy
+        :return: the layer that gives the head's outputs
+        """
+        return LinearLayer(layers)
+
+    @abstractmethod
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        """
+        :param n_envs: environments of the sampler, B
+        :param random: where random numbers come from
+        """
 
 
 class DistributionHead(Head):
@@ -149,6 +187,16 @@ class GaussianHead(DistributionHead):
         return -0.5 * np.square(standardized).sum(axis=1) - self._log_normalizer
 
 
+@dataclass(frozen=True)
+class GaussianSpec(HeadSpec):
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        return (LOG_STD,)
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        return GaussianHead(prod(self.action_shape), n_envs, random)
+
+
 class CategoricalHead(DistributionHead):
     """
     SB3's ``CategoricalDistribution`` and ``MultiCategoricalDistribution``: the outputs are logits, and every
@@ -156,8 +204,6 @@ class CategoricalHead(DistributionHead):
 
     :param n_distributions: number of independent distributions, K
     :param n_categories: most categories that one of them has, N
-    :param n_envs: environments of the sampler, B
-    :param random: where the noise comes from
     """
 
     def __init__(self, n_distributions: int, n_categories: int, n_envs: int, random: np.random.Generator) -> None:
@@ -184,6 +230,27 @@ class CategoricalHead(DistributionHead):
         return (chosen - normalizers).sum(axis=(1, 2))
 
 
+@dataclass(frozen=True)
+class CategoricalSpec(HeadSpec):
+    """
+    How to build a :class:`CategoricalHead`.
+
+    :param action_shape: shape of the action of one environment, ``()`` or ``(len(sizes),)``
+    :param sizes: number of categories of each distribution
+    """
+
+    sizes: tuple[int, ...]
+
+    dtype = "<i8"
+
+    def build_last_layer(self, layers: tuple[Linear, ...]) -> LinearLayer:
+        is_category = np.arange(max(self.sizes)) < np.array(self.sizes)[:, np.newaxis]
+        return LinearLayer(layers, np.flatnonzero(is_category), is_category.size, FILLER_LOGIT)
+
+    def build(self, n_envs: int, random: np.random.Generator) -> Head:
+        return CategoricalHead(len(self.sizes), max(self.sizes), n_envs, random)
+
+
 class BernoulliHead(DistributionHead):
     """SB3's ``BernoulliDistribution``: the outputs are logits."""
 
@@ -205,95 +272,6 @@ class BernoulliHead(DistributionHead):
 
 
 @dataclass(frozen=True)
-class HeadSpec(ABC):
-    """
-    How to build a head.
-
-    :param action_shape: shape of the action of one environment
-    """
-
-    action_shape: tuple[int, ...]
-
-    #: data type of the actions
-    dtype: ClassVar[str] = "<f4"
-
-    @property
-    def weight_names(self) -> tuple[str, ...]:
-        """Which published arrays the head needs, those of the last layer apart."""
-        return ()
-
-    def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
-        """
-        :param n_steps: most steps that a chunk can hold, T
-        :param n_envs: environments of a sampler, B
-        :return: the arrays that the head records in a chunk
-        """
-        return (
-            Field("actions", (n_steps, n_envs, *self.action_shape), self.dtype),
-            Field(LOG_PROBS, (n_steps, n_envs), "<f4"),
-        )
-
-    def build_last_layer(self, linear: Linear) -> LinearLayer:
-        """
-        :param linear: the last layer of the policy
-        :return: the layer that gives the head's outputs
-        """
-        return LinearLayer(linear)
-
-    @abstractmethod
-    def build(self, n_envs: int, random: np.random.Generator) -> Head:
-        """
-        :param n_envs: environments of the sampler, B
-        :param random: where the noise comes from
-        :return: the head
-        """
-
-
-@dataclass(frozen=True)
-class GaussianSpec(HeadSpec):
-    """
-    How to build a :class:`GaussianHead`.
-
-    :param action_shape: shape of the action of one environment
-    """
-
-    @property
-    def weight_names(self) -> tuple[str, ...]:
-        """The policy's standard deviations."""
-        return (LOG_STD,)
-
-    def build(self, n_envs: int, random: np.random.Generator) -> Head:
-        return GaussianHead(prod(self.action_shape), n_envs, random)
-
-
-@dataclass(frozen=True)
 class BernoulliSpec(HeadSpec):
-    """
-    How to build a :class:`BernoulliHead`.
-
-    :param action_shape: shape of the action of one environment
-    """
-
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return BernoulliHead(prod(self.action_shape), n_envs, random)
-
-
-@dataclass(frozen=True)
-class CategoricalSpec(HeadSpec):
-    """
-    How to build a :class:`CategoricalHead`.
-
-    :param action_shape: shape of the action of one environment, ``()`` or ``(len(sizes),)``
-    :param sizes: number of categories of each distribution
-    """
-
-    sizes: tuple[int, ...]
-
-    dtype = "<i8"
-
-    def build_last_layer(self, linear: Linear) -> LinearLayer:
-        is_category = np.arange(max(self.sizes)) < np.array(self.sizes)[:, np.newaxis]
-        return LinearLayer(linear, np.flatnonzero(is_category), is_category.size, FILLER_LOGIT)
-
-    def build(self, n_envs: int, random: np.random.Generator) -> Head:
-        return CategoricalHead(len(self.sizes), max(self.sizes), n_envs, random)

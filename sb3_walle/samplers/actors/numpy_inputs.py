@@ -47,14 +47,9 @@ class FlatInput:
 
     @property
     def size(self) -> int:
-        """How many features the observation gives."""
         return prod(self.shape)
 
     def reader(self, features: np.ndarray) -> Reader:
-        """
-        :param features: where the features go, ``[size, B]``
-        :return: takes an observation, ``[B, *shape]``
-        """
         # Seen in the shape of the observation, so that flattening takes no call.
         target = features.T.reshape(-1, *self.shape)
 
@@ -83,14 +78,9 @@ class OneHotInput:
 
     @property
     def size(self) -> int:
-        """How many features the observation gives."""
         return sum(self.sizes)
 
     def reader(self, features: np.ndarray) -> Reader:
-        """
-        :param features: where the features go, ``[size, B]``
-        :return: takes an observation, ``[B, *shape]``
-        """
         n_envs = features.shape[1]
         offsets = np.cumsum((0, *self.sizes[:-1])).reshape(self.shape)
         envs = np.arange(n_envs).reshape(n_envs, *(1 for _ in self.shape))

@@ -9,23 +9,17 @@ call of its own.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import erf, pi, sqrt
 from typing import TypeAlias
 
 import numpy as np
 
+from sb3_walle.samplers.actors.numpy_inputs import Input, read_inputs
+from sb3_walle.transport.chunk import Observations
+
 #: One call of a compiled network.
 Step: TypeAlias = Callable[[], object]
-
-
-def with_row_of_ones(n_units: int, n_envs: int) -> np.ndarray:
-    """
-    :param n_units: units of a layer
-    :param n_envs: environments, B
-    :return: room for the layer's values, and the ones that the next layer's bias is multiplied by, ``[n_units + 1, B]``
-    """
-    return np.ones((n_units + 1, n_envs), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,8 +29,6 @@ class Linear:
 
     :param weight: its weight's name in the policy's ``state_dict()``
     :param bias: its bias's name; None if it has no bias
-    :param n_inputs: number of inputs
-    :param n_outputs: number of outputs
     """
 
     weight: str
@@ -46,38 +38,36 @@ class Linear:
 
     @property
     def weight_names(self) -> tuple[str, ...]:
-        """Which entries of the policy's ``state_dict()`` it needs."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
 class LinearLayer:
     """
-    A linear layer's weights, bias included.
+    The weights of linear layers with the same inputs, biases included. Their outputs follow each other.
 
-    :param linear: the layer
-    :param rows: which outputs are the layer's, ``[linear.n_outputs]``; None if there are no others
-    :param n_rows: number of outputs, with those that are not the layer's
-    :param filler: the constant that the other outputs give
+    :param layers: the layers
+    :param rows: where their outputs are, ``[n_outputs]``; None if there are no other rows
+    :param n_rows: number of rows
+    :param filler: the constant that the other rows have
     """
 
-    def __init__(self, linear: Linear, rows: np.ndarray | None = None, n_rows: int = 0, filler: float = 0.0) -> None:
-        self._linear = linear
-        self._rows = np.arange(linear.n_outputs) if rows is None else rows
+    def __init__(
+        self, layers: tuple[Linear, ...], rows: np.ndarray | None = None, n_rows: int = 0, filler: float = 0.0
+    ) -> None:
+        n_outputs = sum(layer.n_outputs for layer in layers)
+        rows = np.arange(n_outputs) if rows is None else rows
+        ends = np.cumsum([layer.n_outputs for layer in layers])
+        self._layers = tuple(zip(layers, np.split(rows, ends[:-1]), strict=True))
         # Input by output in memory: with few environments, BLAS is faster at it than at PyTorch's own layout.
-        self._weight = np.zeros((linear.n_inputs + 1, n_rows or linear.n_outputs), dtype=np.float32)
+        self._weight = np.zeros((layers[0].n_inputs + 1, n_rows or n_outputs), dtype=np.float32)
         self._weight[-1] = filler
         #: ``dot(inputs, outputs)``, with inputs ``[n_inputs + 1, B]`` and contiguous outputs ``[n_rows, B]``
         self.dot = self._weight.T.dot
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """
-        :param weights: by their names in the policy's ``state_dict()``
-        """
-        self._load(self._linear, self._rows, weights)
-
-    def _load(self, linear: Linear, rows: np.ndarray, weights: Mapping[str, np.ndarray]) -> None:
-        self._weight[:-1, rows] = weights[linear.weight].T
-        self._weight[-1, rows] = 0.0 if linear.bias is None else weights[linear.bias]
+        for layer, rows in self._layers:
+            self._weight[:-1, rows] = weights[layer.weight].T
+            self._weight[-1, rows] = 0.0 if layer.bias is None else weights[layer.bias]
 
 
 @dataclass(frozen=True)
@@ -85,8 +75,8 @@ class Activation:
     """
     An activation function of ``torch.nn``.
 
-    :param name: name of its class
-    :param parameters: the keyword arguments of its class, as pairs
+    :param name: name of its class, a key of :data:`ACTIVATIONS`
+    :param parameters: what the entry there takes beside the values, as pairs
     """
 
     name: str
@@ -94,45 +84,49 @@ class Activation:
 
     def compile(self, values: np.ndarray) -> list[Step]:
         """
-        :param values: float32 values of any shape, which the steps overwrite with the function's
-        :return: the steps
+        :param values: float32 values of any shape
+        :return: steps that overwrite the values with the function's
         """
         return ACTIVATIONS[self.name](values, **dict(self.parameters))
 
 
 class Network:
     """
-    The layers between features and the last, linear layer.
+    From observations to the inputs of the last, linear layer.
 
-    :param layers: the layers
-    :param features: where the features are, ``[features + 1, B]``, the last row being ones
+    :param inputs: what becomes of the observations, in the order in which the features are concatenated
+    :param layers: the layers after the features
+    :param n_envs: environments of the sampler, B
     """
 
-    def __init__(self, layers: tuple[Linear | Activation, ...], features: np.ndarray) -> None:
+    def __init__(self, inputs: tuple[Input, ...], layers: tuple[Linear | Activation, ...], n_envs: int) -> None:
         self._linear_layers: list[LinearLayer] = []
         self._steps: list[Step] = []
-        #: what the last layer gave, with a row of ones: ``[units + 1, B]``
-        self.latent = features
+        #: what the last layer gave, with a row of ones for the next layer's bias: ``[units + 1, B]``
+        self.latent = np.ones((sum(item.size for item in inputs) + 1, n_envs), dtype=np.float32)
+        self._read = read_inputs(inputs, self.latent[:-1])
         for layer in layers:
             if isinstance(layer, Linear):
-                self._append(LinearLayer(layer), layer.n_outputs)
+                self._append(LinearLayer((layer,)), layer.n_outputs)
             else:
                 self._steps += layer.compile(self.latent[:-1])
 
-    def run(self) -> None:
-        """Compute ``latent`` from the features."""
+    def run(self, observations: Observations) -> None:
+        """
+        Compute ``latent``.
+
+        :param observations: ``[B, ...]``, or a dictionary of such arrays
+        """
+        self._read(observations)
         for step in self._steps:
             step()
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """
-        :param weights: by their names in the policy's ``state_dict()``
-        """
         for layer in self._linear_layers:
             layer.load_weights(weights)
 
     def _append(self, layer: LinearLayer, n_outputs: int) -> None:
-        outputs = with_row_of_ones(n_outputs, self.latent.shape[1])
+        outputs = np.ones((n_outputs + 1, self.latent.shape[1]), dtype=np.float32)
         self._steps.append(partial(layer.dot, self.latent, outputs[:-1]))
         self._linear_layers.append(layer)
         self.latent = outputs
@@ -207,12 +201,18 @@ def _gelu_tanh(x: np.ndarray) -> list[Step]:
     ]
 
 
-def _gelu_erf(x: np.ndarray) -> list[Step]:
-    """``x`` times the cumulative distribution of the standard normal"""
+@cache
+def _cumulative_normal() -> tuple[np.ndarray, np.ndarray]:
     # NumPy has no error function. Between this many points a straight line is off by less than float32 can tell.
     points = np.linspace(-6.0, 6.0, 16_385)
     cumulative = np.array([0.5 * (1.0 + erf(point / sqrt(2.0))) for point in points])
     cumulative[0], cumulative[-1] = 0.0, 1.0
+    return points, cumulative
+
+
+def _gelu_erf(x: np.ndarray) -> list[Step]:
+    """``x`` times the cumulative distribution of the standard normal"""
+    points, cumulative = _cumulative_normal()
 
     def multiply() -> None:
         np.multiply(x, np.interp(x, points, cumulative), out=x)
@@ -224,8 +224,8 @@ def _gelu(x: np.ndarray, approximate: str) -> list[Step]:
     return _gelu_tanh(x) if approximate == "tanh" else _gelu_erf(x)
 
 
-#: The supported activation functions, by the names of their classes in ``torch.nn``. Each compiles into steps that
-#: overwrite the given values, and takes the keyword arguments of its class as far as they change the result.
+#: The supported activation functions, by the names of their classes. Each compiles into steps that overwrite the given
+#: values, and takes those attributes of the class that change the result.
 ACTIVATIONS: dict[str, Callable[..., list[Step]]] = {
     "ELU": _elu,
     "GELU": _gelu,

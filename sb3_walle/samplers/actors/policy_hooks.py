@@ -29,10 +29,7 @@ N_TRIALS = 3
 
 
 def forward_hook_ids(policy: BasePolicy) -> HookIds:
-    """
-    :param policy: a policy
-    :return: all hooks of its forward pass
-    """
+    """:return: all hooks of a policy's forward pass"""
     found: list[int] = []
     # By hand: named_modules() would take several times as long.
     stack: list[nn.Module | None] = [policy]
@@ -46,10 +43,7 @@ def forward_hook_ids(policy: BasePolicy) -> HookIds:
 
 
 def hooks_that_do_not_pickle(policy: BasePolicy) -> dict[int, str]:
-    """
-    :param policy: a policy
-    :return: these hooks of its forward pass, and why they do not
-    """
+    """:return: these hooks of a policy's forward pass, and why they do not"""
     found = {}
     for kind in FORWARD_HOOKS:
         for name, module in policy.named_modules():
@@ -66,7 +60,6 @@ def only_hooks(policy: BasePolicy, kept: HookIds) -> Iterator[None]:
     """
     Take hooks off a policy for a while.
 
-    :param policy: the policy
     :param kept: those of its forward pass that stay
     """
     before = [
@@ -98,7 +91,7 @@ def watching_hooks(copied: BasePolicy) -> HookIds:
     space = deepcopy(copied.observation_space)
     space.seed(0)
     try:
-        with _random_states_kept(), th.no_grad():
+        with random_states_kept(), th.no_grad():
             for _ in range(N_TRIALS):
                 copied(copied.obs_to_tensor(space.sample())[0])
     except Exception:
@@ -109,7 +102,6 @@ def watching_hooks(copied: BasePolicy) -> HookIds:
 
 def hooks_on_policy(policy: BasePolicy, numbers: HookIds) -> list[Callable[[Any, Any], Any]]:
     """
-    :param policy: a policy
     :param numbers: some hooks of its forward pass
     :return: those of them that are called after the policy as a whole; they take its inputs and outputs
     """
@@ -121,11 +113,7 @@ def hooks_on_policy(policy: BasePolicy, numbers: HookIds) -> list[Callable[[Any,
 
 
 class _Trial:
-    """
-    A forward hook that is being tried.
-
-    :param hook: the hook
-    """
+    """A forward hook that is being tried."""
 
     def __init__(self, hook: Callable[..., Any]) -> None:
         self._hook = hook
@@ -159,7 +147,7 @@ def _with_arguments(policy: BasePolicy, hook: Callable[..., Any], takes_keywords
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         with th.random.fork_rng(devices=[]):

@@ -42,8 +42,6 @@ class TorchActorSpec:
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
-        :param n_steps: most steps that a chunk can hold, T
-        :param n_envs: environments of a sampler, B
         :return: ``actions`` and ``log_probs``; ``values`` of the observations; ``bootstrap_values`` of the last
             observation of each episode that was truncated, zero elsewhere; ``last_values`` of what the last step led
             to, ``[B]``; and torch's random state after the last step, if it came with the weights
@@ -59,17 +57,9 @@ class TorchActorSpec:
         )
 
     def for_successor(self, incarnation: int) -> "TorchActorSpec":
-        """
-        :param incarnation: how many samplers have died before in the same place
-        :return: the same actor with a random stream that no other has had
-        """
         return replace(self, seed=(*self.seed, incarnation), replaces_dead=True)
 
     def build(self, n_envs: int) -> "TorchActor":
-        """
-        :param n_envs: environments of the sampler, B
-        :return: the actor
-        """
         return TorchActor(self, n_envs)
 
 
@@ -97,9 +87,6 @@ class TorchActor:
         self._rollout_step = 0
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """
-        :param weights: the tensors of the policy's ``state_dict()`` as arrays
-        """
         tensors = {name: th.from_numpy(array) for name, array in weights.items()}
         if RANDOM_STATE in tensors:
             state = tensors.pop(RANDOM_STATE).clone()
@@ -111,20 +98,12 @@ class TorchActor:
         self._rollout_step = 0
 
     def begin_chunk(self, chunk: Chunk) -> None:
-        """
-        :param chunk: the chunk to record in
-        """
         self._chunk = chunk
         self._log_probs, self._values = chunk.arrays[LOG_PROBS], chunk.arrays["values"]
         self._bootstrap_values = chunk.arrays["bootstrap_values"]
         self._bootstrap_values[...] = 0.0
 
     def act(self, observations: Observations, step: int) -> np.ndarray:
-        """
-        :param observations: ``[B, ...]``, or a dictionary of such arrays
-        :param step: row of the chunk
-        :return: the actions, ``[B, ...]``
-        """
         with th.no_grad(), self._random_stream:
             self._resample_noise()
             actions, values, log_probs = self.policy(aligned_tensors(observations))
@@ -135,20 +114,11 @@ class TorchActor:
         return chosen
 
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
-        """
-        :param terminal_observation: the last observation of a truncated episode
-        :param step: row of the chunk
-        :param env: index of the environment within the sampler
-        """
         with th.no_grad():
             tensor, _ = self.policy.obs_to_tensor(terminal_observation)
             self._bootstrap_values[step, env] = self.policy.predict_values(tensor)[0].item()
 
     def end_chunk(self, observations: Observations, n_steps: int) -> None:
-        """
-        :param observations: what the last step led to, ``[B, ...]``
-        :param n_steps: how many rows were filled
-        """
         with th.no_grad():
             values = self.policy.predict_values(aligned_tensors(observations))
         self._chunk.arrays["last_values"][...] = values.numpy().reshape(-1)

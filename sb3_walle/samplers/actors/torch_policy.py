@@ -140,18 +140,12 @@ def _align(policy: BasePolicy) -> None:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """
-    How to build a policy of the same structure.
-
-    :param policy_class: its class
-    :param kwargs: arguments of its constructor
-    """
+    """How to build a policy of the same structure."""
 
     policy_class: type[BasePolicy]
     kwargs: dict[str, Any]
 
     def build(self) -> BasePolicy:
-        """:return: the policy on the CPU, with weights of its own"""
         # Initial weights are random, and draw from a stream that belongs to others.
         with th.random.fork_rng(devices=[]):
             return self.policy_class(**self.kwargs).to("cpu")

@@ -44,9 +44,7 @@ class Edit:
     value: Any
 
     def apply(self, env: Any) -> None:
-        """
-        :param env: a newly built environment, changed in place
-        """
+        """Change a newly built environment."""
         *way, name = self.path
         for step in way:
             env = getattr(env, step)
@@ -63,10 +61,7 @@ class Edit:
 
 
 def keeps_arguments_only(env: Any) -> bool:
-    """
-    :param env: any object
-    :return: whether pickling keeps nothing of it but the arguments of its constructor
-    """
+    """:return: whether pickling keeps nothing of an object but the arguments of its constructor"""
     cls = type(env)
     return (
         isinstance(env, EzPickle)
@@ -83,11 +78,8 @@ def reduce_with_edits(env: Any) -> tuple:
     :raises EditedEnvError: if a change cannot be carried over
     """
     # The original comes before its edits: these may refer to it.
-    return _construct, _blueprint(env), _edits(env) or None, None, None, _apply
-
-
-def _blueprint(env: Any) -> tuple:
-    return type(env), env._ezpickle_args, env._ezpickle_kwargs
+    construction = type(env), env._ezpickle_args, env._ezpickle_kwargs
+    return _construct, construction, _edits(env, construction) or None, None, None, _apply
 
 
 def _construct(cls: type, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -99,23 +91,23 @@ def _apply(env: Any, edits: list[Edit]) -> None:
         edit.apply(env)
 
 
-def _edits(env: Any) -> list[Edit]:
+def _edits(env: Any, construction: tuple) -> list[Edit]:
     with contextlib.ExitStack() as new_envs:
-        new = new_envs.enter_context(_new(env))
+        new = new_envs.enter_context(_new(construction))
         edits = list(_Comparison(env, new))
         # gymnasium.make() gives every environment its spec.
         if any(edit.path != ("spec",) and not is_stream(edit.value) for edit in edits):
             # What differs from one construction to the next was not changed by the user: a port, a handle.
-            volatile = {edit.path for edit in _Comparison(new_envs.enter_context(_new(env)), new)}
+            volatile = {edit.path for edit in _Comparison(new_envs.enter_context(_new(construction)), new)}
             edits = [edit for edit in edits if is_stream(edit.value) or edit.path not in volatile]
         return edits
 
 
 @contextlib.contextmanager
-def _new(env: Any) -> Iterator[Any]:
+def _new(construction: tuple) -> Iterator[Any]:
     """Another environment, as the constructor makes it."""
     with quiet():
-        new = _construct(*_blueprint(env))
+        new = _construct(*construction)
     try:
         yield new
     finally:

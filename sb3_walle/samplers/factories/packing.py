@@ -21,12 +21,7 @@ EnvFactory: TypeAlias = Callable[[], gym.Env]
 
 @dataclass(frozen=True)
 class PackedFactories:
-    """
-    Factories that can be sent to samplers.
-
-    :param factories: builds one environment each
-    :param modules: names of the modules that the samplers are going to import to build them
-    """
+    """Factories that can be sent to samplers, and names of the modules that samplers import to build them."""
 
     factories: Sequence[EnvFactory]
     modules: set[str]
@@ -53,8 +48,8 @@ class PickledFactory:
 
 def packed(factories: Sequence[EnvFactory]) -> PackedFactories:
     """
-    :param factories: builds one environment each
-    :return: the same, ready to travel
+    Get factories ready to travel.
+
     :raises EditedEnvError: if one of them refers to an environment that was changed in a way that does not travel
     :raises TypeError: if one of them cannot be pickled, with what stands against it
     """

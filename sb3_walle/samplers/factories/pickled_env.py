@@ -45,10 +45,7 @@ class PickledEnv:
         return unpickled(self.payload, key if any(key) else None)
 
     def copies(self, n_copies: int) -> list["PickledEnv"]:
-        """
-        :param n_copies: number of copies
-        :return: factories of copies, the first of which has the original's random streams
-        """
+        """:return: factories of copies, the first of which has the original's random streams"""
         return [replace(self, copy=copy) for copy in range(n_copies)]
 
     def modules(self) -> set[str]:
@@ -88,8 +85,7 @@ def factory_from_env(env: gym.Env) -> PickledEnv | SpecFactory:
 
 def pickled(value: Any) -> bytes:
     """
-    :param value: an environment, or something that refers to environments
-    :return: the same, pickled with all that was changed in the environments
+    :return: an environment, or what refers to environments, pickled with all that was changed in them
     :raises EditedEnvError: if a change does not travel
     """
     with io.BytesIO() as file:
@@ -101,7 +97,6 @@ def unpickled(payload: bytes, key: tuple[int, ...] | None = None) -> Any:
     """
     :param payload: what :func:`pickled` has returned
     :param key: tells the random generators in it from those of other copies; ``None`` to leave them as they are
-    :return: a copy of what was pickled
     """
     return _EnvUnpickler(io.BytesIO(payload), key).load()
 
@@ -141,9 +136,9 @@ class _EnvUnpickler(pickle.Unpickler):
         self._streams: dict[int, Stream] = {}
 
     def find_class(self, module_name: str, name: str) -> Any:
-        return (
-            getattr(monitor_module(), name) if module_name == MONITOR_MODULE else super().find_class(module_name, name)
-        )
+        if module_name == MONITOR_MODULE:
+            return getattr(monitor_module(), name)
+        return super().find_class(module_name, name)
 
     def persistent_load(self, value: tuple[int, bytes]) -> Stream:
         number, payload = value

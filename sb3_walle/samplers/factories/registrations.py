@@ -33,7 +33,7 @@ class Registrations:
     @classmethod
     def of_this_process(cls) -> "Registrations":
         """:return: all that is registered in this process"""
-        specs = [_travelling(spec) for spec in gym.registry.values()]
+        specs = [_picklable(spec) for spec in gym.registry.values()]
         return cls(_this_process(), pickle.dumps(specs, pickle.HIGHEST_PROTOCOL))
 
     def register(self) -> None:
@@ -87,7 +87,7 @@ class PickledEntryPoint:
         return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point, kwargs
 
 
-def _travelling(spec: EnvSpec) -> EnvSpec:
+def _picklable(spec: EnvSpec) -> EnvSpec:
     """A spec of strings and numbers only, or with a :class:`PickledEntryPoint`."""
     # Samplers make single environments only.
     vector_entry_point = spec.vector_entry_point if isinstance(spec.vector_entry_point, str) else None

@@ -50,10 +50,7 @@ def factory_from_id(env_id: str) -> SpecFactory:
 
 
 def can_be_rebuilt(spec: EnvSpec | None) -> bool:
-    """
-    :param spec: the spec of an environment
-    :return: whether ``gymnasium.make()`` can build the environment and all its wrappers from it
-    """
+    """:return: whether ``gymnasium.make()`` can build the environment and all its wrappers from its spec"""
     if spec is None or not all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers):
         return False
     # SB3's BitFlippingEnv, for example, has a spec that names no class.
@@ -61,10 +58,7 @@ def can_be_rebuilt(spec: EnvSpec | None) -> bool:
 
 
 def without_main_module(spec: EnvSpec) -> EnvSpec:
-    """
-    :param spec: a spec
-    :return: the same, with the class itself where it names one of the user's main module, which samplers do not run
-    """
+    """:return: the spec, with the class itself where it names one of the user's main module"""
     if isinstance(spec.entry_point, str) and spec.entry_point.partition(":")[0] in MAIN_MODULES:
         return replace(spec, entry_point=load_env_creator(spec.entry_point))  # type: ignore[arg-type]
     return spec

@@ -13,19 +13,13 @@ _STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
 
 
 def is_stream(value: object) -> bool:
-    """
-    :param value: anything
-    :return: whether it is a random generator of NumPy or of Python
-    """
+    """:return: whether it is a random generator of NumPy or of Python"""
     return type(value) in _STREAMS
 
 
 def tell_apart(stream: Stream, key: tuple[int, ...]) -> None:
     """
-    Give a copied generator a stream of its own, which depends on nothing but its present state and the key.
-
-    :param stream: the generator, reseeded in place
-    :param key: which copy it belongs to
+    Reseed a copied generator, with a stream that depends on nothing but its present state and the key of the copy.
     """
     state = hashlib.sha256(pickle.dumps(stream)).digest()
     seed = np.random.SeedSequence(int.from_bytes(state, "little"), spawn_key=key)

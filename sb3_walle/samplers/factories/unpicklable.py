@@ -15,11 +15,7 @@ _NOT_PICKLED = ("__dict__", "__weakref__")
 
 
 def unpicklable_error(function: Any, error: Exception) -> TypeError:
-    """
-    :param function: a function that builds an environment
-    :param error: what pickling it has raised
-    :return: the error to raise, which names the variable that cannot be pickled
-    """
+    """:return: the error to raise for a function, which names the variable that cannot be pickled"""
     place, culprit = _culprit(function, _name(function), _MAX_DEPTH)
     return TypeError(
         f"{_name(function)} builds an environment, but cannot be sent to a sampler: {place} is of type "
@@ -60,13 +56,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"the item {key!r}", item) for key, item in value.items())
     elif isinstance(value, list | tuple):
         yield from ((f"the item {index}", item) for index, item in enumerate(value))
-    elif isinstance(value, type):
-        attributes = {name: attribute for name, attribute in vars(value).items() if name not in _NOT_PICKLED}
-        yield from ((f"the attribute {name!r}", attribute) for name, attribute in attributes.items())
     else:
-        yield from (
-            (f"the attribute {name!r}", attribute) for name, attribute in getattr(value, "__dict__", {}).items()
-        )
+        attributes = {name: part for name, part in getattr(value, "__dict__", {}).items() if name not in _NOT_PICKLED}
+        yield from ((f"the attribute {name!r}", attribute) for name, attribute in attributes.items())
 
 
 def _global_names(code: CodeType) -> set[str]:
