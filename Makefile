@@ -56,7 +56,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(TESTS_INSTALLED): $(INSTALLED)
 	@echo "Installing what the tests need into $(VENV)"
-	@$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[test,extra,contrib]'
+	@$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[test,extra,contrib,ray]'
 	@touch $@
 
 $(TOOLS_INSTALLED):
@@ -82,7 +82,7 @@ figures: $(INSTALLED) ## Make the figures of the WALL-E report (FIGURES_OPTIONS=
 
 .PHONY: test
 test: $(TESTS_INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest $(PARALLEL_TESTS) $(PYTEST_OPTIONS)
+	$(BIN)/python tests/own_network.py $(BIN)/python -m pytest $(PARALLEL_TESTS) $(PYTEST_OPTIONS)
 
 .PHONY: sb3-source
 sb3-source:

@@ -51,8 +51,10 @@ class Samplers(Protocol):
     #: whether :meth:`close` is called when the samplers' client is garbage, and at the end of the interpreter
     is_closed_when_forgotten: ClassVar[bool]
     n_samplers: int
-    #: processes on this machine that the samplers have for themselves
-    n_processes: int
+
+    @property
+    def n_processes(self) -> int:
+        """Processes on this machine that the samplers have for themselves."""
 
     def open_queues(self, plan: QueuePlan) -> LearnerQueues:
         """

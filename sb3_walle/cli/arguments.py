@@ -10,6 +10,7 @@ USAGE_ERROR = 2
 
 # All choices are repeated here because importing what knows them takes seconds.
 ALGORITHMS = ("ppo", "sac", "td3", "ddpg", "dqn")
+BACKENDS = ("process", "inline", "ray")
 LEARNERS = ("auto", "compiled", "eager")
 MODES = {
     "sync": "samplers wait for each update, as in SB3",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_walle.cli.arguments import (
+    BACKENDS,
     INTERRUPTED,
     LEARNERS,
     MODES,
@@ -19,7 +20,7 @@ from sb3_walle.cli.arguments import (
 # What is neither an argument of AsyncPPO nor of the training's length.
 OF_THE_COMMAND = ("env", "policy", "run_dir", "plain")
 # Arguments of AsyncPPO that do not depend on what suits the environment. All others are hyperparameters.
-OF_THE_MACHINERY = ("seed", "device", "n_samplers", "envs_per_sampler", "mode", "max_policy_lag", "actor", "learner")
+OF_THE_MACHINERY = ("seed", "device", "n_samplers", "envs_per_sampler", "mode", "max_policy_lag", "actor", "backend", "learner")
 
 EXAMPLE = """\
 example:
@@ -59,6 +60,9 @@ def add_command(commands: Any) -> None:
     add_option(samplers, "--max-policy-lag", None, text, type=integer(1))
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"
     add_option(samplers, "--actor", "auto", text, choices=("auto", "torch", "numpy"))
+
+    text = "where samplers live: processes of this machine, this process, or the nodes of a Ray cluster"
+    add_option(samplers, "--backend", "process", text, choices=BACKENDS)
 
     learner = parser.add_argument_group("learner")
     text = (
