@@ -109,7 +109,7 @@ def test_program_is_there_until_it_is_removed(tmp_path: Path) -> None:
     assert programs.has("key") and not programs.has("another")
     programs.remove("key")
     assert not programs.has("key")
-    # Somebody else may have been faster.
+    # Another process may have been faster.
     programs.remove("key")
 
 
