@@ -18,13 +18,8 @@ class AdamSettings:
     """
     What torch's ``Adam`` and ``AdamW`` can be told, but for the learning rate, which may change at any time.
 
-    :param beta1: decay of the first moment
-    :param beta2: decay of the second moment
-    :param eps: added to the denominator
-    :param weight_decay: strength of the decay
     :param decoupled: whether weights decay by themselves (Loshchilov & Hutter, 2019) rather than through the gradient
     :param amsgrad: whether the largest second moment so far counts (Reddi et al., 2018)
-    :param maximize: whether to climb
     """
 
     beta1: float
@@ -37,11 +32,7 @@ class AdamSettings:
 
     @classmethod
     def of(cls, optimizer: th.optim.Optimizer) -> "AdamSettings":
-        """
-        :param optimizer: an optimizer
-        :return: its settings
-        :raises Unsupported: if it is not one of torch's own Adam and AdamW with one group of parameters
-        """
+        """:raises Unsupported: if the optimizer is not torch's own Adam or AdamW with one group of parameters"""
         if type(optimizer) not in (th.optim.Adam, th.optim.AdamW):
             raise Unsupported(f"the optimizer is {type(optimizer).__name__}, not Adam or AdamW")
         if len(optimizer.param_groups) != 1:
@@ -55,18 +46,15 @@ class AdamSettings:
 
     @property
     def moments(self) -> tuple[str, ...]:
-        """Names of what the optimizer keeps for each parameter, besides the number of steps."""
+        """Names of what the optimizer keeps for each parameter, apart from the number of steps."""
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
     def coefficients(self, learning_rate: float, n_steps_before: int, n_steps: int) -> np.ndarray:
         """
         What depends on the number of the step (Kingma & Ba, 2015, algorithm 1, in the order of section 2).
 
-        :param learning_rate: learning rate
-        :param n_steps_before: number of steps that were made before
-        :param n_steps: number of steps to come
-        :return: for each step the step size, the square root of the second bias correction, and the factor by which
-            decoupled weight decay shrinks weights; ``[n_steps, 3]``, float64
+        :return: for each of the next ``n_steps`` steps the step size, the square root of the second bias correction,
+            and the factor by which decoupled weight decay shrinks weights; ``[n_steps, 3]``, float64
         """
         steps = np.arange(n_steps_before + 1, n_steps_before + n_steps + 1, dtype=np.float64)
         step_sizes = learning_rate / (1 - self.beta1**steps)
@@ -77,10 +65,10 @@ class AdamSettings:
         self, parameters: th.Tensor, gradient: th.Tensor, moments: Moments, coefficients: th.Tensor
     ) -> tuple[th.Tensor, Moments]:
         """
-        One step. Nothing is changed in place.
+        One step. It changes nothing in place.
 
-        :param parameters: all parameters, ``[n]``
-        :param gradient: gradient, ``[n]``
+        :param parameters: ``[n]``
+        :param gradient: ``[n]``
         :param moments: what :attr:`moments` names, ``[n]`` each
         :param coefficients: one row of :meth:`coefficients`
         :return: the new parameters, and the new moments
@@ -103,8 +91,7 @@ class AdamSettings:
 
 def moments_of(optimizer: th.optim.Optimizer, parameters: Sequence[th.Tensor]) -> tuple[int, Moments]:
     """
-    :param optimizer: torch's Adam or AdamW
-    :param parameters: those of its parameters that have a gradient
+    :param parameters: those parameters of the optimizer that have a gradient
     :return: number of steps so far, and copies of the moments as vectors
     :raises Unsupported: if not all parameters have made as many steps
     """
@@ -119,11 +106,7 @@ def moments_of(optimizer: th.optim.Optimizer, parameters: Sequence[th.Tensor]) -
 
 
 def new_state(optimizer: th.optim.Optimizer, parameter: th.Tensor) -> dict[str, Any]:
-    """
-    :param optimizer: torch's Adam or AdamW
-    :param parameter: one of its parameters
-    :return: the state that the optimizer would make in its first step
-    """
+    """The state that an Adam or AdamW of torch would make for a parameter in its first step."""
     group = optimizer.param_groups[0]
     on_device = group.get("capturable") or group.get("fused")
     # Counted as floating point, in double precision only where that is torch's default.

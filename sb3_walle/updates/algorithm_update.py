@@ -19,9 +19,7 @@ from sb3_walle.updates.tracing import has_hooks
 
 class Inputs(NamedTuple):
     """
-    What a minibatch is made with, besides the state of the groups and the numbers of their optimizers.
-
-    :param program: name of the program that makes it
+    :param program: name of the program that makes the minibatch
     :param rows: the tensors of its samples
     :param numbers: random numbers if the step takes any, and its coefficients
     """
@@ -61,7 +59,7 @@ class Progress:
 
 class AlgorithmUpdate(ABC):
     """
-    The update of an algorithm.
+    What an algorithm declares of its update.
 
     :param algorithm: the algorithm
     """
@@ -84,7 +82,6 @@ class AlgorithmUpdate(ABC):
 
     @property
     def algorithm(self) -> Any:
-        """The algorithm."""
         algorithm = self._reference()
         assert algorithm is not None
         return algorithm
@@ -100,75 +97,72 @@ class AlgorithmUpdate(ABC):
 
     @abstractmethod
     def optimizers(self) -> list[th.optim.Optimizer]:
-        """:return: the algorithm's optimizers"""
+        """All that step in an update."""
 
     @abstractmethod
     def make_groups(self) -> list[ParameterGroup]:
-        """:return: the algorithm's parameters; raises ``Unsupported`` if they are not trained as SB3 does"""
+        """:raises Unsupported: if the parameters are not trained as SB3 does"""
 
+    @property
     @abstractmethod
+    def buffer(self) -> Any:
+        """The algorithm's rollout or replay buffer."""
+
     def observation_keys(self) -> tuple[str, ...] | None:
-        """:return: keys of its observations if they are dictionaries, otherwise ``None``"""
+        """Keys of ``Dict`` observations, otherwise ``None``."""
+        observations = self.buffer.observations
+        return tuple(observations) if isinstance(observations, dict) else None
 
     @abstractmethod
     def example_rows(self, n_samples: int) -> list[th.Tensor]:
-        """
-        :param n_samples: number of samples, B
-        :return: a minibatch of zeros, in types and shapes as :meth:`minibatches` has them
-        """
+        """A minibatch of ``n_samples`` zeros, in types and shapes as :meth:`minibatches` has them."""
 
     def expect(self, gradient_steps: int) -> None:  # noqa: B027
-        """
-        :param gradient_steps: number of gradient steps of the next updates, where the algorithm does not determine it
-        """
+        """Note the number of gradient steps of the next updates, where the algorithm does not determine it."""
 
     def look_again(self) -> None:  # noqa: B027
         """Look at all that programs depend on before the next update, where it is not done before each."""
 
     @abstractmethod
     def n_minibatches(self) -> int:
-        """:return: number of minibatches of an update, at most"""
+        """Number of minibatches of an update, at most."""
 
     @abstractmethod
     def n_minibatches_made(self) -> int:
-        """:return: number of minibatches of all updates so far, as the algorithm counts them"""
+        """Number of minibatches of all updates so far, as the algorithm counts them."""
 
     @abstractmethod
     def minibatches(self, progress: Progress) -> Iterator[Inputs]:
         """
-        :param progress: how far the update is; when the next minibatch is asked for, it knows of the one before
-        :return: the minibatches of an update, drawn as SB3 draws them
+        The minibatches of an update, drawn as SB3 draws them.
+
+        :param progress: how far the update is; when the next minibatch is drawn, it includes the one before
         """
 
     @abstractmethod
     def finish(self, number: int, progress: Progress) -> None:
-        """
-        Log what SB3 logs.
-
-        :param number: number of the update, from 1
-        :param progress: what it has done
-        """
+        """Log what SB3 logs, of update ``number`` (from 1)."""
 
     def programs(self) -> dict[str, tuple[str, ...]]:
-        """:return: for each program of an update, by name, the stages that it makes"""
+        """For each program of an update, by name, the stages that it makes."""
         return {"update": tuple(stage.name for stage in self.step_class.stages)}
 
     def action_dim(self) -> int:
-        """:return: numbers of an action"""
         return get_action_dim(self.algorithm.action_space)
 
     def variant(self) -> Hashable:
-        """:return: what of the loss is not a number"""
+        """What of the loss is not a number."""
         return None
 
     def is_comparable(self) -> bool:
-        """:return: whether a compiled and an eager minibatch agree but for rounding, at present"""
+        """Whether a compiled and an eager minibatch agree but for rounding, at present."""
         return True
 
     def key(self) -> Hashable:
         """
-        :return: what its traced steps depend on; if it changes, others are needed
-        :raises Unsupported: if there can be none
+        What the traced steps depend on: if it changes, others are needed.
+
+        :raises Unsupported: if the update cannot be traced
         """
         self.check()
         policy, self._kind = self.algorithm.policy, None
@@ -187,17 +181,11 @@ class AlgorithmUpdate(ABC):
         )
 
     def tensor(self, values: Sequence[float] | np.ndarray) -> th.Tensor:
-        """
-        :param values: numbers
-        :return: the same in the type and on the device of the policy's parameters
-        """
+        """Numbers in the type and on the device of the policy's parameters."""
         return th.as_tensor(np.asarray(values), **self._kind_of_numbers())
 
     def numbers(self, *shape: int) -> th.Tensor:
-        """
-        :param shape: a shape
-        :return: zeros in the type and on the device of the policy's parameters
-        """
+        """Zeros in the type and on the device of the policy's parameters."""
         return th.zeros(shape, **self._kind_of_numbers())
 
     def _kind_of_numbers(self) -> dict[str, Any]:

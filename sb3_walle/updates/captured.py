@@ -13,9 +13,8 @@ class CapturedProgram:
     """
     Records the kernels of a graph as a CUDA graph. To launch them one by one takes longer than to run them.
 
-    :param graph: the graph
-    :param n_in_place: how many of its inputs, the first ones, it changes in place; they have to stay where they are, or
-        the graph is recorded anew
+    :param n_in_place: how many of the graph's inputs, the first ones, it changes in place; if they have moved, the
+        graph is recorded anew
     """
 
     def __init__(self, graph: GraphModule, n_in_place: int) -> None:
@@ -26,11 +25,7 @@ class CapturedProgram:
         self._output = th.empty(0)
 
     def __call__(self, inputs: list[th.Tensor]) -> th.Tensor:
-        """
-        :param inputs: what the graph takes; changed in place where the graph does so
-        :return: the first of what the graph returns
-        :raises Unsupported: if the graph cannot be recorded
-        """
+        """:raises Unsupported: if the graph cannot be recorded"""
         places = tuple(tensor.data_ptr() for tensor in inputs[: self._n_in_place])
         if self._recording is None or places != self._places:
             self._record(inputs)

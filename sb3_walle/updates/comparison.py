@@ -16,15 +16,16 @@ ROUNDING = 1e-6
 
 def agrees(step: UpdateStep, before: State, found: State, minibatch: Minibatch, statistics: th.Tensor) -> bool:
     """
-    Make both halves of each stage eagerly, from what the compiled program has found in the half before. So neither
-    Adam, which makes full steps of gradients that are nothing but rounding, nor a stage before adds to a difference.
+    Whether a program's minibatch agrees with an eager one but for rounding.
+
+    Each half of each stage is made eagerly from what the program has found in the half before. So neither Adam, which
+    makes full steps of gradients that are nothing but rounding, nor a stage before adds to a difference.
 
     :param step: one minibatch, eagerly
     :param before: the state before the minibatch
     :param found: as the program has left it
     :param minibatch: what was learned from
     :param statistics: what the program has returned
-    :return: whether the two agree but for rounding
     """
     state, values = before, iter(statistics)
     for stage in step.made:
@@ -63,8 +64,9 @@ def _applied(
     step: UpdateStep, stage: Stage, states: tuple[State, State, State], gradient: Gradient, minibatch: Minibatch
 ) -> State:
     """
+    What the stage's second half makes of the gradients that the program has found.
+
     :param states: before the stage, as it should be after it, and as the program has left it
-    :return: what the stage's second half makes of the gradients that the program has found
     """
     state, expected, _ = states
     taken: dict[str, th.Tensor] = {}

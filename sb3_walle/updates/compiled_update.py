@@ -9,8 +9,8 @@ import torch as th
 from sb3_walle.sb3_private import update_learning_rate
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Progress
 from sb3_walle.updates.comparison import agrees
-from sb3_walle.updates.compilation import Program
 from sb3_walle.updates.parameter_groups import ParameterGroup
+from sb3_walle.updates.program_compiler import Program
 from sb3_walle.updates.traced_step import TracedStep, adopted_state
 from sb3_walle.updates.unsupported import Unsupported
 
@@ -35,14 +35,14 @@ def make_update(
     :param programs: the same as machine code
     :param number: number of the update, from 1
     :param is_compared: whether the first minibatch is compared with an eager one
-    :param may_differ: whether all minibatches are made eagerly if that differs, which is an error otherwise
-    :return: number of minibatches, and whether the first did not differ
-    :raises Unsupported: if a program turns out not to do what the policy does; nothing has changed then
+    :param may_differ: whether a difference makes all minibatches of this update eager, instead of being an error
+    :return: number of minibatches, and whether the first agreed
+    :raises Unsupported: if a program does not compute what the policy does; nothing has changed then
     :raises NonFiniteError: if a loss or gradient is not finite, and that is an error
     """
     algorithm = update.algorithm
     update_learning_rate(algorithm, [group.optimizer for group in groups if group.optimizer is not None])
-    state = adopted_state(algorithm.policy, groups, next(iter(steps.values())).step.spec)
+    state = adopted_state(algorithm.policy, groups, next(iter(steps.values())).eager.spec)
     always = [*state.changing(), *state.fixed]
     trained = [group for group in groups if group.optimizer is not None]
     # What depends on the number of each optimizer's step.
@@ -53,19 +53,19 @@ def make_update(
     is_compared, is_same = is_compared and update.is_comparable(), True
     try:
         for program, rows, numbers in update.minibatches(progress):
-            traced = steps[program]
+            step = steps[program]
             inputs = [*always, *rows, *numbers, *[table[made[name]] for name, table in tables]]
-            if len(rows[0]) != traced.batch_size or not is_same:
-                found = traced.step(*inputs)[0]
+            if len(rows[0]) != step.batch_size or not is_same:
+                found = step.eager(*inputs)[0]
             elif is_compared:
                 is_compared = False
-                found, is_same = _compared(traced, programs[program], inputs, may_differ)
+                found, is_same = _compared(step, programs[program], inputs, may_differ)
             else:
                 found = programs[program](inputs)
-            progress.step, progress.inputs = traced.step, inputs
+            progress.step, progress.inputs = step.eager, inputs
             progress.statistics.append(found)
             progress.programs.append(program)
-            for name in traced.step.trained:
+            for name in step.eager.trained:
                 made[name] += 1
     except Unsupported:
         if not progress.statistics:
@@ -80,19 +80,19 @@ def make_update(
     return len(progress.statistics), is_same
 
 
-def _compared(traced: TracedStep, program: Program, inputs: list[th.Tensor], may_differ: bool) -> tuple[Any, bool]:
+def _compared(step: TracedStep, program: Program, inputs: list[th.Tensor], may_differ: bool) -> tuple[Any, bool]:
     """
     A minibatch, compared with an eager one. If the two differ and may, the eager one counts; if they may not, nothing
     has changed.
     """
-    n = traced.n_in_place
+    n = step.n_in_place
     before = [tensor.clone() for tensor in inputs[:n]]
     found = program(inputs)
-    state, minibatch = traced.step.unpacked([*before, *inputs[n:]])
-    if agrees(traced.step, state, traced.step.unpacked(inputs)[0], minibatch, found):
+    state, minibatch = step.eager.unpacked([*before, *inputs[n:]])
+    if agrees(step.eager, state, step.eager.unpacked(inputs)[0], minibatch, found):
         return found, True
     for tensor, value in zip(inputs[:n], before, strict=True):
         tensor.copy_(value)
     if not may_differ:
         raise Unsupported(_DIFFERS)
-    return traced.step(*inputs)[0], False
+    return step.eager(*inputs)[0], False

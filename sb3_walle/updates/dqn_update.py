@@ -6,7 +6,7 @@ import torch as th
 from stable_baselines3.dqn import DQN
 from torch.nn import functional
 
-from sb3_walle.updates.clipping import clipped
+from sb3_walle.updates.flat import clipped
 from sb3_walle.updates.off_policy_update import OffPolicyStep, OffPolicyUpdate, ReplayRows
 from sb3_walle.updates.parameter_groups import ParameterGroup, network_group
 from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stage, State, UpdateStep

@@ -1,4 +1,4 @@
-"""Many tensors as one vector, over which an optimizer steps in one go."""
+"""Many tensors as one vector, which is clipped and over which an optimizer steps in one go."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,11 +7,7 @@ import torch as th
 
 
 class FlatLayout:
-    """
-    Where each of many tensors lies in a vector.
-
-    :param tensors: tensors of these shapes; their values do not matter
-    """
+    """Where each of many tensors lies in a vector."""
 
     def __init__(self, tensors: Iterable[th.Tensor]) -> None:
         self.shapes = [tuple(tensor.shape) for tensor in tensors]
@@ -19,16 +15,16 @@ class FlatLayout:
 
     @staticmethod
     def flatten(tensors: Sequence[th.Tensor]) -> th.Tensor:
-        """
-        :param tensors: tensors of one data type
-        :return: a copy of them as a vector
-        """
+        """A copy of tensors of one data type as a vector."""
         return th.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
     def views(self, vector: th.Tensor) -> list[th.Tensor]:
-        """
-        :param vector: a vector of all of them
-        :return: each of them, in the vector's memory
-        """
+        """Each of the tensors, in the vector's memory."""
         parts = vector.split(self._sizes)
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+
+def clipped(gradient: th.Tensor, max_norm: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """The gradient, shortened as torch's ``clip_grad_norm_()`` does, and its norm before."""
+    norm = th.linalg.vector_norm(gradient)
+    return gradient * th.clamp(max_norm / (norm + 1e-6), max=1.0), norm

@@ -24,11 +24,7 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def random_states_kept(device: th.device) -> Iterator[None]:
-    """
-    Random numbers that are drawn meanwhile do not change those that come next.
-
-    :param device: where random numbers may be drawn, besides the CPU
-    """
+    """Random numbers that are drawn meanwhile, on the CPU or ``device``, do not change those that come next."""
     with _changing:
         numpy_state = np.random.get_state()
         try:

@@ -1,6 +1,7 @@
 """PPO with an adaptive penalty on the KL divergence in the place of clipping, as the WALL-E report has it."""
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import torch as th
@@ -50,11 +51,10 @@ class KLPenalty:
 
     def adapted(self, kl: float, kl_target: float) -> "KLPenalty":
         """
-        Adapt the penalty to what an update has done (Schulman et al., 2017, section 4, with the report's numbers).
+        The penalty of the next update (Schulman et al., 2017, section 4, with the report's numbers).
 
         :param kl: divergence after the update
         :param kl_target: divergence that there should have been
-        :return: the penalty of the next update
         """
         coef, factor = self.coef, self.learning_rate_factor
         if kl > 2 * kl_target:
@@ -69,22 +69,9 @@ class KLPenalty:
 
 
 def check_objective(objective: str) -> None:
-    """
-    :param objective: what the user asked for
-    :raises ValueError: if there is no such objective
-    """
+    """:raises ValueError: if there is no such objective"""
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
-
-
-@dataclass
-class _Losses:
-    """What is logged, a number for each minibatch."""
-
-    policy: list[float] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
-    entropy: list[float] = field(default_factory=list)
-    total: list[float] = field(default_factory=list)
 
 
 def train_with_kl_penalty(algorithm: PPO, penalty: KLPenalty) -> KLPenalty:
@@ -98,7 +85,7 @@ def train_with_kl_penalty(algorithm: PPO, penalty: KLPenalty) -> KLPenalty:
 
     :param algorithm: the algorithm, whose ``target_kl`` is the divergence that an update should make, 0.003 by default
     :param penalty: how strong the penalty is
-    :return: how strong it is to be in the next update
+    :return: its strength in the next update
     """
     policy, optimizer = algorithm.policy, algorithm.policy.optimizer
     kl_target = DEFAULT_KL_TARGET if algorithm.target_kl is None else algorithm.target_kl
@@ -108,7 +95,9 @@ def train_with_kl_penalty(algorithm: PPO, penalty: KLPenalty) -> KLPenalty:
     update_learning_rate(algorithm, optimizer)
     for group in optimizer.param_groups:
         group["lr"] *= penalty.learning_rate_factor
-    losses, kl = _Losses(), 0.0
+    # What is logged, a number for each minibatch.
+    losses: dict[str, list[float]] = defaultdict(list)
+    kl = 0.0
     for epoch in range(algorithm.n_epochs):
         policy.set_training_mode(True)
         for samples in algorithm.rollout_buffer.get(algorithm.batch_size):
@@ -133,7 +122,7 @@ def _loss(
     samples: Samples,
     coef: float,
     kl_target: float,
-    losses: _Losses,
+    losses: dict[str, list[float]],
 ) -> th.Tensor:
     policy = algorithm.policy
     variant = PPOVariant(algorithm.normalize_advantage, algorithm.clip_range_vf is not None)
@@ -141,14 +130,8 @@ def _loss(
     if isinstance(algorithm.action_space, spaces.Discrete):
         actions = actions.long().flatten()
     new = Evaluation(*policy.evaluate_actions(samples.observations, actions))
-    old = RolloutRows(
-        samples.observations,
-        actions,
-        samples.old_values,
-        samples.old_log_prob,
-        samples.advantages,
-        samples.returns,
-    )
+    # Observations, actions, and the rest as SB3 has them, in the same order.
+    old = RolloutRows(*samples)
     ratio = th.exp(new.log_prob - old.log_probs)
     kl = divergence(policy, old_policy, samples).mean()
     penalty = coef * kl + HINGE_COEF * th.clamp(kl - 2 * kl_target, min=0.0) ** 2
@@ -156,20 +139,15 @@ def _loss(
     value_loss = value_error(variant, new, old, th.tensor(clip_ranges(algorithm)[1] or 0.0))
     entropy_loss = negative_entropy(new)
     loss = policy_loss + algorithm.ent_coef * entropy_loss + algorithm.vf_coef * value_loss
-    losses.policy.append(policy_loss.item())
-    losses.value.append(value_loss.item())
-    losses.entropy.append(entropy_loss.item())
-    losses.total.append(loss.item())
+    losses["entropy_loss"].append(entropy_loss.item())
+    losses["policy_gradient_loss"].append(policy_loss.item())
+    losses["value_loss"].append(value_loss.item())
+    losses["loss"].append(loss.item())
     return loss
 
 
 def divergence(policy: ActorCriticPolicy, old_policy: ActorCriticPolicy, samples: Samples) -> th.Tensor:
-    """
-    :param policy: a policy
-    :param old_policy: what it was before
-    :param samples: B samples
-    :return: KL divergence of the policy's distribution of actions from the old one's, ``[B]``, as KL(old || new)
-    """
+    """KL(old || new) of the distributions of actions for each of B samples, ``[B]``."""
     with th.no_grad():
         old = old_policy.get_distribution(samples.observations)
     found = kl_divergence(old, policy.get_distribution(samples.observations))
@@ -189,12 +167,11 @@ def _mean_divergence(algorithm: PPO, old_policy: ActorCriticPolicy) -> float:
     return total / n_samples
 
 
-def _record(algorithm: PPO, losses: _Losses, kl: float, penalty: KLPenalty) -> None:
+def _record(algorithm: PPO, losses: dict[str, list[float]], kl: float, penalty: KLPenalty) -> None:
     logger, buffer = algorithm.logger, algorithm.rollout_buffer
-    logger.record("train/entropy_loss", np.mean(losses.entropy))
-    logger.record("train/policy_gradient_loss", np.mean(losses.policy))
-    logger.record("train/value_loss", np.mean(losses.value))
-    logger.record("train/loss", losses.total[-1])
+    for name in ("entropy_loss", "policy_gradient_loss", "value_loss"):
+        logger.record(f"train/{name}", np.mean(losses[name]))
+    logger.record("train/loss", losses["loss"][-1])
     logger.record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
     if hasattr(algorithm.policy, "log_std"):
         logger.record("train/std", th.exp(algorithm.policy.log_std).mean().item())

@@ -6,12 +6,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
 from torch.nn import functional
 
 from sb3_walle.sb3_private import add_updates, n_updates, vec_normalize_of
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
 from sb3_walle.updates.parameter_groups import GroupState
-from sb3_walle.updates.replay_samples import check_buffer, check_kinds, example_samples, observation_keys, tensors_of
+from sb3_walle.updates.replay_samples import check_buffer, check_kinds, example_samples, tensors_of
 from sb3_walle.updates.step import Observations, Stage, State, UpdateStep
 from sb3_walle.updates.unsupported import Unsupported
 
@@ -39,10 +40,7 @@ class ReplayRows(NamedTuple):
     discounts: th.Tensor
 
     def targets(self, next_values: th.Tensor) -> th.Tensor:
-        """
-        :param next_values: values of the next observations, ``[B, 1]``
-        :return: what the values of these should be, ``[B, 1]``
-        """
+        """What the values of the observations should be, ``[B, 1]``."""
         return self.rewards + (1 - self.dones) * self.discounts * next_values
 
 
@@ -82,6 +80,10 @@ class OffPolicyUpdate(AlgorithmUpdate):
         self._n_updates_since_look = 0
 
     @property
+    def buffer(self) -> ReplayBuffer:
+        return self.algorithm.replay_buffer
+
+    @property
     def batch_size(self) -> int:
         return int(self.algorithm.batch_size)
 
@@ -106,7 +108,7 @@ class OffPolicyUpdate(AlgorithmUpdate):
         policy = algorithm.policy
         if getattr(algorithm, "check_nan", False):
             raise Unsupported("check_nan looks at every gradient")
-        check_buffer(algorithm.replay_buffer)
+        check_buffer(self.buffer)
         if any(True for _ in policy.buffers()):
             raise Unsupported("the policy has buffers, as those of batch normalization")
         if len({(parameter.dtype, parameter.device) for parameter in policy.parameters()}) != 1:
@@ -116,14 +118,11 @@ class OffPolicyUpdate(AlgorithmUpdate):
         if extractor is not None and any(True for _ in extractor.parameters()):
             raise Unsupported("actor and critics share what extracts features")
 
-    def observation_keys(self) -> tuple[str, ...] | None:
-        return observation_keys(self.algorithm.replay_buffer)
-
     def action_dim(self) -> int:
-        return int(self.algorithm.replay_buffer.action_dim)
+        return int(self.buffer.action_dim)
 
     def example_rows(self, n_samples: int) -> list[th.Tensor]:
-        return example_samples(self.algorithm.replay_buffer, n_samples, self.algorithm.get_vec_normalize_env())
+        return example_samples(self.buffer, n_samples, self.algorithm.get_vec_normalize_env())
 
     def n_minibatches(self) -> int:
         return self._gradient_steps
@@ -136,7 +135,7 @@ class OffPolicyUpdate(AlgorithmUpdate):
         batch_size, gamma = self.batch_size, self.tensor([algorithm.gamma])
         # Whether the policy is in training mode makes no difference to what can be traced.
         for index in range(self._gradient_steps):
-            samples = algorithm.replay_buffer.sample(batch_size, env=vec_normalize_of(algorithm))
+            samples = self.buffer.sample(batch_size, env=vec_normalize_of(algorithm))
             rows = tensors_of(samples, gamma)
             if index == 0:
                 check_kinds(rows, self._kinds)
@@ -156,47 +155,27 @@ class OffPolicyUpdate(AlgorithmUpdate):
         self.record({name: np.mean(column) for name, column in columns.items()})
 
     def program(self, index: int) -> str:
-        """
-        :param index: index of a gradient step of this update
-        :return: name of the program that makes it
-        """
+        """Name of the program that makes gradient step ``index`` of this update."""
         return "update"
 
     def noise(self, actions: th.Tensor) -> list[th.Tensor]:
-        """
-        :param actions: actions of a minibatch, ``[B, action_dim]``
-        :return: random numbers, drawn as SB3 draws them
-        """
+        """Random numbers for a minibatch, drawn as SB3 draws them."""
         return []
 
     @abstractmethod
     def coefficients(self, index: int) -> th.Tensor:
-        """
-        :param index: index of a gradient step of this update
-        :return: the numbers that the step names
-        """
+        """The numbers that the step names, for gradient step ``index`` of this update."""
 
     @abstractmethod
     def record(self, means: dict[str, Any]) -> None:
-        """
-        :param means: mean of each statistic over the gradient steps
-        """
+        """Log the mean of each statistic over the gradient steps."""
 
 
 def smallest_value(critic: Any, observations: Observations, actions: th.Tensor) -> th.Tensor:
-    """
-    :param critic: some critics
-    :param observations: ``[B, ...]``
-    :param actions: ``[B, action_dim]``
-    :return: the smallest of their values, ``[B, 1]``
-    """
+    """The smallest of the critics' values, ``[B, 1]``."""
     return th.cat(critic(observations, actions), dim=1).min(dim=1, keepdim=True).values
 
 
 def squared_errors(values: tuple[th.Tensor, ...], targets: th.Tensor) -> th.Tensor:
-    """
-    :param values: what each critic says, ``[B, 1]``
-    :param targets: what they should say, ``[B, 1]``
-    :return: the sum of their mean squared errors
-    """
+    """The sum of the critics' mean squared errors."""
     return th.stack([functional.mse_loss(value, targets) for value in values]).sum()

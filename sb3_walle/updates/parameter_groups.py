@@ -21,7 +21,6 @@ class GroupSpec:
     """
     Parameters that change together.
 
-    :param name: what the step calls them
     :param names: their names in the policy; none if they do not belong to it
     :param layout: their places in the vector
     :param adam: how their optimizer is set; ``None`` for targets, which follow others
@@ -41,11 +40,8 @@ class GroupSpec:
 @dataclass(frozen=True)
 class GroupState:
     """
-    What a step changes of a group.
-
-    :param vector: the parameters, ``[n]``
-    :param moments: the optimizer's moments, ``[n]`` each
-    :param gradient: the gradient of the last step, as the optimizer has taken it, ``[n]``; ``None`` for targets
+    What a step changes of a group: the parameters and, where they are trained, the optimizer's moments and the gradient
+    that it has taken last, ``[n]`` each.
     """
 
     vector: th.Tensor
@@ -54,13 +50,10 @@ class GroupState:
 
     @classmethod
     def of(cls, tensors: Sequence[th.Tensor]) -> "GroupState":
-        """
-        :param tensors: what :meth:`tensors` gives
-        """
+        """The inverse of :meth:`tensors`."""
         return cls(tensors[0]) if len(tensors) == 1 else cls(tensors[0], tuple(tensors[1:-1]), tensors[-1])
 
     def tensors(self) -> list[th.Tensor]:
-        """:return: all of them, in this order"""
         return [self.vector, *self.moments, *([] if self.gradient is None else [self.gradient])]
 
 
@@ -68,11 +61,10 @@ class ParameterGroup:
     """
     A group of an algorithm.
 
-    :param name: what the step calls it
     :param parameters: its parameters
     :param names: their names in the policy; none if they do not belong to it
     :param optimizer: what trains them; ``None`` for targets
-    :raises Unsupported: if the optimizer is none of those that are known
+    :raises Unsupported: if the optimizer is not torch's Adam or AdamW
     """
 
     def __init__(
@@ -91,9 +83,8 @@ class ParameterGroup:
 
     def adopt(self) -> GroupState:
         """
-        Have parameters and moments share the memory of vectors, unless they do already.
+        Have parameters and moments share the memory of vectors, unless they do already, and return these.
 
-        :return: the vectors
         :raises Unsupported: if not all parameters have made as many steps
         """
         if self._state is None or not self._is_adopted(self._state):
@@ -103,20 +94,13 @@ class ParameterGroup:
         return self._state
 
     def adam_coefficients(self, n_steps: int) -> Any:
-        """
-        :param n_steps: number of steps to come
-        :return: for each of them, what depends on its number, as :meth:`AdamSettings.coefficients` gives it
-        """
+        """:meth:`AdamSettings.coefficients` of the next ``n_steps`` steps."""
         assert self.optimizer is not None and self.spec.adam is not None
         learning_rate = float(self.optimizer.param_groups[0]["lr"])
         return self.spec.adam.coefficients(learning_rate, self._n_steps, n_steps)
 
     def count_steps(self, n_steps: int) -> None:
-        """
-        Note that the optimizer has made further steps.
-
-        :param n_steps: how many
-        """
+        """Note that the optimizer has made ``n_steps`` further steps."""
         if self.optimizer is None:
             return
         self._n_steps += n_steps
@@ -170,11 +154,10 @@ class ParameterGroup:
 
 def network_group(policy: Any, name: str, optimizer: th.optim.Optimizer | None = None) -> ParameterGroup:
     """
-    :param policy: a policy
-    :param name: name of one of its networks
-    :param optimizer: what trains it; ``None`` for a target, which follows another one
-    :return: its parameters
-    :raises Unsupported: if the optimizer trains other parameters, or is none of those that are known
+    The parameters of one of a policy's networks.
+
+    :param optimizer: what trains them; ``None`` for a target, which follows another network
+    :raises Unsupported: if the optimizer does not train exactly these
     """
     network = getattr(policy, name)
     named = dict(network.named_parameters())

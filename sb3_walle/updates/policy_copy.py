@@ -8,19 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 
 
 def optimizers_of(policy: BasePolicy) -> list[th.optim.Optimizer]:
-    """
-    :param policy: a policy
-    :return: its optimizers, which SB3 keeps with the networks that they update
-    """
+    """The optimizers of a policy, which SB3 keeps with the networks that they update."""
     found = [vars(module).get("optimizer") for module in policy.modules()]
     return [optimizer for optimizer in found if isinstance(optimizer, th.optim.Optimizer)]
 
 
 def copy_without_optimizer(policy: BasePolicy) -> Any:
-    """
-    :param policy: a policy
-    :return: a copy
-    """
     # Distributions hold tensors of the last forward pass, which torch does not copy; they are not needed.
     found = [vars(module).get("action_dist") for module in policy.modules()]
     memo: dict[int, Any] = {id(distribution): copy.copy(distribution) for distribution in found if distribution}

@@ -16,12 +16,7 @@ STATISTICS = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss", "app
 
 @dataclass(frozen=True)
 class PPOVariant:
-    """
-    What of PPO's objective is not a number.
-
-    :param normalize_advantage: whether advantages are normalised in each minibatch
-    :param clip_values: whether the new values are kept close to the old ones
-    """
+    """What of PPO's objective is not a number."""
 
     normalize_advantage: bool
     clip_values: bool
@@ -31,9 +26,9 @@ class Evaluation(NamedTuple):
     """
     What the policy says of a minibatch of B samples.
 
-    :param values: values, of any shape with B elements
+    :param values: of any shape with B elements
     :param log_prob: log-probabilities of the actions, ``[B]``
-    :param entropy: entropies, ``[B]``; ``None`` if there is no closed form
+    :param entropy: ``[B]``; ``None`` if there is no closed form
     """
 
     values: th.Tensor
@@ -43,14 +38,8 @@ class Evaluation(NamedTuple):
 
 class RolloutRows(NamedTuple):
     """
-    A minibatch of B samples of a rollout buffer.
-
-    :param observations: observations, ``[B, ...]``, or a dictionary of such tensors
-    :param actions: actions, ``[B, action_dim]``
-    :param values: values before the update, ``[B]``
-    :param log_probs: log-probabilities of the actions before the update, ``[B]``
-    :param advantages: advantages, ``[B]``
-    :param returns: returns, ``[B]``
+    A minibatch of B samples of a rollout buffer: observations ``[B, ...]`` (or a dictionary of such tensors), actions
+    ``[B, action_dim]``, and ``[B]`` each of values and log-probabilities before the update, advantages, and returns.
     """
 
     observations: Any
@@ -61,28 +50,15 @@ class RolloutRows(NamedTuple):
     returns: th.Tensor
 
 
-class Objective(NamedTuple):
-    """
-    :param loss: what to minimise
-    :param statistics: what :data:`STATISTICS` names, without a gradient
-    """
-
-    loss: th.Tensor
-    statistics: dict[str, th.Tensor]
-
-
 def ppo_objective(
     variant: PPOVariant, new: Evaluation, old: RolloutRows, coefficients: Mapping[str, th.Tensor]
-) -> Objective:
+) -> tuple[th.Tensor, dict[str, th.Tensor]]:
     """
     The clipped surrogate objective (Schulman et al., 2017, eq. 7 and 9), in the order of operations of SB3's
     ``PPO.train()``.
 
-    :param variant: which one
-    :param new: what the policy says of the minibatch
-    :param old: the minibatch
     :param coefficients: what :data:`COEFFICIENTS` names
-    :return: the loss, and what is logged
+    :return: what to minimise, and what :data:`STATISTICS` names, without a gradient
     """
     clip_range, clip_low, clip_high, clip_range_vf, ent_coef, vf_coef = (coefficients[name] for name in COEFFICIENTS)
     advantages = normalized_advantages(variant, old.advantages)
@@ -99,15 +75,10 @@ def ppo_objective(
         approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
         clip_fraction = th.mean((th.abs(ratio - 1) > clip_range).float())
     found = (policy_loss, value_loss, entropy_loss, loss, approx_kl, clip_fraction)
-    return Objective(loss, {name: value.detach() for name, value in zip(STATISTICS, found, strict=True)})
+    return loss, {name: value.detach() for name, value in zip(STATISTICS, found, strict=True)}
 
 
 def normalized_advantages(variant: PPOVariant, advantages: th.Tensor) -> th.Tensor:
-    """
-    :param variant: which objective
-    :param advantages: advantages of a minibatch, ``[B]``
-    :return: the advantages to learn from, ``[B]``
-    """
     # The standard deviation of a single advantage is NaN.
     if variant.normalize_advantage and len(advantages) > 1:
         return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -115,13 +86,7 @@ def normalized_advantages(variant: PPOVariant, advantages: th.Tensor) -> th.Tens
 
 
 def value_error(variant: PPOVariant, new: Evaluation, old: RolloutRows, clip_range_vf: th.Tensor) -> th.Tensor:
-    """
-    :param variant: which objective
-    :param new: what the policy says of the minibatch
-    :param old: the minibatch
-    :param clip_range_vf: how far the new values may be from the old ones, where that is limited
-    :return: mean squared error of the values
-    """
+    """Mean squared error of the values, which may be clipped around the old ones."""
     values = new.values.flatten()
     if variant.clip_values:
         values = old.values + th.clamp(values - old.values, -clip_range_vf, clip_range_vf)
@@ -129,8 +94,5 @@ def value_error(variant: PPOVariant, new: Evaluation, old: RolloutRows, clip_ran
 
 
 def negative_entropy(new: Evaluation) -> th.Tensor:
-    """
-    :param new: what the policy says of a minibatch
-    :return: mean entropy with its sign changed; an estimate if there is no closed form
-    """
+    """Mean entropy with its sign changed; an estimate if there is no closed form."""
     return -th.mean(-new.log_prob if new.entropy is None else new.entropy)

@@ -6,13 +6,14 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.sb3_private import add_updates, n_updates, progress_remaining
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
-from sb3_walle.updates.clipping import clipped
 from sb3_walle.updates.finite import stop_at_minibatch
+from sb3_walle.updates.flat import clipped
 from sb3_walle.updates.global_state import random_states_kept
 from sb3_walle.updates.parameter_groups import GroupState, ParameterGroup
 from sb3_walle.updates.ppo_objective import (
@@ -23,12 +24,7 @@ from sb3_walle.updates.ppo_objective import (
     RolloutRows,
     ppo_objective,
 )
-from sb3_walle.updates.rollout_minibatches import (
-    RolloutMinibatches,
-    check_buffer,
-    example_minibatch,
-    observation_keys,
-)
+from sb3_walle.updates.rollout_minibatches import RolloutMinibatches, check_buffer, example_minibatch
 from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stage, State, StepSpec, UpdateStep
 from sb3_walle.updates.tracing import copied_policy
 from sb3_walle.updates.unsupported import Unsupported, in_short
@@ -55,8 +51,8 @@ class PPOStep(UpdateStep):
         is_discrete = isinstance(self._policy.action_space, spaces.Discrete)
         actions = rows.actions.long().flatten() if is_discrete else rows.actions
         evaluation = Evaluation(*self._policy.evaluate_actions(rows.observations, actions))
-        objective = ppo_objective(self.spec.variant, evaluation, rows, minibatch.coefficients)
-        return Losses({"policy": objective.loss}, objective.statistics)
+        loss, statistics = ppo_objective(self.spec.variant, evaluation, rows, minibatch.coefficients)
+        return Losses({"policy": loss}, statistics)
 
     def apply(
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
@@ -100,11 +96,12 @@ class PPOUpdate(AlgorithmUpdate):
     def variant(self) -> Hashable:
         return PPOVariant(self.algorithm.normalize_advantage, self.algorithm.clip_range_vf is not None)
 
-    def check(self) -> None:
-        check_buffer(self.algorithm.rollout_buffer)
+    @property
+    def buffer(self) -> RolloutBuffer:
+        return self.algorithm.rollout_buffer
 
-    def observation_keys(self) -> tuple[str, ...] | None:
-        return observation_keys(self.algorithm.rollout_buffer)
+    def check(self) -> None:
+        check_buffer(self.buffer)
 
     def optimizers(self) -> list[th.optim.Optimizer]:
         return [self.algorithm.policy.optimizer]
@@ -124,7 +121,7 @@ class PPOUpdate(AlgorithmUpdate):
         return [ParameterGroup("policy", trained, names, policy.optimizer)]
 
     def example_rows(self, n_samples: int) -> list[th.Tensor]:
-        return list(example_minibatch(self.algorithm.rollout_buffer, n_samples, self.algorithm.policy.device))
+        return list(example_minibatch(self.buffer, n_samples, self.algorithm.policy.device))
 
     def n_minibatches(self) -> int:
         return self.algorithm.n_epochs * self._minibatches_per_epoch()
@@ -188,8 +185,7 @@ class PPOUpdate(AlgorithmUpdate):
         return [name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None]
 
     def _n_samples(self) -> int:
-        buffer = self.algorithm.rollout_buffer
-        return int(buffer.buffer_size * buffer.n_envs)
+        return int(self.buffer.buffer_size * self.buffer.n_envs)
 
     def _minibatches_per_epoch(self) -> int:
         return -(-self._n_samples() // self.batch_size)
@@ -260,10 +256,7 @@ class PPOUpdate(AlgorithmUpdate):
 
 
 def clip_ranges(algorithm: PPO) -> tuple[float, float | None]:
-    """
-    :param algorithm: an algorithm
-    :return: how far the ratio may be from 1, and values from the old ones, at present
-    """
+    """How far the ratio may be from 1, and values from the old ones, at present."""
     remaining = progress_remaining(algorithm)
     # SB3 declares what its constructor takes. _setup_model() has made schedules of it.
     clip_range = algorithm.clip_range(remaining)  # type: ignore[operator]

@@ -16,37 +16,18 @@ _STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
 
 
 def is_sb3s_own(buffer: ReplayBuffer) -> bool:
-    """
-    :param buffer: a replay buffer
-    :return: whether it does what SB3's do, and nothing else
-    """
+    """Whether a replay buffer does what SB3's do, and nothing else."""
     return type(buffer) in _STOCK
 
 
 def check_buffer(buffer: ReplayBuffer) -> None:
-    """
-    :param buffer: a replay buffer
-    :raises Unsupported: if its samples may be anything
-    """
+    """:raises Unsupported: if the buffer is of a class of the user's own, whose samples may be anything"""
     if not is_sb3s_own(buffer):
         raise Unsupported(f"the replay buffer is a {type(buffer).__name__}, not one of SB3's own")
 
 
-def observation_keys(buffer: ReplayBuffer) -> tuple[str, ...] | None:
-    """
-    :param buffer: a replay buffer
-    :return: keys of its observations if they are dictionaries, otherwise ``None``
-    """
-    return tuple(buffer.observations) if isinstance(buffer.observations, dict) else None
-
-
 def example_samples(buffer: ReplayBuffer, batch_size: int, normalizer: VecNormalize | None) -> list[th.Tensor]:
-    """
-    :param buffer: a replay buffer, which may be empty
-    :param batch_size: number of samples, B
-    :param normalizer: what samples are normalised with
-    :return: tensors of zeros as :func:`tensors_of` gives them
-    """
+    """Zeros as :func:`tensors_of` gives them, also of an empty buffer."""
     observations = _example_observations(buffer, batch_size, normalizer)
     device = buffer.device
     column = th.zeros(batch_size, 1, device=device)
@@ -71,9 +52,10 @@ def _example_observations(buffer: ReplayBuffer, batch_size: int, normalizer: Vec
 
 def tensors_of(samples: Any, gamma: th.Tensor) -> list[th.Tensor]:
     """
-    :param samples: what a replay buffer has given
-    :param gamma: discount factor where the samples bring none, ``[1]``
-    :return: observations, actions, next observations, dones, rewards and discounts
+    Observations, actions, next observations, dones, rewards and discounts.
+
+    :param samples: a minibatch of a replay buffer
+    :param gamma: discount factor where the samples have none, ``[1]``
     """
     return [
         *_parts(samples.observations),
@@ -86,11 +68,7 @@ def tensors_of(samples: Any, gamma: th.Tensor) -> list[th.Tensor]:
 
 
 def check_kinds(found: Sequence[th.Tensor], expected: Sequence[th.Tensor]) -> None:
-    """
-    :param found: the tensors of some samples
-    :param expected: those that a step was traced with
-    :raises Unsupported: if a program for the latter does not take the former
-    """
+    """:raises Unsupported: if a program that was traced with the expected tensors does not take these"""
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape or one.dtype != other.dtype or not one.is_contiguous():
             raise Unsupported("the replay buffer gives other tensors than when its update was compiled")

@@ -31,18 +31,13 @@ class RolloutMinibatches:
         if not buffer.full:
             raise ValueError("The rollout buffer is not full: collect a rollout before train(), as learn() does.")
         _flatten(buffer)
-        self.n_samples = buffer.buffer_size * buffer.n_envs
+        self._n_samples = buffer.buffer_size * buffer.n_envs
         self._batch_size = batch_size
         self._columns = [th.as_tensor(array).to(device) for array in _columns(buffer)]
 
-    @property
-    def per_epoch(self) -> int:
-        """Number of minibatches that each epoch has; the last one may be smaller."""
-        return -(-self.n_samples // self._batch_size)
-
     def epoch(self) -> Iterator[tuple[th.Tensor, ...]]:
-        """:return: for each minibatch of one pass, its observations and the other columns"""
-        order = th.from_numpy(np.random.permutation(self.n_samples)).to(self._columns[0].device)
+        """For each minibatch of one pass, its observations and the other columns."""
+        order = th.from_numpy(np.random.permutation(self._n_samples)).to(self._columns[0].device)
         for block in order.split(self._batch_size * self._minibatches_at_once()):
             gathered = [column.index_select(0, block).split(self._batch_size) for column in self._columns]
             yield from zip(*gathered, strict=True)
@@ -53,28 +48,15 @@ class RolloutMinibatches:
 
 
 def check_buffer(buffer: RolloutBuffer) -> None:
-    """
-    :param buffer: a rollout buffer
-    :raises Unsupported: if it is of a class of the user's own
-    """
+    """:raises Unsupported: if the buffer is of a class of the user's own"""
     if type(buffer) not in (RolloutBuffer, DictRolloutBuffer):
         raise Unsupported(f"the rollout buffer is of a class of its own, {type(buffer).__name__}")
 
 
-def observation_keys(buffer: RolloutBuffer) -> tuple[str, ...] | None:
-    """
-    :param buffer: a rollout buffer
-    :return: the keys of its observations if they are dictionaries
-    """
-    return tuple(buffer.observations) if isinstance(buffer.observations, dict) else None
-
-
 def example_minibatch(buffer: RolloutBuffer, n_samples: int, device: th.device) -> tuple[th.Tensor, ...]:
     """
-    :param buffer: a rollout buffer, full or not
-    :param n_samples: number of samples, B
-    :param device: where the minibatch is needed
-    :return: a minibatch of zeros, in types and shapes as :meth:`RolloutMinibatches.epoch` has them
+    A minibatch of ``n_samples`` zeros, in types and shapes as :meth:`RolloutMinibatches.epoch` has them.
+
     :raises Unsupported: if there are observations of a type that torch barely knows
     """
     n_leading_axes = 1 if buffer.generator_ready else 2

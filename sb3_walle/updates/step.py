@@ -30,7 +30,7 @@ class Stage:
     """
     :param name: what the algorithm calls it
     :param groups: the groups of parameters that it trains, of those that there are
-    :param statistics: names of the numbers that it leaves
+    :param statistics: names of the numbers that it logs
     """
 
     name: str
@@ -41,12 +41,11 @@ class Stage:
 @dataclass(frozen=True)
 class StepSpec:
     """
-    What a step takes in addition to the minibatch.
+    What a step needs to know in addition to the minibatch.
 
     :param groups: groups of parameters, in the order in which the state holds them
     :param fixed: names of the policy's parameters that are in no group
-    :param buffers: names of the policy's buffers
-    :param observation_keys: keys of observations that are dictionaries, otherwise ``None``
+    :param observation_keys: keys of ``Dict`` observations, otherwise ``None``
     :param variant: what of the algorithm's loss is not a number
     """
 
@@ -64,11 +63,8 @@ class StepSpec:
 
 class State(NamedTuple):
     """
-    What an update works on.
-
-    :param groups: vectors of parameters, moments and gradients, by group
-    :param buffers: the policy's buffers, such as the running statistics of batch normalization
-    :param fixed: the policy's other parameters, which no step changes
+    What an update changes: vectors of parameters, moments and gradients by group, and the policy's buffers, such as
+    running statistics; and the ``fixed`` parameters, which no step changes.
     """
 
     groups: dict[str, GroupState]
@@ -76,7 +72,7 @@ class State(NamedTuple):
     fixed: tuple[th.Tensor, ...] = ()
 
     def changing(self) -> list[th.Tensor]:
-        """:return: the tensors that a step may change, in the order in which it takes them"""
+        """The tensors that a step may change, in the order in which it takes them."""
         return [*(tensor for group in self.groups.values() for tensor in group.tensors()), *self.buffers]
 
 
@@ -85,7 +81,7 @@ class Minibatch(NamedTuple):
     :param rows: the samples, as :attr:`UpdateStep.rows` names their fields
     :param noise: normal random numbers, ``[B, action_dim]`` each
     :param coefficients: numbers of the algorithm by name, ``[]`` each
-    :param adam: for each trained group, what depends on the number of its optimizer's step, ``[3]``
+    :param adam: for each trained group, a row of :meth:`AdamSettings.coefficients`, ``[3]``
     """
 
     rows: Any
@@ -99,8 +95,7 @@ class Losses:
     """
     :param of_groups: what each group of a stage minimises
     :param statistics: numbers to log, by name
-    :param sizes: how large the terms are that cancel in a gradient or statistic, by its name, where they may: the
-        measure for rounding
+    :param sizes: how large the terms are that cancel in a gradient or statistic: the measure for its rounding
     """
 
     of_groups: dict[str, th.Tensor]
@@ -110,7 +105,7 @@ class Losses:
 
 class Gradient(NamedTuple):
     """
-    :param vectors: the gradient of each group of a stage as a vector, ``[n]``
+    :param vectors: the gradient of each group of a stage, ``[n]``
     :param statistics: numbers to log, by name
     :param buffers: the policy's buffers after the forward pass
     :param sizes: as in :class:`Losses`
@@ -124,10 +119,9 @@ class Gradient(NamedTuple):
 
 class UpdateStep(ABC):
     """
-    An algorithm declares its stages and their losses. :meth:`gradient` and :meth:`apply` are the two halves of a stage;
-    calling the object makes both, for all stages, changes the state in place and returns the statistics.
-
-    It takes and gives nothing but tensors, and looks at the value of none, so that it can be traced.
+    One minibatch of an algorithm. An algorithm declares its stages and their losses; :meth:`gradient` and :meth:`apply`
+    are the two halves of a stage. Calling the object makes both, for all stages, changes the state in place and returns
+    the statistics. It takes and returns tensors only and never looks at a value, so it can be traced.
 
     :param policy: the policy
     :param spec: what it takes
@@ -161,19 +155,18 @@ class UpdateStep(ABC):
     def losses(self, stage: str, parameters: Parameters, minibatch: Minibatch) -> Losses:
         """
         :param stage: name of a stage
-        :param parameters: the parameters of each group, which the policy computes with while this is called
+        :param parameters: the parameters of each group; the policy computes with them during this call
         :param minibatch: what to learn from
         :return: what the groups of the stage minimise, and what is logged
         """
 
     def gradient(self, stage: Stage, state: State, minibatch: Minibatch) -> Gradient:
         """
-        The first half of a stage. Nothing is changed in place.
+        The first half of a stage. It changes nothing in place.
 
         :param stage: the stage
         :param state: the groups as the stage before has left them
         :param minibatch: what to learn from
-        :return: the gradients of its groups
         """
         parameters = {name: self._groups[name].layout.views(group.vector) for name, group in state.groups.items()}
         for name in self._trained(stage):
@@ -197,12 +190,12 @@ class UpdateStep(ABC):
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
     ) -> tuple[State, dict[str, th.Tensor]]:
         """
-        The second half of a stage. Nothing is changed in place.
+        The second half of a stage. It changes nothing in place.
 
         :param stage: the stage
         :param state: the state that the gradients were taken at
         :param gradient: the gradients
-        :param minibatch: its numbers are used, and its samples are not
+        :param minibatch: its coefficients are used, its samples are not
         :return: the state after the stage, and further statistics
         """
         groups = dict(state.groups)
@@ -216,7 +209,7 @@ class UpdateStep(ABC):
 
     def __call__(self, *inputs: th.Tensor) -> tuple[th.Tensor]:
         """
-        :param inputs: the tensors of the state that may change, the fixed parameters, and those of the minibatch
+        :param inputs: the tensors of the state, then those of the minibatch
         :return: the statistics, in the order of :attr:`statistics`
         """
         state, minibatch = self.unpacked(inputs)
@@ -233,10 +226,7 @@ class UpdateStep(ABC):
             return (th.stack(statistics),)
 
     def unpacked(self, inputs: Sequence[th.Tensor]) -> tuple[State, Minibatch]:
-        """
-        :param inputs: what a call takes
-        :return: the same by name
-        """
+        """The inputs of a call by name."""
         rest = iter(inputs)
         groups = {group.name: GroupState.of([next(rest) for _ in range(group.n_tensors)]) for group in self.spec.groups}
         state = State(groups, tuple(next(rest) for _ in self.spec.buffers), tuple(next(rest) for _ in self.spec.fixed))

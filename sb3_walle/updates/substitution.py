@@ -16,8 +16,7 @@ def substituted(module: th.nn.Module, tensors: Mapping[str, th.Tensor]) -> Itera
     ``torch.func.functional_call()`` does the same, but leaves the others behind where a part of the module can be
     reached in two ways, as the features extractor that SB3's policies share between actor and critic.
 
-    :param module: the module
-    :param tensors: other tensors, by the names of the parameters and buffers whose place they take
+    :param tensors: by the names of the parameters and buffers that they replace
     """
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     others = {id(own[name]): tensor for name, tensor in tensors.items()}

@@ -4,7 +4,8 @@ Names of torch that are private or experimental, each in a function, as they are
 Another release may change them without notice. Then this is the file to mend.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,46 +24,37 @@ _HOOKS = (
 
 
 def has_own_hooks(part: Any) -> bool:
-    """:return: whether there are hooks on a module, parameter or optimizer"""
     return any(getattr(part, name, None) for name in _HOOKS)
 
 
 def has_hooks_on_all_modules() -> bool:
-    """:return: whether there are hooks on all modules that exist, as debuggers and profilers set them"""
+    """Whether there are hooks on all modules that exist, as debuggers and profilers set them."""
     return th.nn.modules.module._has_any_global_hook()
 
 
 def held_tensors(module: th.nn.Module) -> list[dict[str, Any]]:
-    """:return: the dictionaries in which a module has its own parameters and buffers"""
+    """The dictionaries in which a module has its own parameters and buffers."""
     return [module._parameters, module._buffers]
 
 
 def distributions_are_checked() -> bool:
-    """:return: whether distributions check their parameters by default"""
     return th.distributions.Distribution._validate_args
 
 
 def is_operator(target: Any) -> bool:
-    """:return: whether the target of a node of a graph is one of torch's operators"""
+    """Whether the target of a node of a graph is one of torch's operators."""
     return isinstance(target, th._ops.OpOverload)
 
 
-def map_tree(function: Callable[[Any], Any], tree: Any) -> Any:
-    """
-    :param function: what to do with each leaf
-    :param tree: nested tuples, lists and dictionaries
-    """
-    from torch.utils._pytree import tree_map
+def map_arguments(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """The arguments of a node of a graph, with a function of each leaf in its place."""
+    from torch.fx.node import map_aggregate
 
-    return tree_map(function, tree)
+    return map_aggregate(arguments, function)
 
 
-def trace(function: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule:
-    """
-    :param function: takes tensors and returns a tuple of tensors
-    :param inputs: an example, whose shapes count and whose values do not
-    :return: the operators that it calls, autograd's included
-    """
+def make_graph(function: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule:
+    """The operators that a function of tensors calls, autograd's included. Of the inputs, only shapes count."""
     # Takes a second to import, which short runs can do without.
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -71,11 +63,9 @@ def trace(function: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphMod
 
 def compile_ahead_of_time(graph: GraphModule, inputs: tuple[th.Tensor, ...], folder: Path, is_parallel: bool) -> Path:
     """
-    :param graph: the graph
-    :param inputs: an example of its inputs
-    :param folder: where to put files
+    Compile a graph to a shared library in a folder.
+
     :param is_parallel: whether the program asks for the number of threads when it runs, rather than now
-    :return: a shared library
     """
     from torch._inductor import aot_compile
 
@@ -87,66 +77,50 @@ def compile_ahead_of_time(graph: GraphModule, inputs: tuple[th.Tensor, ...], fol
 
 
 def load_program(path: Path) -> Callable[[list[th.Tensor]], list[th.Tensor]]:
-    """
-    :param path: a shared library
-    :return: runs it
-    """
+    """A function that runs a shared library."""
     run: Callable[[list[th.Tensor]], list[th.Tensor]] = th._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
     return run
 
 
-def note_shapes(graph: GraphModule, inputs: Sequence[th.Tensor]) -> None:
+@contextmanager
+def products_by_onednn(is_large: Callable[[int, int, int], bool]) -> Iterator[None]:
     """
-    :param graph: a graph; each of its nodes gets ``meta["val"]``, a tensor of the shape of its result
-    :param inputs: an example of its inputs
+    Have torch's compiler call oneDNN for matrix products in float32. By itself it does so for weights that never
+    change.
+
+    :param is_large: whether to do so for a product of ``[rows, inner]`` and ``[inner, columns]``
     """
-    from torch._subclasses import FakeTensorMode
-    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
-
-    FakeTensorProp(graph, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*inputs)
-
-
-def linear_by_onednn() -> Any:
-    """
-    An operator like torch's own of oneDNN, for which torch's compiler insists on weights that never change.
-
-    :return: takes ``[rows, inner]``, ``[columns, inner]`` and ``[columns]`` or ``None``, and gives ``[rows, columns]``
-    """
-    from torch._inductor.lowering import register_lowering
-
-    if not hasattr(th.ops.sb3_walle, "linear"):
-        library = th.library.Library("sb3_walle", "DEF")
-        _LIBRARIES.append(library)
-        library.define("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
-        library.impl("linear", lambda values, weight, _: values.new_empty(values.shape[0], weight.shape[0]), "Meta")
-        library.impl("linear", _onednn_product, "CPU")
-        register_lowering(th.ops.sb3_walle.linear.default, type_promotion_kind=None)(_lowered)
-    return th.ops.sb3_walle.linear.default
-
-
-# torch forgets an operator when no object holds the library that has defined it.
-_LIBRARIES: list[th.library.Library] = []
-
-
-def _onednn_product(values: th.Tensor, weight: th.Tensor, bias: th.Tensor | None) -> th.Tensor:
-    found: th.Tensor = th.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
-    return found
-
-
-def _lowered(values: Any, weight: Any, bias: Any) -> Any:
-    """A call of oneDNN in terms of torch's compiler."""
-    from torch._inductor import ir, mkldnn_ir
+    from torch._inductor import ir, lowering, mkldnn_ir
 
     kind = mkldnn_ir.LinearUnary
-    values = kind.require_contiguous(kind.realize_input(values))
-    # As it is, for the kernel takes any strides: torch's own LinearUnary.create() would copy a transposed matrix, which
-    # takes a seventh of the product.
-    weight = kind.realize_input(weight)
-    layout = ir.FixedLayout(values.get_device(), values.get_dtype(), [values.get_size()[0], weight.get_size()[0]])
-    # Nothing follows the product.
-    plain: list[Any] = ["none", [-1], ""]
-    if bias is None:
-        product = kind(layout, [values, weight], [None, *plain])
-    else:
-        product = kind(layout, [values, weight, kind.require_contiguous(kind.realize_input(bias))], plain)
-    return ir.TensorBox.create(mkldnn_ir._create_output_node(product))
+
+    def product(left: Any, right: Any, bias: Any) -> Any:
+        left = kind.require_contiguous(kind.realize_input(left))
+        # As it is, for the kernel takes any strides: torch's own LinearUnary.create() would copy a transposed matrix,
+        # which takes a seventh of the product.
+        weight = kind.realize_input(lowering.permute(right, [1, 0]))
+        layout = ir.FixedLayout(left.get_device(), left.get_dtype(), [left.get_size()[0], weight.get_size()[0]])
+        biases = [] if bias is None else [kind.require_contiguous(kind.realize_input(bias))]
+        # Nothing follows the product.
+        constants = [*([None] if bias is None else []), "none", [-1], ""]
+        call = kind(layout, [left, weight, *biases], constants)
+        return ir.TensorBox.create(mkldnn_ir._create_output_node(call))
+
+    def replacing(default: Callable[..., Any]) -> Callable[..., Any]:
+        def lowered(*args: Any, **kwargs: Any) -> Any:
+            *biases, left, right = args
+            (rows, inner), (_, columns) = left.get_size(), right.get_size()
+            is_plain = not kwargs and all(len(bias.get_size()) == 1 for bias in biases)
+            if is_plain and left.get_dtype() == th.float32 and is_large(int(rows), int(inner), int(columns)):
+                return product(left, right, *biases or [None])
+            return default(*args, **kwargs)
+
+        return lowered
+
+    lowerings: dict[Any, Any] = lowering.lowerings
+    defaults = {operator: lowerings[operator] for operator in (th.ops.aten.mm.default, th.ops.aten.addmm.default)}
+    lowerings.update({operator: replacing(default) for operator, default in defaults.items()})
+    try:
+        yield
+    finally:
+        lowerings.update(defaults)

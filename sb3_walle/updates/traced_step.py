@@ -11,7 +11,7 @@ from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.global_state import random_states_kept
 from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.step import State, StepSpec, UpdateStep
-from sb3_walle.updates.tracing import copied_policy, traced
+from sb3_walle.updates.tracing import copied_policy, trace
 
 N_ADAM_COEFFICIENTS = 3
 
@@ -19,15 +19,11 @@ N_ADAM_COEFFICIENTS = 3
 @dataclass(frozen=True)
 class TracedStep:
     """
-    One minibatch of an algorithm, in two forms.
-
-    :param step: as a function that calls the policy
-    :param graph: as a graph of operators
-    :param inputs: an example of what both take
-    :param batch_size: samples of the minibatch
+    One minibatch of an algorithm as a function that calls the policy, and as a graph of operators, with an example of
+    the inputs of both.
     """
 
-    step: UpdateStep
+    eager: UpdateStep
     graph: GraphModule
     inputs: list[th.Tensor]
     batch_size: int
@@ -35,13 +31,13 @@ class TracedStep:
     @property
     def n_in_place(self) -> int:
         """How many of the inputs, the first ones, are changed in place."""
-        spec = self.step.spec
+        spec = self.eager.spec
         return sum(group.n_tensors for group in spec.groups) + len(spec.buffers)
 
     @property
     def observations(self) -> list[th.Tensor]:
         """Those of the inputs that are observations."""
-        spec = self.step.spec
+        spec = self.eager.spec
         first = self.n_in_place + len(spec.fixed)
         n_observations = 1 if spec.observation_keys is None else len(spec.observation_keys)
         return self.inputs[first : first + n_observations]
@@ -49,9 +45,8 @@ class TracedStep:
 
 def trace_update(update: AlgorithmUpdate, groups: Sequence[ParameterGroup]) -> dict[str, TracedStep]:
     """
-    :param update: the update of an algorithm that has been set up
-    :param groups: its groups of parameters
-    :return: a step for each of its programs, by name
+    A step for each program of an update, by name.
+
     :raises Unsupported: if it cannot be traced
     """
     policy = update.algorithm.policy
@@ -63,17 +58,15 @@ def trace_update(update: AlgorithmUpdate, groups: Sequence[ParameterGroup]) -> d
         # As it is during an update. After a rollout it is in evaluation mode.
         copied.set_training_mode(True)
         with random_states_kept(policy.device):
-            graph = traced(update.step_class(copied, spec, stages), inputs)
+            graph = trace(update.step_class(copied, spec, stages), inputs)
         steps[name] = TracedStep(update.step_class(policy, spec, stages), graph, inputs, update.batch_size)
     return steps
 
 
 def adopted_state(policy: BasePolicy, groups: Sequence[ParameterGroup], spec: StepSpec) -> State:
     """
-    :param policy: a policy
-    :param groups: its groups of parameters
-    :param spec: what its step takes
-    :return: the state that its updates work on, which shares the memory of the policy and its optimizers
+    The state that updates work on. It shares the memory of the policy and its optimizers.
+
     :raises Unsupported: if an optimizer has made more steps with some parameters than with others
     """
     parameters = dict(policy.named_parameters()) if spec.fixed else {}

@@ -13,21 +13,19 @@ from sb3_walle.updates.policy_copy import copy_without_optimizer, optimizers_of
 from sb3_walle.updates.unsupported import Unsupported, in_short
 
 
-def traced(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule:
+def trace(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule:
     """
     Trace a function at the level of operators, autograd included.
 
-    The tensors that flow through it have shapes and no values. So what would depend on a value is found out, rather
-    than frozen as it happens to be.
+    The tensors that flow through it have shapes and no values, so that a decision by a value is an error.
 
     :param step: takes tensors and returns a tuple of tensors; may change inputs in place
-    :param inputs: tensors of the shapes, strides, types and devices that it is going to be called with
-    :return: the graph, which can be called as the function can
+    :param inputs: tensors of the shapes, strides, types and devices of its calls
     :raises Unsupported: if it cannot be traced, or draws random numbers
     """
     try:
         with unchecked_distributions():
-            graph = torch_private.trace(step, inputs)
+            graph = torch_private.make_graph(step, inputs)
     except Exception as error:
         # A policy may do anything. All that torch cannot trace looks different.
         raise Unsupported(f"the policy cannot be traced: {in_short(error)}") from error
@@ -39,11 +37,9 @@ def traced(step: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule
 
 def copied_policy(policy: BasePolicy) -> Any:
     """
-    Copy a policy to trace it, because tracing leaves tensors without values wherever a policy keeps some.
+    A copy to trace, without its optimizer: tracing leaves tensors without values wherever a policy keeps some.
 
-    :param policy: the policy
-    :return: a copy, without its optimizer
-    :raises Unsupported: if it cannot be copied, or has hooks, which tracing would not respect
+    :raises Unsupported: if the policy cannot be copied, or has hooks, which tracing would not respect
     """
     if has_hooks(policy):
         raise Unsupported("there are hooks on modules or parameters of the policy, or on its optimizer")
@@ -54,10 +50,7 @@ def copied_policy(policy: BasePolicy) -> Any:
 
 
 def has_hooks(policy: BasePolicy) -> bool:
-    """
-    :param policy: a policy
-    :return: whether there are hooks on a part of it, or on an optimizer
-    """
+    """Whether there are hooks on a part of a policy, or on its optimizers."""
     parts = [*policy.modules(), *policy.parameters(), *optimizers_of(policy)]
     return any(map(torch_private.has_own_hooks, parts)) or torch_private.has_hooks_on_all_modules()
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
-from sb3_walle.updates.compilation import Compilation, may_be_at_hand
 from sb3_walle.updates.compiled_update import make_update
 from sb3_walle.updates.global_state import threads_at_most
 from sb3_walle.updates.parameter_groups import ParameterGroup
+from sb3_walle.updates.program_compiler import ProgramCompiler, may_be_at_hand
 from sb3_walle.updates.traced_step import trace_update
 from sb3_walle.updates.unsupported import Unsupported
 from sb3_walle.user_warning import warn_user
@@ -30,7 +30,7 @@ class Updater:
     Makes the updates of an algorithm.
 
     :param update: what it declares of its update
-    :param choice: what the user asked for, one of :data:`LEARNERS`
+    :param choice: the user's ``learner=``, one of :data:`LEARNERS`
     """
 
     def __init__(self, update: AlgorithmUpdate, choice: str) -> None:
@@ -39,7 +39,7 @@ class Updater:
         self._reason: Unsupported | None = None
         self._key: Hashable = None
         self._groups: Sequence[ParameterGroup] = ()
-        self._compilation: Compilation | None = None
+        self._compiler: ProgramCompiler | None = None
         self._planned_updates = 0
         #: where there is a seed, updates that are still eager since compiling began; ``None`` before that
         self._n_eager_ahead: int | None = None
@@ -55,21 +55,13 @@ class Updater:
         self.is_compiled = False
 
     def require(self) -> None:
-        """
-        Check that the update can be compiled, as far as that can be known beforehand.
-
-        :raises ValueError: if it cannot
-        """
+        """:raises ValueError: if it is known already that the update cannot be compiled"""
         self._prepare()
         if self._reason is not None:
             raise ValueError(f"learner='compiled' is impossible: {self._reason}. Use learner='auto' or 'eager'.")
 
     def plan(self, n_updates: int) -> None:
-        """
-        Prepare a compiled update where it pays.
-
-        :param n_updates: number of updates to come
-        """
+        """Prepare a compiled update if that saves time over ``n_updates`` updates to come."""
         self._planned_updates = n_updates
         self._consider()
         # Callbacks may change the policy when training starts.
@@ -85,13 +77,13 @@ class Updater:
         """
         programs = self._programs(number)
         self.is_compiled = programs is not None
-        if programs is not None and self._compilation is not None:
+        if programs is not None and self._compiler is not None:
             started, is_compared = time.perf_counter(), self._is_to_be_compared()
             may_differ = self._n_doubts < self.update.n_doubts
             try:
-                with nullcontext() if self._compilation.is_parallel else threads_at_most(1):
+                with nullcontext() if self._compiler.is_parallel else threads_at_most(1):
                     n_minibatches, is_same = make_update(
-                        self.update, self._groups, self._compilation.steps, programs, number, is_compared, may_differ
+                        self.update, self._groups, self._compiler.steps, programs, number, is_compared, may_differ
                     )
                 self._note_compiled(number, n_minibatches, is_compared, is_same, time.perf_counter() - started)
             except Unsupported as reason:
@@ -112,9 +104,9 @@ class Updater:
 
     def close(self) -> None:
         """Stop compiling."""
-        if self._compilation is not None:
-            self._compilation.close()
-            self._compilation, self._key = None, None
+        if self._compiler is not None:
+            self._compiler.close()
+            self._compiler, self._key = None, None
 
     def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
         started, n_before = time.perf_counter(), self.update.n_minibatches_made()
@@ -137,16 +129,16 @@ class Updater:
     def _programs(self, number: int) -> dict | None:
         """The programs of an update, if they are there, fit the algorithm as it is now, and may be used."""
         self._consider()
-        if self._compilation is None or not self._compilation.is_begun:
+        if self._compiler is None or not self._compiler.is_begun:
             return None
         try:
-            programs = self._compilation.programs(wait=False)
+            programs = self._compiler.programs(wait=False)
             if self._is_seeded_auto() and self._n_eager_ahead != 0:
                 # Found on disk, perhaps. The same seed gives the same numbers at any timing.
                 return None
             if programs is None and (self._is_seeded_auto() or self._choice == "compiled"):
                 self._say_waiting(number)
-                programs = self._compilation.programs(wait=True)
+                programs = self._compiler.programs(wait=True)
             return programs
         except Unsupported as reason:
             self._refuse(reason)
@@ -158,11 +150,11 @@ class Updater:
             return
         seconds = self._seconds_worth_saving()
         pays = self._choice == "compiled" or seconds >= WORTH_COMPILING
-        if self._compilation is not None or pays or self._may_be_found(seconds):
+        if self._compiler is not None or pays or self._may_be_found(seconds):
             self._prepare()
-        if self._compilation is not None and pays:
+        if self._compiler is not None and pays:
             try:
-                self._compilation.begin()
+                self._compiler.begin()
             except Unsupported as reason:
                 self._refuse(reason)
             if self._n_eager_ahead is None and self._is_seeded_auto():
@@ -199,14 +191,14 @@ class Updater:
         self._n_minibatches_unchecked, self._n_eager_ahead, self._n_doubts = None, None, 0
         try:
             self._groups = self.update.make_groups()
-            self._compilation = Compilation(trace_update(self.update, self._groups))
+            self._compiler = ProgramCompiler(trace_update(self.update, self._groups))
         except Unsupported as reason:
             self._refuse(reason)
 
     def _refuse(self, reason: Unsupported) -> None:
-        if self._compilation is not None:
-            self._compilation.close()
-        self._compilation = None
+        if self._compiler is not None:
+            self._compiler.close()
+        self._compiler = None
         if self._reason is None:
             self._is_told = False
         self._reason = reason
@@ -220,7 +212,7 @@ class Updater:
             warn_user(f"{message}. learner='eager' says that this is intended.")
 
     def _seconds_worth_saving(self) -> float:
-        """What eager updates have taken, or are going to take."""
+        """Seconds of the eager updates so far or of those to come, whichever are more."""
         if self._is_seeded_auto():
             # By their number: no update may be eager or compiled by chance.
             are_enough = self._planned_updates > self._n_updates_to_compile()
@@ -242,9 +234,9 @@ class Updater:
         print(f"Waiting for the update to be compiled, which takes some seconds{why}")
 
     def _announce(self, number: int, seconds: float) -> None:
-        if self.update.algorithm.verbose < 1 or self._compilation is None:
+        if self.update.algorithm.verbose < 1 or self._compiler is None:
             return
-        spent = self._compilation.seconds
+        spent = self._compiler.seconds
         origin = "found on disk" if spent is None else f"compiled within {spent:.0f} s"
         gain = ""
         if self._n_eager_minibatches:
@@ -254,9 +246,6 @@ class Updater:
 
 
 def check_learner(learner: str) -> None:
-    """
-    :param learner: what the user asked for
-    :raises ValueError: if there is no such learner
-    """
+    """:raises ValueError: if there is no such learner"""
     if learner not in LEARNERS:
         raise ValueError(f"learner must be one of {LEARNERS}, got {learner!r}")

@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.traced_step import TracedStep, trace_update
-from sb3_walle.updates.tracing import traced
+from sb3_walle.updates.tracing import trace
 from sb3_walle.updates.unsupported import Unsupported
 
 # Graphs and algorithms
@@ -64,7 +64,7 @@ def tiny_blueprint() -> Blueprint:
 
 
 def graph_of(function: Callable[..., Any], inputs: Sequence[th.Tensor]) -> GraphModule:
-    return traced(function, inputs)
+    return trace(function, inputs)
 
 
 # A compiler that takes as long as a test likes, and then fails
@@ -117,9 +117,9 @@ class FakeProgram:
 
 class FakeBuild:
     """
-    Is done as soon as a test waits for it, or a test says so.
+    Is done when a caller waits for it, or a test says so.
 
-    :param blueprint: what it compiles
+    :param blueprint: what it stands in for compiling
     :param path: where to put it
     """
 

@@ -6,7 +6,7 @@ from native_helpers import FakeProgram
 from stable_baselines3.common.utils import LinearSchedule
 
 # With the compiler, which takes the place of the real one in every test here.
-from test_ppo_learner import ROLLOUT, compiler, is_compiled, lines, model  # noqa: F401
+from test_ppo_updates import ROLLOUT, compiler, is_compiled, lines, model  # noqa: F401
 
 
 def rounding(program: FakeProgram, inputs: list[th.Tensor]) -> th.Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch as th
 from gymnasium import spaces
-from learner_pairs import VECTOR, made
+from update_pairs import VECTOR, made
 
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.updater import Updater

@@ -2,6 +2,7 @@
 
 import copy
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_walle.updates import rollout_minibatches
-from sb3_walle.updates.rollout_minibatches import DTYPES, RolloutMinibatches, example_minibatch, observation_keys
+from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.rollout_minibatches import DTYPES, RolloutMinibatches, example_minibatch
 from sb3_walle.updates.unsupported import Unsupported
 
 CPU = th.device("cpu")
@@ -98,7 +100,7 @@ def test_minibatches_are_those_of_sb3(
         drawn = RolloutMinibatches(buffer, batch_size, CPU)
         found = [list(drawn.epoch()) for _ in range(2)]
 
-    assert [len(epoch) for epoch in found] == [drawn.per_epoch] * 2
+    assert [len(epoch) for epoch in found] == [-(-n_steps * n_envs // batch_size)] * 2
     th.testing.assert_close(found, expected, rtol=0, atol=0)
     np.testing.assert_equal(np.random.get_state(), expected_state)
     assert_same_buffer(buffer, oracle)
@@ -146,7 +148,8 @@ def test_keys_of_dictionaries_are_in_the_order_of_minibatches() -> None:
     """Which of them is which is known by its place alone."""
     space = spaces.Dict({"b": spaces.Box(0, 1, (2,), np.float32), "a": spaces.Box(0, 1, (3,), np.float32)})
     buffer = filled(space, ACTION_SPACES[0], 4, 1)
-    keys = observation_keys(buffer)
+    model = Mock(rollout_buffer=buffer)
+    keys = PPOUpdate(model).observation_keys()
     assert keys is not None
     first = next(RolloutMinibatches(buffer, 4, CPU).epoch())
     assert {key: part.shape[1] for key, part in zip(keys, first, strict=False)} == {"a": 3, "b": 2}

@@ -18,7 +18,7 @@ from sb3_walle.updates.native import build
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.native.build import Build
 from sb3_walle.updates.native.compile_process import put_in_place
-from sb3_walle.updates.native.seal import is_whole
+from sb3_walle.updates.native.program import is_whole
 from sb3_walle.updates.unsupported import MAX_LENGTH, Unsupported
 
 
@@ -71,7 +71,7 @@ def test_reason_of_a_failure_is_told_in_one_line(
     with pytest.raises(Unsupported, match=r"^the compiler failed: .*No working C\+\+ compiler.*/bin/false") as told:
         begun.is_done(wait=True)
     assert "\n" not in str(told.value) and len(str(told.value)) < MAX_LENGTH + 50
-    # It stays so, and the time stands still.
+    # It stays so, and the time stops.
     with pytest.raises(Unsupported, match=r"No working C\+\+ compiler"):
         begun.is_done()
     assert begun.seconds == begun.seconds
@@ -157,7 +157,7 @@ def test_closing_ends_compilers_and_leaves_no_file(
 def test_closing_does_not_wait_for_others_who_have_the_learners_end_of_the_pipe(
     blueprint: Blueprint, compiler: Path, tmp_path: Path
 ) -> None:
-    """As in a process that is forked while it compiles."""
+    """As a process has that is forked during compilation."""
     begun = begin(blueprint, tmp_path / "store")
     assert begun._process.stdin is not None
     copied = os.dup(begun._process.stdin.fileno())

@@ -1,7 +1,5 @@
 """Matrix products that oneDNN makes: which ones they are, and that nothing but their speed changes."""
 
-import copy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from sb3_walle.updates.native import compile_process, products
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.native.build import Build
 from sb3_walle.updates.native.program import NativeProgram
+from sb3_walle.updates.torch_private import products_by_onednn
 
 
 def random(*shapes: tuple[int, ...], dtype: th.dtype = th.float32) -> tuple[th.Tensor, ...]:
@@ -32,32 +31,6 @@ def layer(values: th.Tensor, weight: th.Tensor, bias: th.Tensor) -> tuple[th.Ten
 
 
 LAYER = ((160, 96), (96, 96), (96,))
-CASES: dict[str, tuple[Callable[..., Any], tuple[th.Tensor, ...], int]] = {
-    "a layer there and back": (layer, random(*LAYER), 6),
-    "just large enough": (lambda a, b: (a @ b,), random((1024, 1025), (1025, 1)), 1),
-    "of many rows": (lambda a, b: (a @ b,), random((4096, 17), (17, 17)), 1),
-    "just too small": (lambda a, b: (a @ b,), random((1024, 32), (32, 32)), 0),
-    "a sum with a matrix": (th.addmm, random((160, 96), (160, 96), (96, 96)), 0),
-    "a weighted sum": (lambda c, a, b: th.addmm(c, a, b, beta=0.5), random((96,), (160, 96), (96, 96)), 0),
-    "in double precision": (lambda a, b: (a @ b,), random((160, 96), (96, 96), dtype=th.float64), 0),
-}
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_large_products_are_left_to_onednn_and_give_the_same(case: Any) -> None:
-    function, inputs, n_products = case
-    graph = graph_of(lambda *tensors: as_tuple(function(*tensors)), inputs)
-    expected = graph(*inputs)
-    changed = copy.deepcopy(graph)
-    assert products.leave_to_onednn(changed, inputs) == n_products
-    targets = [node.target for node in changed.graph.nodes]
-    assert targets.count(th.ops.sb3_walle.linear.default) == n_products
-    for one, other in zip(changed(*inputs), expected, strict=True):
-        th.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-
-
-def as_tuple(found: Any) -> tuple[th.Tensor, ...]:
-    return found if isinstance(found, tuple) else (found,)
 
 
 def in_one_tensor(*inputs: th.Tensor) -> tuple[th.Tensor]:
@@ -65,7 +38,11 @@ def in_one_tensor(*inputs: th.Tensor) -> tuple[th.Tensor]:
     values, bias = inputs[0], inputs[2]
     wide = values.reshape(96, 160)
     others = (bias.expand(96, 96), bias[:, None].expand(96, 96), wide[:, ::2], wide[:, 80:])
-    return (th.cat([found.reshape(-1) for found in (*layer(*inputs), *(values @ other for other in others))]),)
+    products = [values @ other for other in others]
+    # What oneDNN does not make: other sums than with a vector, double precision, and what is small.
+    products += [th.addmm(values, values, inputs[1]), th.addmm(bias, values, inputs[1], beta=0.5)]
+    products += [(values.double() @ inputs[1].double()).float(), values[:2] @ inputs[1]]
+    return (th.cat([found.reshape(-1) for found in (*layer(*inputs), *products)]),)
 
 
 def test_the_compiled_program_asks_onednn(tmp_path: Path) -> None:
@@ -92,15 +69,30 @@ def test_a_torch_that_has_no_such_parts_compiles_as_it_does_by_itself(
         graphs.append(graph)
         return str(tmp_path / "program.so")
 
-    def leave_to_onednn(*_: Any) -> int:
+    def products_by_onednn(*_: Any) -> Any:
         raise ImportError("no mkldnn_ir here")
 
     monkeypatch.setattr(torch._inductor, "aot_compile", aot_compile)
-    monkeypatch.setattr(compile_process, "leave_to_onednn", leave_to_onednn)
+    monkeypatch.setattr(compile_process, "products_by_onednn", products_by_onednn)
     blueprint = replace(tiny_blueprint(), uses_onednn=True)
     assert compile_process.compile_program(blueprint, tmp_path) == tmp_path / "program.so"
     assert len(graphs) == 1
     assert "ImportError: no mkldnn_ir here" in capfd.readouterr().err
+
+
+def test_what_is_large() -> None:
+    assert products.is_large(1024, 1025, 1) and products.is_large(4096, 17, 17)
+    assert not products.is_large(1024, 32, 32)
+
+
+def test_torch_is_left_as_it_was() -> None:
+    from torch._inductor.lowering import lowerings
+
+    operator = th.ops.aten.mm.default
+    before = lowerings[operator]
+    with products_by_onednn(products.is_large):
+        assert lowerings[operator] is not before
+    assert lowerings[operator] is before
 
 
 @pytest.mark.parametrize(
@@ -120,7 +112,7 @@ def test_what_decides_is_the_processor(
 ) -> None:
     monkeypatch.setattr(th.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(th.backends.mkl, "is_available", lambda: has_mkl)
-    monkeypatch.setattr(products, "_what_it_says_of", {"vendor_id": vendor, "cpu family": family}.get)
+    monkeypatch.setattr(products, "_field", {"vendor_id": vendor, "cpu family": family}.get)
     assert products.are_faster() == faster
     # Programs are kept by name, and a home directory may be shared by machines of both kinds.
     assert tiny_blueprint().uses_onednn == faster

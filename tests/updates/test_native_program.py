@@ -21,12 +21,12 @@ from native_helpers import (
 )
 
 from sb3_walle import AsyncPPO
-from sb3_walle.updates import compilation
-from sb3_walle.updates.compilation import Compilation
+from sb3_walle.updates import program_compiler
 from sb3_walle.updates.native import compile_process
 from sb3_walle.updates.native.program import NativeProgram
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.updates.ppo_update import DONE, KL_TOO_LARGE, NOT_FINITE
+from sb3_walle.updates.program_compiler import ProgramCompiler
 from sb3_walle.updates.traced_step import TracedStep
 from sb3_walle.updates.unsupported import Unsupported
 
@@ -193,10 +193,10 @@ def test_broken_program_is_replaced(
             shutil.copyfile(compiled.path, self._path)
             return True
 
-    monkeypatch.setattr(compilation, "Build", Copied)
+    monkeypatch.setattr(program_compiler, "Build", Copied)
     path = store.path(blueprint_of(compiled.traced).key)
     path.write_bytes(content(compiled.path))
-    found = Compilation({"update": compiled.traced})
+    found = ProgramCompiler({"update": compiled.traced})
     assert not found.is_begun and not path.exists()
     found.begin()
     programs = found.programs(wait=False)
@@ -208,11 +208,11 @@ def test_broken_program_is_replaced(
 def test_program_on_disk_is_not_compiled_again(
     compiled: Compiled, store: ProgramStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilation, "Build", lambda *_: pytest.fail("it is compiled again"))
+    monkeypatch.setattr(program_compiler, "Build", lambda *_: pytest.fail("it is compiled again"))
     path = store.path(blueprint_of(compiled.traced).key)
     shutil.copyfile(compiled.path, path)
     os.utime(path, (0, 0))
-    found = Compilation({"update": compiled.traced})
+    found = ProgramCompiler({"update": compiled.traced})
     found.begin()
     assert found.is_begun and found.programs(wait=False) is not None
     assert found.seconds is None

@@ -8,7 +8,10 @@ import pytest
 import torch as th
 from custom_policy import CustomPolicy
 from gymnasium import spaces
-from learner_pairs import (
+from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+from update_pairs import (
     BATCH_NORM,
     BOX,
     TOLERANCE,
@@ -23,13 +26,10 @@ from learner_pairs import (
     share_rollout,
     state_of,
 )
-from stable_baselines3 import PPO
-from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import nn
 
 from sb3_walle import NonFiniteError
-from sb3_walle.updates.compilation import Program
 from sb3_walle.updates.finite import finite_updates
+from sb3_walle.updates.program_compiler import Program
 from sb3_walle.updates.unsupported import Unsupported
 
 IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
@@ -161,7 +161,7 @@ def train_then_freeze(model: PPO) -> None:
 
 
 def test_parameters_that_are_frozen_after_some_updates_keep_no_gradient() -> None:
-    """SB3 forgets all gradients before it computes new ones, also those that are not going to be computed again."""
+    """SB3 forgets all gradients before it computes new ones, also those that it will not compute again."""
     pair = Pair(prepare=train_then_freeze).train()
     assert gradients(pair.model)["mlp_extractor.policy_net.0.weight"] is None
 
@@ -333,7 +333,7 @@ def _place_of_last_sample(seed: int) -> int:
 
 
 def test_gradients_of_a_minibatch_that_was_stopped_are_those_of_that_minibatch() -> None:
-    """A debugger sees the gradients that were not finite, and not a sum of those and others."""
+    """A debugger sees the gradients that were not finite, not a sum of those and others."""
     pair = Pair()
     for model in (pair.oracle, pair.model):
         np.random.seed(0)

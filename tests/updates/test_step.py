@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from learner_pairs import BATCH_NORM, TracedUpdates
-from learner_pairs import made as made_ppo
 from stable_baselines3 import DDPG, DQN, SAC, TD3
-from test_replay_learner import Traced
-from test_replay_learner import made as made_off_policy
+from test_off_policy_updates import Traced
+from test_off_policy_updates import made as made_off_policy
+from update_pairs import BATCH_NORM, TracedUpdates
+from update_pairs import made as made_ppo
 
 from sb3_walle.updates.step import Gradient, State, UpdateStep
 
@@ -41,7 +41,7 @@ def recorded(case: Any) -> tuple[UpdateStep, list[th.Tensor], list[th.Tensor], t
     th.manual_seed(0)
     case.train()
     before, after, statistics = calls[0]
-    return case.steps[name].step, before, after, statistics
+    return case.steps[name].eager, before, after, statistics
 
 
 def gradients_of_halves(step: UpdateStep, stage: Any, state: State, inputs: list[th.Tensor]) -> list[Gradient]:

@@ -23,10 +23,10 @@ def test_all_names_are_there() -> None:
         [name for name, _ in layer.named_parameters()],
         [name for name, _ in layer.named_buffers()],
     ]
-    graph = torch_private.trace(lambda values: (values + 1,), [th.zeros(2)])
+    graph = torch_private.make_graph(lambda values: (values + 1,), [th.zeros(2)])
     called = [node.target for node in graph.graph.nodes if node.op == "call_function"]
     assert called == [th.ops.aten.add.Tensor] and torch_private.is_operator(called[0])
-    assert torch_private.map_tree(lambda leaf: leaf + 1, (1, [2, {"three": 3}])) == (2, [3, {"three": 4}])
+    assert torch_private.map_arguments(lambda leaf: leaf + 1, (1, [2, {"three": 3}])) == (2, [3, {"three": 4}])
 
 
 @pytest.mark.parametrize("name", torch_private._HOOKS)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from learner_pairs import BATCH_NORM, VECTOR, LinearExtractor, TracedUpdates, extractor, made, state_of
 from native_helpers import trace_ppo
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
+from update_pairs import BATCH_NORM, VECTOR, LinearExtractor, TracedUpdates, extractor, made, state_of
 
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.unsupported import MAX_LENGTH, Unsupported, in_short
@@ -48,7 +48,7 @@ class NotToBeCopied(LinearExtractor):
 
 
 class Noisy(LinearExtractor):
-    """Draws random numbers in every mode."""
+    """Draws random numbers in any mode."""
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return super().forward(observations) + th.randn(5)
@@ -284,7 +284,7 @@ def test_a_change_that_needs_another_trace_is_recognised(name: str) -> None:
 
 
 def test_what_needs_no_other_trace_is_no_change() -> None:
-    """Weights, coefficients, and what an update and another rollout bring."""
+    """Weights, coefficients, and what an update and another rollout change."""
     model = made()
     before = what_decides(model)
     TracedUpdates(model).train()

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch as th
 from torch.fx import GraphModule
@@ -14,34 +15,24 @@ from sb3_walle.updates.native.graph_parts import GraphParts
 from sb3_walle.updates.native.processor import described
 
 # To be raised whenever this package compiles the same graph in another way.
-VERSION = 3
+VERSION = 4
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """
-    What is known of an input beforehand.
-
-    :param shape: its shape
-    :param stride: its strides
-    :param dtype: its data type's name
-    """
+class InputSpec(NamedTuple):
+    """What is known of an input beforehand."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    dtype: str
+    dtype: th.dtype
 
     @classmethod
     def of(cls, tensor: th.Tensor) -> "InputSpec":
-        """
-        :param tensor: a tensor
-        :return: what is known of it
-        """
-        return cls(tuple(tensor.shape), tuple(tensor.stride()), str(tensor.dtype).removeprefix("torch."))
+        """What is known of inputs like this tensor."""
+        return cls(tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
 
     def empty(self) -> th.Tensor:
-        """:return: a tensor like this, with any values"""
-        return th.empty_strided(self.shape, self.stride, dtype=getattr(th, self.dtype))
+        """A tensor like this, with any values."""
+        return th.empty_strided(self.shape, self.stride, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
@@ -49,8 +40,6 @@ class Blueprint:
     """
     A graph and all that decides how it is compiled.
 
-    :param graph: the graph
-    :param inputs: its inputs
     :param is_parallel: whether the program uses as many threads as torch does, rather than one
     :param uses_onednn: whether oneDNN makes its large matrix products, rather than what torch uses by itself
     """
@@ -64,9 +53,7 @@ class Blueprint:
     def of(cls, graph: GraphModule, inputs: Sequence[th.Tensor], is_parallel: bool) -> "Blueprint":
         """
         :param graph: the graph, on the CPU
-        :param inputs: tensors as it is going to be called with
-        :param is_parallel: whether to use as many threads as torch does
-        :return: its blueprint
+        :param inputs: tensors of the shapes, strides and types of its calls
         :raises Unsupported: if the graph cannot be moved to the process that compiles
         """
         specs = tuple(InputSpec.of(tensor) for tensor in inputs)
@@ -87,5 +74,5 @@ def _content(tensor: th.Tensor) -> bytes:
 
 def _surroundings() -> tuple[str, ...]:
     # torch compiles for the very processor that it runs on; a home directory may be shared by several.
-    processor = "".join(described("flags", "Features"))
+    processor = described("flags", "Features")
     return (th.__version__, str(th.version.git_version), platform.machine(), "".join(platform.libc_ver()), processor)

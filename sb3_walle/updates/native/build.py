@@ -69,8 +69,8 @@ class Build:
 
     def is_done(self, wait: bool = False) -> bool:
         """
-        :param wait: whether to wait until it is
-        :return: whether the program is there
+        Whether the program is there; with ``wait``, return only then.
+
         :raises Unsupported: if it could not be compiled
         """
         if wait:
@@ -85,7 +85,7 @@ class Build:
         return True
 
     def close(self) -> None:
-        """End the process, whether it is through or not."""
+        """End the process, finished or not."""
         assert self._process.stdin is not None
         if not self._process.stdin.closed:
             with contextlib.suppress(BrokenPipeError):

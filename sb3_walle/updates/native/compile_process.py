@@ -1,4 +1,4 @@
-"""The process that compiles, at a low priority, while training goes on."""
+"""The process that compiles, at a low priority, during training."""
 
 import os
 import pickle
@@ -16,9 +16,9 @@ import torch as th
 
 from sb3_walle.saving import written_whole
 from sb3_walle.updates.native.blueprint import Blueprint
-from sb3_walle.updates.native.products import leave_to_onednn
-from sb3_walle.updates.native.seal import sealed
-from sb3_walle.updates.torch_private import compile_ahead_of_time
+from sb3_walle.updates.native.products import is_large
+from sb3_walle.updates.native.program import with_checksum
+from sb3_walle.updates.torch_private import compile_ahead_of_time, products_by_onednn
 
 # The learner goes first, but samplers, which never stop working, would leave nothing.
 NICENESS = 5
@@ -51,38 +51,29 @@ def main(job: int) -> None:
 
 
 def put_in_place(compiled: Path, path: Path) -> None:
-    """
-    :param compiled: a program
-    :param path: where to put it, whole or not at all; others may be about to do the same
-    """
+    """Put a program into its place, whole or not at all. Others may be about to do the same."""
     own = path.with_name(f"{os.getpid()}-{path.name}")
     with written_whole(own) as target:
-        target.write(sealed(compiled.read_bytes()))
+        target.write(with_checksum(compiled.read_bytes()))
     os.replace(own, path)
 
 
 def compile_program(blueprint: Blueprint, folder: Path) -> Path:
     """
-    :param blueprint: what to compile
-    :param folder: for torch's files. By default torch names it after the graph, and others may compile the same
-    :return: the shared library that torch has made of it
+    Make a shared library in a folder of this process. torch's default folder is named after the graph, and others may
+    compile the same.
     """
     if not blueprint.is_parallel:
         # Without a parallel region there is no thread to wake, which takes longer than a small network.
         th.set_num_threads(1)
+    graph, inputs = blueprint.graph.build(), tuple(spec.empty() for spec in blueprint.inputs)
     if blueprint.uses_onednn:
         try:
-            return _compiled(blueprint, folder, uses_onednn=True)
+            with products_by_onednn(is_large):
+                return compile_ahead_of_time(graph, inputs, folder, blueprint.is_parallel)
         except Exception:
             # It takes parts of torch that may be others in another version. What torch does by itself is slower.
             traceback.print_exc()
-    return _compiled(blueprint, folder, uses_onednn=False)
-
-
-def _compiled(blueprint: Blueprint, folder: Path, uses_onednn: bool) -> Path:
-    graph, inputs = blueprint.graph.build(), tuple(spec.empty() for spec in blueprint.inputs)
-    if uses_onednn:
-        leave_to_onednn(graph, inputs)
     return compile_ahead_of_time(graph, inputs, folder, blueprint.is_parallel)
 
 
@@ -99,6 +90,6 @@ def _end_with(learner: int, folder: str) -> None:
 
 
 def _stop(*_: object) -> NoReturn:
-    """End, but clean up before."""
+    """Clean up and end."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit("it was told to end")

@@ -4,14 +4,10 @@ import platform
 from pathlib import Path
 
 
-def described(*fields: str) -> list[str]:
-    """
-    :param fields: how lines of ``/proc/cpuinfo`` begin
-    :return: the first line that begins with one of them, for each of the fields that there are
-    """
+def described(*fields: str) -> str:
+    """The first line of ``/proc/cpuinfo`` that begins with one of the fields; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = [platform.processor()]
-    found = (next((line for line in lines if line.startswith(field)), None) for field in fields)
-    return [line for line in found if line is not None]
+    return next((line for line in lines if line.startswith(fields)), "")

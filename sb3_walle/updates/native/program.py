@@ -1,12 +1,14 @@
-"""A compiled program, ready to run."""
+"""A compiled program: a shared library with a checksum at its end, ready to run."""
 
+import hashlib
 from pathlib import Path
 
 import torch as th
 
-from sb3_walle.updates.native.seal import is_whole
 from sb3_walle.updates.torch_private import load_program
 from sb3_walle.updates.unsupported import Unsupported
+
+_NBYTES = hashlib.sha256().digest_size
 
 
 class NativeProgram:
@@ -26,8 +28,16 @@ class NativeProgram:
             raise Unsupported(f"the compiled update cannot be loaded: {error}") from error
 
     def __call__(self, inputs: list[th.Tensor]) -> th.Tensor:
-        """
-        :param inputs: what the graph takes; changed in place where the graph does so
-        :return: the first of what the graph returns
-        """
+        """The first of what the graph returns. Inputs are changed in place where the graph does so."""
         return self._run(inputs)[0]
+
+
+def with_checksum(library: bytes) -> bytes:
+    """The content of a file for a shared library, which ends where its own headers say."""
+    return library + hashlib.sha256(library).digest()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is as it was written. Loading a library that was cut off would end the process."""
+    data = path.read_bytes()
+    return with_checksum(data[:-_NBYTES]) == data

@@ -17,9 +17,8 @@ class ProgramStore:
     """
     A directory of compiled programs.
 
-    :param directory: where they are; by default what the environment variable ``SB3_WALLE_CACHE_DIR`` says, or else
-        ``sb3_walle`` in the user's cache
-    :raises Unsupported: if nothing can be kept there, or others could have put something there: programs are run
+    :param directory: by default ``SB3_WALLE_CACHE_DIR``, or else ``sb3_walle`` in the user's cache
+    :raises Unsupported: if it cannot be written, or others can write there: its programs are run
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -37,38 +36,24 @@ class ProgramStore:
             raise Unsupported(f"others may write to '{self._directory}', and what is there is run. {_ADVICE}")
 
     def path(self, key: str) -> Path:
-        """
-        :param key: name of a program
-        :return: where it is, or will be
-        """
+        """Where a program is, or will be."""
         return self._directory / f"{key}.so"
 
     def has(self, key: str) -> bool:
-        """
-        :param key: name of a program
-        :return: whether it is there
-        """
         return self.path(key).is_file()
 
     def has_any(self) -> bool:
-        """:return: whether there is any program"""
         return any(self._directory.glob("*.so"))
 
     def note_use(self, key: str) -> None:
-        """
-        :param key: name of a program that has just been loaded
-        """
+        """Programs that have not been used for longest are removed first."""
         with suppress(OSError):
             os.utime(self.path(key))
 
     def remove(self, key: str) -> None:
-        """
-        :param key: name of a program that cannot be loaded
-        """
         self.path(key).unlink(missing_ok=True)
 
     def make_room(self) -> None:
-        """Remove what was not used for longest, if there is too much."""
         programs = sorted(self._directory.glob("*.so"), key=_last_use, reverse=True)
         for path in programs[MAX_PROGRAMS:]:
             path.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
-from sb3_walle.updates import compilation, compiled_update, updater
+from sb3_walle.updates import compiled_update, program_compiler, updater
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.updater import Updater
@@ -67,8 +67,8 @@ def lines(captured: pytest.CaptureFixture[str], beginning: str) -> list[str]:
 def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeBuild]:
     """One that compiles nothing, at once or when it is told to. Every test begins with nothing on disk."""
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "programs"))
-    monkeypatch.setattr(compilation, "Build", FakeBuild)
-    monkeypatch.setattr(compilation, "NativeProgram", FakeProgram)
+    monkeypatch.setattr(program_compiler, "Build", FakeBuild)
+    monkeypatch.setattr(program_compiler, "NativeProgram", FakeProgram)
     monkeypatch.setattr(FakeBuild, "begun", [])
     return FakeBuild
 
@@ -233,7 +233,7 @@ def test_second_model_finds_the_program_on_disk(
 ) -> None:
     model("compiled").learn(ROLLOUT)
     lines(capsys, "")
-    monkeypatch.setattr(compilation, "Build", lambda *_: pytest.fail("it is compiled again"))
+    monkeypatch.setattr(program_compiler, "Build", lambda *_: pytest.fail("it is compiled again"))
     learning = model("compiled").learn(ROLLOUT)
     assert is_compiled(learning)
     output = capsys.readouterr().out
@@ -278,7 +278,7 @@ def test_auto_begins_eagerly_and_switches_once_the_program_is_there(
 def test_auto_says_what_it_gains_without_what_tracing_takes(
     pays: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By a clock that only moves where a test says so."""
+    """By a clock that a test sets."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(updater, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
@@ -685,7 +685,7 @@ def building(pays: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     """Makes a model whose program a real process compiles, which would take for ever."""
     from sb3_walle.updates.native.build import Build
 
-    monkeypatch.setattr(compilation, "Build", Build)
+    monkeypatch.setattr(program_compiler, "Build", Build)
     monkeypatch.setenv("CXX", str(slow_compiler(tmp_path)))
     before = compile_processes()
 

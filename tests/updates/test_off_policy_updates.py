@@ -19,7 +19,7 @@ from torch import nn
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncDQN, AsyncSAC, AsyncTD3
-from sb3_walle.updates import compilation, compiled_update, updater
+from sb3_walle.updates import compiled_update, program_compiler, updater
 from sb3_walle.updates.compiled_update import make_update
 from sb3_walle.updates.dqn_update import DQNUpdate
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
@@ -113,8 +113,8 @@ def program_of(step: TracedStep) -> Any:
 @pytest.fixture(autouse=True)
 def _fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "programs"))
-    monkeypatch.setattr(compilation, "Build", FakeBuild)
-    monkeypatch.setattr(compilation, "NativeProgram", FakeProgram)
+    monkeypatch.setattr(program_compiler, "Build", FakeBuild)
+    monkeypatch.setattr(program_compiler, "NativeProgram", FakeProgram)
     monkeypatch.setattr(FakeBuild, "begun", [])
     yield
 

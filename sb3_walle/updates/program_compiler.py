@@ -22,11 +22,10 @@ PARALLEL_BATCH_SIZE = 256
 IMAGE_AXES = 3
 
 
-class Compilation:
+class ProgramCompiler:
     """
     Compiles traced steps in the background, one after the other, unless their programs are on disk.
 
-    :param steps: the steps by name
     :raises Unsupported: if there is no compiler for their device, or no place to keep programs
     """
 
@@ -59,16 +58,16 @@ class Compilation:
         return sum(build.seconds for build in self._builds) if self._builds else None
 
     def begin(self) -> None:
-        """Have the programs compiled in the background, if they are not there already."""
+        """Start compiling in the background what is not on disk."""
         missing = self._missing()
         if missing is not None and not self._builds:
             self._build(missing)
 
     def programs(self, wait: bool) -> dict[str, Program] | None:
         """
-        :param wait: whether to wait for them
-        :return: the programs by name, if all are there
-        :raises Unsupported: if a program could not be compiled, or cannot be loaded
+        The programs by name, once all are there.
+
+        :raises Unsupported: if a program cannot be compiled or loaded
         """
         while (missing := self._missing()) is not None:
             if not self._builds:
@@ -83,7 +82,6 @@ class Compilation:
         return self._programs
 
     def close(self) -> None:
-        """Stop compiling."""
         for build in self._builds:
             build.close()
 
@@ -111,10 +109,7 @@ class Compilation:
 
 
 def may_be_at_hand(device: th.device) -> bool:
-    """
-    :param device: where updates are made
-    :return: whether there may be a program without waiting for a compiler
-    """
+    """Whether there may be a program without waiting for a compiler."""
     if device.type == "cuda":
         return True
     try:

@@ -15,9 +15,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from sb3_walle.updates.compilation import Program
 from sb3_walle.updates.compiled_update import make_update
 from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.program_compiler import Program
 from sb3_walle.updates.traced_step import trace_update
 
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -67,7 +67,7 @@ def made(
     :param policy: the policy
     :param observation_space: what it observes
     :param action_space: what it does
-    :param settings: arguments of PPO, added to those of :data:`SETTINGS`
+    :param settings: arguments of PPO in addition to :data:`SETTINGS`
     :return: a model of SB3's, with a rollout in its buffer; the same one whenever it is called with the same arguments
     """
     with warnings.catch_warnings():
