@@ -69,7 +69,8 @@ def measure_all(env_id: str, n_samplers: int) -> Iterator[Found]:
     for name, create in contenders(n_samplers).items():
         if name != REMOTE_STEPS:
             yield START, name, seconds_to_first_rollout(functools.partial(create, simulated))
-        yield COLLECTION, name, collection_rate(functools.partial(create, simulated), 60 * N_STEPS * n_samplers)
+        n_rollouts = 15 if name == REMOTE_STEPS else 60
+        yield COLLECTION, name, collection_rate(functools.partial(create, simulated), n_rollouts * N_STEPS * n_samplers)
         yield WAITING, name, collection_rate(functools.partial(create, waiting), 4 * N_STEPS * n_samplers)
 
 
@@ -78,7 +79,13 @@ def contenders(n_samplers: int) -> dict[str, Callable[[Callable[[], gym.Env]], B
 
     def on_samplers(backend: str | RayBackend, make_env: Callable[[], gym.Env]) -> AsyncPPO:
         return AsyncPPO(
-            "MlpPolicy", make_env, n_samplers=n_samplers, n_steps=N_STEPS, learner="eager", backend=backend, device="cpu"
+            "MlpPolicy",
+            make_env,
+            n_samplers=n_samplers,
+            n_steps=N_STEPS,
+            learner="eager",
+            backend=backend,
+            device="cpu",
         )
 
     def with_remote_steps(make_env: Callable[[], gym.Env]) -> PPO:
@@ -102,7 +109,7 @@ def collection_rate(create: Callable[[], BaseAlgorithm], n_steps: int) -> float:
     """:return: environment steps per second, without updates"""
     with leaving_nothing(create) as model:
         stop_updates(model)
-        return measure(model, Stopwatch(warm_up=N_STEPS, n_steps=n_steps if not isinstance(model, PPO) or isinstance(model, AsyncPPO) else n_steps // 4))
+        return measure(model, Stopwatch(warm_up=N_STEPS, n_steps=n_steps))
 
 
 def seconds_to_first_rollout(create: Callable[[], BaseAlgorithm]) -> float:

@@ -20,7 +20,17 @@ from sb3_walle.cli.arguments import (
 # What is neither an argument of AsyncPPO nor of the training's length.
 OF_THE_COMMAND = ("env", "policy", "run_dir", "plain")
 # Arguments of AsyncPPO that do not depend on what suits the environment. All others are hyperparameters.
-OF_THE_MACHINERY = ("seed", "device", "n_samplers", "envs_per_sampler", "mode", "max_policy_lag", "actor", "backend", "learner")
+OF_THE_MACHINERY = (
+    "seed",
+    "device",
+    "n_samplers",
+    "envs_per_sampler",
+    "mode",
+    "max_policy_lag",
+    "actor",
+    "backend",
+    "learner",
+)
 
 EXAMPLE = """\
 example:

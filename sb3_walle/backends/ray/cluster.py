@@ -1,28 +1,14 @@
-"""Connecting to a cluster, and what its nodes are."""
+"""The connection to a cluster, and the nodes that it has."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import ray
 
+from sb3_walle.backends.ray.placement import Node
+
 LOCAL_LINE = 'backend="ray": no Ray cluster found, so Ray is started on this machine alone.'
-
-
-@dataclass(frozen=True)
-class Node:
-    """
-    A machine of the cluster.
-
-    :param node_id: Ray's name of it
-    :param address: its IP address
-    :param n_cpus: how many CPUs Ray may use there
-    """
-
-    node_id: str
-    address: str
-    n_cpus: float
 
 
 class Connection:

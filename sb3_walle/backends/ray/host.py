@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import ray
 
@@ -36,12 +37,13 @@ class HostNews:
     """
     What a host has to tell.
 
-    :param events: replies and deaths, in their order
+    :param events: pickled list of replies and deaths, in their order; empty if there is none. An array in them would
+        otherwise be a view of Ray's object store, and keep all that came with it
     :param chunks: for each event that announces a chunk, by its index: number of the queues, and the chunk's slot
     :param seconds_at_step: for how long environments have been making their present step, by number of the sampler
     """
 
-    events: Sequence[Event]
+    events: bytes
     chunks: Mapping[int, tuple[int, np.ndarray]]
     seconds_at_step: Mapping[int, float]
 
@@ -187,7 +189,7 @@ class Host:
             events: list[Any] = list(self._deaths)
             self._deaths.clear()
             if self._is_closing:
-                return HostNews(events, {}, {})
+                return HostNews(_pickled(events), {}, {})
             while (event := self._samplers.receive(0.0)) is not None:
                 events.append(event)
             chunks = {}
@@ -200,7 +202,7 @@ class Host:
                         chunks[index] = chunk
             self._send_unsent()
             seconds = {sampler: self._samplers.seconds_at_step(sampler) for sampler in self._alive}
-        return HostNews(events, chunks, {sampler: value for sampler, value in seconds.items() if value})
+        return HostNews(_pickled(events), chunks, {sampler: value for sampler, value in seconds.items() if value})
 
     def _chunk_of(self, delivery: Delivery) -> tuple[int, np.ndarray] | None:
         number = self._queues_of.pop((delivery.sampler, delivery.number), -1)
@@ -221,6 +223,10 @@ class Host:
             time.sleep(POLL_SECONDS)
         print("The learner is out of reach: this host and its samplers end.", file=sys.stderr)
         os._exit(1)
+
+
+def _pickled(events: Sequence[Event]) -> bytes:
+    return cloudpickle.dumps(events) if events else b""
 
 
 # Retries of Ray's would lose or repeat what samplers have collected.

@@ -9,8 +9,8 @@ from typing import Any
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from sb3_walle.backends.ray.cluster import Node
 from sb3_walle.backends.ray.host import HostNews
+from sb3_walle.backends.ray.placement import Node
 
 
 class Relay:

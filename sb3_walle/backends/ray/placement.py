@@ -1,8 +1,22 @@
 """Which node runs how many samplers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sb3_walle.backends.ray.cluster import Node
+
+@dataclass(frozen=True)
+class Node:
+    """
+    A machine of the cluster.
+
+    :param node_id: Ray's name of it
+    :param address: its IP address
+    :param n_cpus: how many CPUs Ray may use there
+    """
+
+    node_id: str
+    address: str
+    n_cpus: float
 
 
 def cpus_of_a_sampler(wanted: float | None, n_samplers: int, n_cpus_left: float) -> float:

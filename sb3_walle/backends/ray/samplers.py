@@ -3,12 +3,13 @@
 import contextlib
 import math
 import os
+import pickle
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable
 from queue import Empty, Queue
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import ray
 from ray.exceptions import RayError
@@ -17,12 +18,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sb3_walle.backends.death import Death
 from sb3_walle.backends.protocol import Event
 from sb3_walle.backends.ray import RayBackend
-from sb3_walle.backends.ray.cluster import Connection, Node, nodes
+from sb3_walle.backends.ray.cluster import Connection, nodes
 from sb3_walle.backends.ray.host import HostActor, HostNews, versions
 from sb3_walle.backends.ray.learner_queues import RayQueues
 from sb3_walle.backends.ray.link import Link, Relay
 from sb3_walle.backends.ray.passing import packed
-from sb3_walle.backends.ray.placement import cpus_of_a_sampler, divide, room
+from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
 from sb3_walle.backends.supervision import Supervision, warn
 from sb3_walle.samplers.errors import CLOSED, SamplerError
 from sb3_walle.samplers.requests import Request
@@ -63,7 +64,7 @@ class RaySamplers:
         self._avoided: dict[str, float] = {}
         # From the relay's thread: news, and the loss of a host with the reason. (A SimpleQueue of Python 3.11 waits for
         # ever when a signal handler takes longer than the wait.)
-        self._inbox: Queue[HostNews | tuple[Link, str]] = Queue()
+        self._inbox: Queue[list[Event] | tuple[Link, str]] = Queue()
         self._events: deque[Event] = deque()
         # What was asked of samplers that wait for a node, and since when they wait.
         self._waiting: dict[int, list[tuple[str, tuple]]] = {}
@@ -270,20 +271,21 @@ class RaySamplers:
 
     def _note_news(self, news: HostNews) -> None:
         """In the relay's thread: put the chunks where the learner looks for them."""
-        queues = self._queues
+        if not news.events:
+            return
+        queues, events = self._queues, pickle.loads(news.events)
         for index, (number, contents) in news.chunks.items():
-            delivery: Any = news.events[index]
+            delivery = events[index]
             if queues is not None and queues.number == number:
                 queues.fill(delivery.sampler, delivery.reply.value.slot, contents)
-        if news.events:
-            self._inbox.put(HostNews(news.events, {}, {}))
+        self._inbox.put(events)
 
     def _note_loss(self, link: Link, reason: str) -> None:
         self._inbox.put((link, reason))
 
-    def _take_in(self, news: HostNews | tuple[Link, str]) -> None:
-        if isinstance(news, HostNews):
-            for event in news.events:
+    def _take_in(self, news: list[Event] | tuple[Link, str]) -> None:
+        if isinstance(news, list):
+            for event in news:
                 if isinstance(event, Death):
                     link = self._link_of(event.sampler)
                     if link is not None:

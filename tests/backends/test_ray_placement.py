@@ -1,0 +1,41 @@
+"""How samplers are divided among the nodes of a cluster. This takes no Ray."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
+
+
+def nodes_of(cpus: list[int]) -> list[Node]:
+    return [Node(f"node{index}", f"10.0.0.{index}", n_cpus) for index, n_cpus in enumerate(cpus)]
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=8), st.integers(1, 100))
+def test_every_sampler_has_one_place_and_nodes_are_filled_in_proportion(cpus: list[int], n_samplers: int) -> None:
+    nodes = nodes_of(cpus)
+    shares = divide(n_samplers, nodes, {node.node_id: float("inf") for node in nodes})
+    assert sorted(sampler for share in shares.values() for sampler in share) == list(range(n_samplers))
+    for node in nodes:
+        fair = n_samplers * node.n_cpus / sum(cpus)
+        assert abs(len(shares.get(node.node_id, [])) - fair) < len(nodes)
+
+
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=5), st.integers(1, 4), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_no_node_gets_more_than_fit(cpus: list[int], samplers_per_node: int, cpus_per_sampler: float) -> None:
+    nodes = nodes_of(cpus)
+    rooms = {node.node_id: room(node, samplers_per_node, cpus_per_sampler) for node in nodes}
+    total = int(sum(rooms.values()))
+    shares = divide(total, nodes, rooms)
+    assert {node_id: len(share) for node_id, share in shares.items()} == rooms
+    assert all(len(shares[node.node_id]) * cpus_per_sampler <= node.n_cpus for node in nodes)
+    with pytest.raises(RuntimeError, match=f"^{total + 1} samplers do not fit .*cpus_per_sampler"):
+        divide(total + 1, nodes, rooms)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_samplers", "n_cpus_left", "found"),
+    [(None, 4, 16, 1.0), (None, 10, 2, 0.2), (None, 3, 2, 0.66), (0, 10, 2, 0), (2, 10, 2, 2), (None, 4, 0, 0)],
+)
+def test_cpus_are_one_or_a_share(wanted: float | None, n_samplers: int, n_cpus_left: float, found: float) -> None:
+    assert cpus_of_a_sampler(wanted, n_samplers, n_cpus_left) == found
