@@ -18,5 +18,3 @@ class AsyncA2C(AsyncOnPolicyMixin, A2C):
         model = AsyncA2C("MlpPolicy", "HalfCheetah-v4", n_samplers=10, n_steps=64)
         model.learn()
     """
-
-    supported_modes = ("sync",)

@@ -48,7 +48,7 @@ class Samplers(Protocol):
     which its request says so.
     """
 
-    #: whether :meth:`close` is called when the samplers' client is garbage, and at the end of the interpreter
+    #: whether :meth:`close` is called when the samplers' client is garbage-collected, and at the end of the interpreter
     is_closed_when_forgotten: ClassVar[bool]
     n_samplers: int
     #: processes on this machine that the samplers have for themselves

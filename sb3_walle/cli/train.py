@@ -86,9 +86,9 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     # Before hours of training, not at their end.
     require_extra("a training run", "matplotlib", "rich", "tensorboard", "tqdm")
-    from sb3_walle.cli.closing_words import closing_words
     from sb3_walle.cli.hyperparameters import choose_hyperparameters
     from sb3_walle.cli.training import TrainingSettings, train
+    from sb3_walle.cli.training_summary import training_summary
     from sb3_walle.envs.env_sources import available_cpus
 
     n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
@@ -104,5 +104,5 @@ def run_command(arguments: argparse.Namespace) -> int:
         reason=chosen.reason,
     )
     outcome = train(settings)
-    print(closing_words(settings, outcome))
+    print(training_summary(settings, outcome))
     return INTERRUPTED if outcome.interrupted else 0

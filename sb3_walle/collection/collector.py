@@ -10,7 +10,7 @@ import numpy as np
 
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.arrival import Arrival
-from sb3_walle.collection.queues import Capacity, plan_queues
+from sb3_walle.collection.queues import QueueCapacity, plan_queues
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.task import CollectionTask
@@ -49,7 +49,7 @@ class Collector(ABC):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
-        capacity: Capacity,
+        capacity: QueueCapacity,
     ) -> None:
         self.samplers = samplers
         self.task = task

@@ -9,7 +9,7 @@ from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.collector import Collector, warm_up_lengths
 from sb3_walle.collection.placement import Placement
-from sb3_walle.collection.queues import Capacity
+from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
@@ -36,7 +36,7 @@ class FreeCollector(Collector):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
-        capacity: Capacity,
+        capacity: QueueCapacity,
         placement: Placement,
     ) -> None:
         super().__init__(samplers, task, actors, weights, capacity)

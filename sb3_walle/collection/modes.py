@@ -9,7 +9,7 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.first_come import FirstComePlacement
 from sb3_walle.collection.free import FreeCollector
 from sb3_walle.collection.ordered import OrderedCollector
-from sb3_walle.collection.queues import Capacity
+from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
@@ -76,8 +76,8 @@ def make_collector(
     return FreeCollector(samplers, task, actors, weights, capacity, placement)
 
 
-def queue_capacity(mode: str, max_policy_lag: int | None) -> Capacity:
+def queue_capacity(mode: str, max_policy_lag: int | None) -> QueueCapacity:
     """What a mode asks of the experience queue."""
     if mode != "free":
-        return Capacity(n_rollouts=1 + POLICY_LAGS[mode])
-    return Capacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)
+        return QueueCapacity(n_rollouts=1 + POLICY_LAGS[mode])
+    return QueueCapacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)

@@ -8,7 +8,7 @@ import numpy as np
 from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.collector import Collector, warm_up_lengths
-from sb3_walle.collection.queues import Capacity
+from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
@@ -31,7 +31,7 @@ class OrderedCollector(Collector):
         task: CollectionTask,
         actors: list[ActorSpec],
         weights: Mapping[str, np.ndarray],
-        capacity: Capacity,
+        capacity: QueueCapacity,
         policy_lag: int,
     ) -> None:
         super().__init__(samplers, task, actors, weights, capacity)

@@ -26,7 +26,7 @@ REMEDY = "Use a smaller n_steps, fewer samplers, or fewer environments of each s
 
 
 @dataclass(frozen=True)
-class Capacity:
+class QueueCapacity:
     """
     What a mode asks of the experience queue.
 
@@ -61,7 +61,7 @@ class CollectionPlan:
 
 
 def plan_queues(
-    task: CollectionTask, n_samplers: int, capacity: Capacity, actor: ActorSpec, weights: Mapping[str, np.ndarray]
+    task: CollectionTask, n_samplers: int, capacity: QueueCapacity, actor: ActorSpec, weights: Mapping[str, np.ndarray]
 ) -> CollectionPlan:
     """
     :param actor: the spec of any sampler's actor

@@ -5,13 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from sb3_walle.samplers.actors.protocol import RANDOM_STATE
+from sb3_walle.samplers.actors.protocol import LAST_VALUES, RANDOM_STATE, VALUES
 from sb3_walle.samplers.infos import ORIGINAL_TERMINAL_OBSERVATION, InfoRecord
 from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, named
 
-#: values of the observations, of actors that record them, as are the other two: values of the last observations of
-#: truncated episodes, zero elsewhere; and for each environment, the value of what the last step of a chunk led to
-VALUES, BOOTSTRAP_VALUES, LAST_VALUES = "values", "bootstrap_values", "last_values"
 EPISODE_STARTS = "episode_starts"
 
 

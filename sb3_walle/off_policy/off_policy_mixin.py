@@ -23,12 +23,12 @@ from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
+from sb3_walle.off_policy.hook_cache import HookCache
 from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
 from sb3_walle.off_policy.replay_ratio import ReplayRatio
 from sb3_walle.off_policy.replay_storage import ReplayStorage
-from sb3_walle.off_policy.travelling_hooks import TravellingHooks
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
@@ -82,7 +82,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self.noise_ladder = noise_ladder
         self._storage = ReplayStorage()
         self._replay_ratio = ReplayRatio(0)
-        self._hooks = TravellingHooks()
+        self._hooks = HookCache()
         #: what SB3's loop steps instead of the environments; ``None`` without a collector
         self._recorded: RecordedSteps | None = None
         self._random_state: np.ndarray | None = None

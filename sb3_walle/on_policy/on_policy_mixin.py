@@ -29,7 +29,7 @@ from sb3_walle.on_policy.values import (
     learner_rewards,
     rollout_values,
 )
-from sb3_walle.samplers.actors.torch_policy import travelling_hooks
+from sb3_walle.samplers.actors.torch_policy import hooks_for_samplers
 from sb3_walle.sb3_private import timesteps_to_learn
 from sb3_walle.updates.finite import finite_updates
 
@@ -80,7 +80,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         return collector
 
     def _collector_settings(self) -> tuple:
-        return (travelling_hooks(self.policy),)
+        return (hooks_for_samplers(self.policy),)
 
     def _n_steps_per_rollout(self) -> int:
         return self.n_steps

@@ -6,7 +6,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_walle.collection.rollout import BOOTSTRAP_VALUES, VALUES, Rollout
+from sb3_walle.collection.rollout import Rollout
+from sb3_walle.samplers.actors.protocol import BOOTSTRAP_VALUES, VALUES
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.transport.chunk import Observations, between, row
 

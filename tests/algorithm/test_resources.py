@@ -15,7 +15,7 @@ from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv
 from sb3_walle.collection import queues
-from sb3_walle.collection.queues import Capacity, plan_queues
+from sb3_walle.collection.queues import QueueCapacity, plan_queues
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.torch_actor import TorchActorSpec
 from sb3_walle.transport import shared_memory
@@ -217,10 +217,10 @@ def test_samplers_end_where_the_constructor_fails(monkeypatch: pytest.MonkeyPatc
     st.integers(1, 5_000),
     st.integers(1, 64),
     st.integers(1, 8),
-    st.builds(Capacity, st.integers(1, 5), st.sampled_from([1, 8])),
+    st.builds(QueueCapacity, st.integers(1, 5), st.sampled_from([1, 8])),
 )
 def test_slots_hold_the_rollouts_that_the_mode_asks_for(
-    n_steps: int, n_samplers: int, n_envs: int, capacity: Capacity
+    n_steps: int, n_samplers: int, n_envs: int, capacity: QueueCapacity
 ) -> None:
     task = CollectionTask(StampedEnv.observation_space, n_envs, n_steps, squash_output=False)
     actor = TorchActorSpec(b"", ("a",), StampedEnv.action_space, seed=())

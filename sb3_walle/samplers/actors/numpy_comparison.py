@@ -15,7 +15,7 @@ from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
 from sb3_walle.samplers.actors.numpy_layers import LinearLayer, Network
 from sb3_walle.samplers.actors.numpy_parts import NoNumPyVersion
 from sb3_walle.samplers.actors.policy_hooks import HookIds, only_hooks, random_states_kept
-from sb3_walle.samplers.actors.torch_policy import travelling_hooks
+from sb3_walle.samplers.actors.torch_policy import hooks_for_samplers
 from sb3_walle.transport.chunk import Observations
 
 N_EXAMPLES = 64
@@ -54,7 +54,7 @@ def check_same_outputs(
 
 
 def _check_hooks(policy: BasePolicy) -> None:
-    travelling = travelling_hooks(policy)
+    travelling = hooks_for_samplers(policy)
     for name, module in policy.named_modules():
         if not travelling.isdisjoint([*module._forward_hooks, *module._forward_pre_hooks]):
             raise NoNumPyVersion(f"a forward hook is registered on {name or 'the policy'}")

@@ -13,6 +13,9 @@ from sb3_walle.transport.layout import Field
 RANDOM_STATE = "random_state"
 #: In a chunk, log-probabilities of its actions, which only on-policy algorithms need.
 LOG_PROBS = "log_probs"
+#: In a chunk, of actors that compute values: those of the observations; of the last observations of truncated episodes,
+#: zero elsewhere; and for each environment, the value of what the chunk's last step led to.
+VALUES, BOOTSTRAP_VALUES, LAST_VALUES = "values", "bootstrap_values", "last_values"
 
 
 def actions_field(action_space: spaces.Space, n_steps: int, n_envs: int, continuous_dtype: str = "<f4") -> Field:

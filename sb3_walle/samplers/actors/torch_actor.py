@@ -9,7 +9,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_walle.samplers.actors.protocol import LOG_PROBS, RANDOM_STATE, actions_field
+from sb3_walle.samplers.actors.protocol import (
+    BOOTSTRAP_VALUES,
+    LAST_VALUES,
+    LOG_PROBS,
+    RANDOM_STATE,
+    VALUES,
+    actions_field,
+)
 from sb3_walle.samplers.actors.torch_policy import aligned_tensors, load_policy
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
@@ -50,9 +57,9 @@ class TorchActorSpec:
         return (
             actions_field(self.action_space, n_steps, n_envs),
             Field(LOG_PROBS, per_step, "<f4"),
-            Field("values", per_step, "<f4"),
-            Field("bootstrap_values", per_step, "<f4"),
-            Field("last_values", (n_envs,), "<f4"),
+            Field(VALUES, per_step, "<f4"),
+            Field(BOOTSTRAP_VALUES, per_step, "<f4"),
+            Field(LAST_VALUES, (n_envs,), "<f4"),
             *((Field(RANDOM_STATE, (len(th.get_rng_state()),), "|u1"),) if RANDOM_STATE in self.weight_names else ()),
         )
 
@@ -99,8 +106,8 @@ class TorchActor:
 
     def begin_chunk(self, chunk: Chunk) -> None:
         self._chunk = chunk
-        self._log_probs, self._values = chunk.arrays[LOG_PROBS], chunk.arrays["values"]
-        self._bootstrap_values = chunk.arrays["bootstrap_values"]
+        self._log_probs, self._values = chunk.arrays[LOG_PROBS], chunk.arrays[VALUES]
+        self._bootstrap_values = chunk.arrays[BOOTSTRAP_VALUES]
         self._bootstrap_values[...] = 0.0
 
     def act(self, observations: Observations, step: int) -> np.ndarray:
@@ -121,7 +128,7 @@ class TorchActor:
     def end_chunk(self, observations: Observations, n_steps: int) -> None:
         with th.no_grad():
             values = self.policy.predict_values(aligned_tensors(observations))
-        self._chunk.arrays["last_values"][...] = values.numpy().reshape(-1)
+        self._chunk.arrays[LAST_VALUES][...] = values.numpy().reshape(-1)
         if RANDOM_STATE in self._chunk.arrays:
             self._chunk.arrays[RANDOM_STATE][...] = self._random_stream.state.numpy()
 

@@ -39,7 +39,7 @@ def dump_policy(policy: BasePolicy) -> bytes:
     :return: what :func:`load_policy` takes
     :raises TypeError: if it can be moved in neither way
     """
-    travelling = travelling_hooks(policy)
+    travelling = hooks_for_samplers(policy)
     for hook in hooks_that_do_not_pickle(policy).values():
         warn_user(
             f"A forward hook cannot be moved to samplers, and stays with the learner: {hook}. If it changes what its "
@@ -73,7 +73,7 @@ def staying_hooks(policy: BasePolicy) -> HookIds:
     return staying
 
 
-def travelling_hooks(policy: BasePolicy) -> HookIds:
+def hooks_for_samplers(policy: BasePolicy) -> HookIds:
     """
     :param policy: the learner's policy
     :return: the hooks of its forward pass that samplers need to choose its actions

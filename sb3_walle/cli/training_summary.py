@@ -13,7 +13,7 @@ from sb3_walle.cli.training import (
 )
 
 
-def closing_words(settings: TrainingSettings, outcome: TrainingOutcome) -> str:
+def training_summary(settings: TrainingSettings, outcome: TrainingOutcome) -> str:
     directory = outcome.directory
     ended = "Interrupted" if outcome.interrupted else "Finished"
     lines = [f"{ended} after {outcome.timesteps:,} timesteps and {outcome.minutes:.1f} minutes"]
