@@ -133,7 +133,7 @@ def test_images_that_were_normalized_before() -> None:
     assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
-@pytest.mark.parametrize("sde_sample_freq", [-1, 1, 4])
+@pytest.mark.parametrize("sde_sample_freq", [-1, 4])
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -322,11 +322,9 @@ print("equal:", all(th.equal(tensor, found[name]) for name, tensor in oracle.pol
 """
 
 
-@pytest.mark.parametrize("how", ["python script.py", "python -c"])
-def test_policies_that_are_defined_in_a_script(how: str, tmp_path: Path) -> None:
+def test_policies_that_are_defined_in_a_script(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    arguments = ["-c", SCRIPT] if how == "python -c" else [str(script)]
-    run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "equal: True"

@@ -21,7 +21,6 @@ from sb3_walle.backends.supervision import (
     RESTART_WINDOW,
     Restarts,
     Supervision,
-    supervision_of,
     warn,
 )
 from sb3_walle.samplers.errors import MAX_TEXT, Failure, SamplerError, SamplerWarning, shortened
@@ -73,16 +72,6 @@ def test_longest_time_of_closing_is_a_number_of_at_least_0(wrong: Any, error: ty
 def test_any_number_in_range_is_taken(n_restarts: Any, timeout: Any) -> None:
     chosen = Supervision("raise", n_restarts, timeout)
     assert (chosen.max_restarts, chosen.step_timeout) == (n_restarts, timeout)
-
-
-def test_choices_that_are_not_given_are_the_defaults() -> None:
-    assert supervision_of(None, None, None, None, None) is None
-    assert supervision_of(None, 3, None, None, None) == Supervision("restart", 3)
-    assert supervision_of(None, None, 2.5, None, None) == Supervision("restart", step_timeout=2.5)
-    assert supervision_of(None, None, None, 0, None) == Supervision("restart", close_timeout=0)
-    assert supervision_of("raise", None, None, None, None) == Supervision("raise")
-    with pytest.raises(ValueError, match="on_failure must be one of"):
-        supervision_of("", None, None, None, None)
 
 
 # Restarts

@@ -23,7 +23,7 @@ from benchmarks.returns.ppo_returns import PPOReturns
 from benchmarks.returns.recorded_training import ReturnRecorder, train_once
 from benchmarks.returns.returns_log import BinReturn, ReturnsLog
 from benchmarks.returns.returns_settings import ReturnsSettings
-from sb3_walle.cli.environments import UsageError
+from sb3_walle.cli.arguments import UsageError, run_command_line
 
 NAN = float("nan")
 
@@ -368,7 +368,7 @@ def asked_for(monkeypatch: pytest.MonkeyPatch, options: str, interrupted: bool =
         return returns.ReturnsOutcome(out or Path("runs"), "the report", interrupted)
 
     monkeypatch.setattr(command, "compare_returns", compare)
-    code = command.main(options.split())
+    code = run_command_line(command.build_parser(), options.split())
     ((settings, directory),) = asked
     return settings, directory, code
 
@@ -414,7 +414,7 @@ def test_command_compares_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch)
 )
 def test_bad_options(options: str, mentioned: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        code = command.main(["CartPole-v1", *options.split()])
+        code = run_command_line(command.build_parser(), ["CartPole-v1", *options.split()])
     except SystemExit as exit_:
         code = exit_.code
     error = capsys.readouterr().err

@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from sb3_walle.env_sources import available_cpus
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -20,6 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
+from sb3_walle.envs.env_sources import SamplerChoices, available_cpus
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "backend": "inline", "device": "cpu"}
 
@@ -370,3 +370,13 @@ def test_numbers_that_contradict_the_given_samplers_are_refused() -> None:
         AsyncPPO("MlpPolicy", env, n_samplers=4, **SETTINGS)
     with pytest.raises(ValueError, match="cannot be divided among 3 samplers"):
         AsyncPPO("MlpPolicy", DummyVecEnv([StampedEnv] * 4), n_samplers=3, **SETTINGS)
+
+
+def test_choices_that_are_not_given_are_the_defaults() -> None:
+    assert SamplerChoices().supervision == {}
+    assert SamplerChoices(max_restarts=3, close_timeout=0).supervision == {"max_restarts": 3, "close_timeout": 0}
+    arguments = {"on_failure": "raise", "seed": 1}
+    assert SamplerChoices.taken_from(arguments).on_failure == "raise"
+    assert arguments == {"seed": 1}
+    with pytest.raises(ValueError, match="on_failure must be one of"):
+        SamplerChoices(on_failure="")
