@@ -96,6 +96,11 @@ def test_only_torch_actors_the_choice_of_an_actor_and_vec_env_wrappers_know_torc
     assert knowing == actors | {"samplers/vec_wrappers.py"}
 
 
+def test_only_the_ray_backend_knows_ray() -> None:
+    knowing = {path.parent.name for path in FILES if "ray" in {name.split(".")[0] for name in imports(path)}}
+    assert knowing == {"ray"}
+
+
 def test_updates_know_nothing_of_samplers() -> None:
     for path in (ROOT / "updates").rglob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("sb3_walle.")}

@@ -57,12 +57,12 @@ def test_a_backend_may_be_an_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "error"), [("thread", ValueError), (None, TypeError), (3, TypeError), (InlineBackend, TypeError)]
+    ("backend", "error"), [("unknown", ValueError), (None, TypeError), (3, TypeError), (InlineBackend, TypeError)]
 )
 def test_anything_else_is_refused_with_what_is_allowed(backend: object, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"backend must be one of \('process', 'inline'\)"):
+    with pytest.raises(error, match=r"backend must be one of \('process', 'inline', 'ray'\)"):
         as_backend(backend)  # type: ignore[arg-type]
-    with pytest.raises(error, match=r"backend must be one of \('process', 'inline'\)"):
+    with pytest.raises(error, match=r"backend must be one of \('process', 'inline', 'ray'\)"):
         AsyncPPO("MlpPolicy", RandomWalk, backend=backend, **TINY)
 
 

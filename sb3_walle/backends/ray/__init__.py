@@ -1,9 +1,10 @@
 """Samplers on the nodes of a Ray cluster: one host a node, which runs its samplers in processes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from sb3_walle.backends.ray.choices import RayChoices
 from sb3_walle.backends.supervision import Supervision
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RayBackend:
+class RayBackend(RayChoices):
     """
     Samplers on the nodes of a `Ray <https://docs.ray.io>`_ cluster, for ``backend=``. ``backend="ray"`` is the same
     with all defaults.
@@ -30,25 +31,6 @@ class RayBackend:
     """
 
     shares_objects: ClassVar[bool] = False
-
-    address: str | None = None
-    samplers_per_node: int | None = None
-    cpus_per_sampler: float | None = None
-    runtime_env: Mapping[str, Any] | None = None
-    node_grace: float = 300.0
-    heartbeat_timeout: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.samplers_per_node is not None and self.samplers_per_node < 1:
-            raise ValueError(f"samplers_per_node must be at least 1, or None, got {self.samplers_per_node!r}")
-        if self.cpus_per_sampler is not None and self.cpus_per_sampler < 0:
-            raise ValueError(f"cpus_per_sampler must be at least 0, or None, got {self.cpus_per_sampler!r}")
-        if self.node_grace < 0:
-            raise ValueError(f"node_grace must be a number of seconds of at least 0, got {self.node_grace!r}")
-        if self.heartbeat_timeout < 2:
-            raise ValueError(
-                f"heartbeat_timeout must be a number of seconds of at least 2, got {self.heartbeat_timeout!r}"
-            )
 
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "RaySamplers":
         """

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sb3_walle.backends.death import Death
 from sb3_walle.backends.protocol import Event
-from sb3_walle.backends.ray import RayBackend
+from sb3_walle.backends.ray.choices import RayChoices
 from sb3_walle.backends.ray.cluster import Connection, nodes
 from sb3_walle.backends.ray.host import HostActor, HostNews, versions
 from sb3_walle.backends.ray.learner_queues import RayQueues
@@ -44,7 +44,7 @@ class RaySamplers:
     """
     The hosts on the nodes, and the samplers on each.
 
-    :param backend: the user's choices
+    :param choices: what the user chooses
     :param n_samplers: number of samplers
     :param preload: names of modules to import before forking
     :param supervision: how samplers are run
@@ -53,10 +53,10 @@ class RaySamplers:
     is_closed_when_forgotten: ClassVar[bool] = True
 
     def __init__(
-        self, backend: RayBackend, n_samplers: int, preload: tuple[str, ...], supervision: Supervision
+        self, choices: RayChoices, n_samplers: int, preload: tuple[str, ...], supervision: Supervision
     ) -> None:
         self.n_samplers = n_samplers
-        self._backend, self._preload, self._supervision = backend, preload, supervision
+        self._choices, self._preload, self._supervision = choices, preload, supervision
         self._owner = os.getpid()
         self._closed = False
         self._links: dict[str, Link] = {}
@@ -71,7 +71,7 @@ class RaySamplers:
         self._waiting_since = math.inf
         self._queues: RayQueues | None = None
         self._n_queues = 0
-        self._connection = Connection(backend.address, backend.runtime_env)
+        self._connection = Connection(choices.address, choices.runtime_env)
         self._relay = Relay()
         try:
             self._launch()
@@ -160,7 +160,7 @@ class RaySamplers:
     def _launch(self) -> None:
         found = nodes()
         cpus_left = ray.available_resources().get("CPU", 0.0)
-        self._cpus = cpus_of_a_sampler(self._backend.cpus_per_sampler, self.n_samplers, cpus_left)
+        self._cpus = cpus_of_a_sampler(self._choices.cpus_per_sampler, self.n_samplers, cpus_left)
         rooms = {node.node_id: self._room(node) for node in found}
         shares = divide(self.n_samplers, found, rooms)
         for node in found:
@@ -172,7 +172,7 @@ class RaySamplers:
                 self._start_at(self._links[node_id], sampler)
 
     def _room(self, node: Node) -> float:
-        return room(node, self._backend.samplers_per_node, self._cpus)
+        return room(node, self._choices.samplers_per_node, self._cpus)
 
     def _new_link(self, node: Node, n_samplers: int) -> Link:
         cpus = n_samplers * self._cpus
@@ -182,7 +182,7 @@ class RaySamplers:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
             runtime_env=self._connection.runtime_env_of_hosts,
         ).remote(self.n_samplers, self._preload, self._supervision, sys.path)
-        link = Link(host, node, self._relay, self._backend.heartbeat_timeout, self._note_news, self._note_loss)
+        link = Link(host, node, self._relay, self._choices.heartbeat_timeout, self._note_news, self._note_loss)
         self._links[node.node_id] = link
         if self._queues is not None:
             self._queues.open_at(link)
@@ -236,7 +236,7 @@ class RaySamplers:
                 self._check_hosts([link], timeout)
             except (RuntimeError, RayError) as error:
                 self._avoided[node.node_id] = now + AVOIDED_SECONDS
-                warn(f"No host could be started on node {node.address}: {error}")
+                warn(f"No host could be started on node {node.address}: {str(error).splitlines()[0]}")
                 self._drop(link)
             else:
                 return link
@@ -254,10 +254,10 @@ class RaySamplers:
             return
         link = self._link_with_room()
         if link is None:
-            if time.monotonic() - self._waiting_since > self._backend.node_grace:
+            if time.monotonic() - self._waiting_since > self._choices.node_grace:
                 raise SamplerError(
                     f"No node of the Ray cluster was left for samplers {sorted(self._waiting)} for "
-                    f"node_grace={self._backend.node_grace:g} s."
+                    f"node_grace={self._choices.node_grace:g} s."
                 )
             return
         for sampler, commands in self._waiting.items():
