@@ -269,5 +269,5 @@ def test_the_public_names() -> None:
     assert {"AsyncA2C", "AsyncOnPolicyMixin", "AsyncPPO"} <= set(sb3_walle.__all__)
     for name in sb3_walle.__all__:
         assert getattr(sb3_walle, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'AsyncTRPO'"):
-        _ = sb3_walle.AsyncTRPO
+    with pytest.raises(AttributeError, match="no attribute 'AsyncUnknown'"):
+        _ = sb3_walle.AsyncUnknown
