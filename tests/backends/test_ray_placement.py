@@ -34,8 +34,24 @@ def test_no_node_gets_more_than_fit(cpus: list[int], samplers_per_node: int, cpu
 
 
 @pytest.mark.parametrize(
-    ("wanted", "n_samplers", "n_cpus_left", "found"),
-    [(None, 4, 16, 1.0), (None, 10, 2, 0.2), (None, 3, 2, 0.66), (0, 10, 2, 0), (2, 10, 2, 2), (None, 4, 0, 0)],
+    ("n_samplers", "cpus", "n_cpus_left", "found"),
+    [
+        (4, [16], 16, 1.0),
+        (10, [2], 2, 0.2),
+        (3, [1, 1], 2, 0.5),
+        (9, [4, 4], 8, 0.8),
+        (2, [4], 1, 0.5),
+        (4, [4], 0, 0.0),
+    ],
 )
-def test_cpus_are_one_or_a_share(wanted: float | None, n_samplers: int, n_cpus_left: float, found: float) -> None:
-    assert cpus_of_a_sampler(wanted, n_samplers, n_cpus_left) == found
+def test_cpus_are_one_or_the_largest_share_that_fits(
+    n_samplers: int, cpus: list[int], n_cpus_left: float, found: float
+) -> None:
+    assert cpus_of_a_sampler(n_samplers, nodes_of(cpus), n_cpus_left) == pytest.approx(found, abs=1e-3)
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=6), st.integers(1, 60))
+def test_the_default_always_fits(cpus: list[int], n_samplers: int) -> None:
+    nodes = nodes_of(cpus)
+    share = cpus_of_a_sampler(n_samplers, nodes, sum(cpus))
+    divide(n_samplers, nodes, {node.node_id: room(node, None, share) for node in nodes})

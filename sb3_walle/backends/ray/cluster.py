@@ -1,6 +1,9 @@
 """The connection to a cluster, and the nodes that it has."""
 
 import os
+import signal
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -22,8 +25,9 @@ class Connection:
     :raises ConnectionError: if there is no cluster at the address, or it does not let this process in
     """
 
-    _n_users: ClassVar[int] = 0
-    _is_ours: ClassVar[bool] = False
+    # By address of the cluster and number of the job: users, and whether the cluster was started for them.
+    _n_users: ClassVar[Counter[tuple[str, str]]] = Counter()
+    _ours: ClassVar[set[tuple[str, str]]] = set()
 
     def __init__(self, address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
         address = address or os.environ.get("RAY_ADDRESS") or None
@@ -35,24 +39,37 @@ class Connection:
         own = None if runtime_env is None else dict(runtime_env)
         #: what each host needs to be told of it; local modules can only be taken along by a whole job
         self.runtime_env_of_hosts = own if ray.is_initialized() else None
-        if not ray.is_initialized():
-            Connection._is_ours, Connection._n_users = _connect(address, own), 0
-        Connection._n_users += 1
+        is_started = not ray.is_initialized() and _connect(address, own)
+        self._job = _present_job()
+        if is_started:
+            self._ours.add(self._job)
+        self._n_users[self._job] += 1
         self._is_open = True
 
     def close(self) -> None:
         """End the cluster if it was started for samplers, and these were the last."""
-        if self._is_open:
-            self._is_open = False
-            Connection._n_users -= 1
-            if Connection._is_ours and Connection._n_users == 0:
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._n_users[self._job] -= 1
+        if self._n_users[self._job] == 0 and self._job in self._ours:
+            self._ours.discard(self._job)
+            # The user may have ended it, and begun another one.
+            if ray.is_initialized() and _present_job() == self._job:
                 ray.shutdown()
+
+
+def _present_job() -> tuple[str, str]:
+    context = ray.get_runtime_context()
+    return context.gcs_address, context.get_job_id()
 
 
 def _connect(address: str | None, runtime_env: dict[str, Any] | None) -> bool:
     """Connect to a cluster. Returns whether it was started for that."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "auto", runtime_env=runtime_env)
+        return address == "local"
     except Exception as error:
         if address is None and isinstance(error, ConnectionError):
             print(LOCAL_LINE)
@@ -61,7 +78,10 @@ def _connect(address: str | None, runtime_env: dict[str, Any] | None) -> bool:
         raise ConnectionError(
             f"Could not connect to the Ray cluster at {address or 'auto'!r}: {type(error).__name__}: {error}"
         ) from error
-    return False
+    finally:
+        # Ray has set one of its own, which would keep training from ending in order.
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def nodes() -> list[Node]:

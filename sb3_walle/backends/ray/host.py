@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import pickle
 import platform
 import select
 import sys
@@ -18,10 +19,11 @@ import ray
 
 from sb3_walle.backends.death import Death
 from sb3_walle.backends.process import ProcessSamplers
-from sb3_walle.backends.protocol import Delivery, Event
+from sb3_walle.backends.protocol import UNREADABLE, Delivery, Event
 from sb3_walle.backends.ray.host_queues import HostQueues
 from sb3_walle.backends.ray.passing import PackedRequest
 from sb3_walle.backends.supervision import Supervision
+from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Result
 from sb3_walle.samplers.sampler import ChunkReport
 from sb3_walle.transport.memory_queues import QueuePlan
@@ -37,23 +39,27 @@ class HostNews:
     """
     What a host has to tell.
 
-    :param events: pickled list of replies and deaths, in their order; empty if there is none. An array in them would
-        otherwise be a view of Ray's object store, and keep all that came with it
+    :param events: replies and deaths, in their order, pickled one by one, with the numbers of the sampler and of the
+        request: an array in them would otherwise be a view of Ray's object store, and keep all that came with it
     :param chunks: for each event that announces a chunk, by its index: number of the queues, and the chunk's slot
     :param seconds_at_step: for how long environments have been making their present step, by number of the sampler
     """
 
-    events: bytes
+    events: Sequence[tuple[int, int, bytes]]
     chunks: Mapping[int, tuple[int, np.ndarray]]
     seconds_at_step: Mapping[int, float]
 
 
-def versions() -> dict[str, str]:
-    """:return: the versions of what must be the same on every node, by name"""
+def versions(preload: Iterable[str]) -> dict[str, str]:
+    """
+    :param preload: names of modules that samplers import
+    :return: the versions of what must be the same on every node, by name
+    """
     found = {"Python": platform.python_version()}
-    for package in ("sb3_walle", "numpy", "gymnasium", "torch"):
+    for package in ("sb3_walle", "numpy", "gymnasium", *(("torch",) if "torch" in preload else ())):
         try:
-            found[package] = importlib.metadata.version(package)
+            # Builds for a GPU or without compute the same: 2.13.0+cpu.
+            found[package] = importlib.metadata.version(package).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
@@ -75,7 +81,10 @@ class Host:
         self, n_samplers: int, preload: Iterable[str], supervision: Supervision, import_paths: Iterable[str]
     ) -> None:
         sys.path += [path for path in import_paths if path not in sys.path and os.path.isdir(path)]
-        self._samplers = ProcessSamplers(n_samplers, preload, supervision, running=())
+        self._preload = tuple(preload)
+        self._samplers = ProcessSamplers(n_samplers, self._preload, supervision, running=())
+        step_timeout = supervision.step_timeout
+        self._poll_seconds = POLL_SECONDS if step_timeout is None else min(POLL_SECONDS, step_timeout / 4)
         self._lock = threading.Lock()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._alive: set[int] = set()
@@ -93,16 +102,24 @@ class Host:
     @ray.method(concurrency_group="commands")
     def versions(self) -> dict[str, str]:
         """:return: the versions of what must be the same on every node, by name"""
-        return versions()
+        return versions(self._preload)
+
+    @ray.method(concurrency_group="beats")
+    def beat(self) -> None:
+        """Give a sign of life, whatever else the host is doing."""
+        self._heard_at = time.monotonic()
 
     @ray.method(concurrency_group="commands")
     def carry_out(self, commands: Sequence[tuple[str, tuple]]) -> None:
         """
         :param commands: names of the methods below, with their arguments
         """
+        for name, args in commands:
+            # What travels is waited for without the lock, which news need.
+            ready = [ray.get(value) if isinstance(value, ray.ObjectRef) else value for value in args]
+            with self._lock:
+                getattr(self, f"_{name}")(*ready)
         with self._lock:
-            for name, args in commands:
-                getattr(self, f"_{name}")(*args)
             self._send_unsent()
         os.eventfd_write(self._wakeup, 1)
 
@@ -113,8 +130,7 @@ class Host:
 
         :return: all that there is
         """
-        self._heard_at = time.monotonic()
-        deadline = self._heard_at + POLL_SECONDS
+        deadline = time.monotonic() + self._poll_seconds
         waiting = select.poll()
         waiting.register(self._wakeup, select.POLLIN)
         if not self._is_closing:
@@ -123,8 +139,11 @@ class Host:
             news = self._news()
             left = deadline - time.monotonic()
             if news.events or left <= 0:
-                self._heard_at = time.monotonic()
                 return news
+            if self._is_closing:
+                # Its samplers' descriptors are closed any moment.
+                time.sleep(left)
+                continue
             for descriptor, _ in waiting.poll(left * 1000):
                 if descriptor == self._wakeup:
                     os.eventfd_read(self._wakeup)
@@ -164,9 +183,9 @@ class Host:
     def _open_queues(self, number: int, plan: QueuePlan) -> None:
         self._queues, self._queues_number = HostQueues(plan), number
 
-    def _publish(self, number: int, version: int, weights: "ray.ObjectRef") -> None:
+    def _publish(self, number: int, version: int, weights: Mapping[str, np.ndarray]) -> None:
         if self._queues is not None and number == self._queues_number:
-            self._queues.publish(version, ray.get(weights))
+            self._queues.publish(version, weights)
 
     def _start_run(self, number: int, run: int) -> None:
         if self._queues is not None and number == self._queues_number:
@@ -189,7 +208,7 @@ class Host:
             events: list[Any] = list(self._deaths)
             self._deaths.clear()
             if self._is_closing:
-                return HostNews(_pickled(events), {}, {})
+                return HostNews([_pickled(event) for event in events], {}, {})
             while (event := self._samplers.receive(0.0)) is not None:
                 events.append(event)
             chunks = {}
@@ -202,7 +221,11 @@ class Host:
                         chunks[index] = chunk
             self._send_unsent()
             seconds = {sampler: self._samplers.seconds_at_step(sampler) for sampler in self._alive}
-        return HostNews(_pickled(events), chunks, {sampler: value for sampler, value in seconds.items() if value})
+        return HostNews(
+            [_pickled(event) for event in events],
+            chunks,
+            {sampler: value for sampler, value in seconds.items() if value},
+        )
 
     def _chunk_of(self, delivery: Delivery) -> tuple[int, np.ndarray] | None:
         number = self._queues_of.pop((delivery.sampler, delivery.number), -1)
@@ -225,9 +248,29 @@ class Host:
         os._exit(1)
 
 
-def _pickled(events: Sequence[Event]) -> bytes:
-    return cloudpickle.dumps(events) if events else b""
+def _pickled(event: Event) -> tuple[int, int, bytes]:
+    number = event.number if isinstance(event, Delivery) else UNREADABLE
+    try:
+        return event.sampler, number, cloudpickle.dumps(event)
+    except Exception as error:
+        failure = Failure.of(error, "sending its answer")
+        return event.sampler, number, cloudpickle.dumps(Delivery(event.sampler, number, failure))
+
+
+def unpickled(sampler: int, number: int, event: bytes) -> Event:
+    """
+    :param sampler: number of the sampler that it comes from
+    :param number: number of the request that it answers, if it is a reply
+    :param event: one of a host's events
+    :return: the same, or a failure if this process cannot unpickle it
+    """
+    try:
+        return pickle.loads(event)
+    except Exception as error:
+        return Delivery(sampler, number, Failure.of(error, "reading its answer"))
 
 
 # Retries of Ray's would lose or repeat what samplers have collected.
-HostActor: Any = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"commands": 1, "polls": 1})(Host)  # type: ignore[call-overload]
+HostActor: Any = ray.remote(
+    max_restarts=0, max_task_retries=0, concurrency_groups={"commands": 1, "polls": 1, "beats": 1}
+)(Host)  # type: ignore[call-overload]

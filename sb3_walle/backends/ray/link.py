@@ -12,13 +12,18 @@ from ray.exceptions import RayActorError
 from sb3_walle.backends.ray.host import HostNews
 from sb3_walle.backends.ray.placement import Node
 
+# Between two signs of life that a host is asked for.
+BEAT_SECONDS = 1.0
+GRACE_SECONDS = 1.0
+RELAY = "sb3_walle relay"
+
 
 class Relay:
     """A thread with an event loop for all links: chunks arrive, and hosts are watched, while the learner computes."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="sb3_walle relay", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name=RELAY, daemon=True)
         self._thread.start()
 
     def call_soon(self, function: Callable[[], object]) -> None:
@@ -66,7 +71,7 @@ class Link:
         relay: Relay,
         heartbeat_timeout: float,
         on_news: Callable[[HostNews], None],
-        on_loss: Callable[["Link", str], None],
+        on_loss: Callable[["Link", BaseException], None],
     ) -> None:
         self.host, self.node = host, node
         #: numbers of the samplers that run on this host
@@ -76,8 +81,18 @@ class Link:
         self._relay, self._timeout = relay, heartbeat_timeout
         self._on_news, self._on_loss = on_news, on_loss
         self._outbox: deque[tuple[str, tuple]] = deque()
-        self._is_lost = False
-        relay.begin(self._take_in_news())
+        self._is_lost = self._is_watched = False
+
+    def watch(self) -> None:
+        """Take in news and watch over the host from now on, when it is known to have started."""
+        self._is_watched = True
+        self._relay.begin(self._take_in_news())
+        self._relay.begin(self._listen_to_heart())
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the host has started, and is not lost or abandoned."""
+        return self._is_watched and not self._is_lost
 
     def command(self, name: str, *args: Any) -> None:
         """
@@ -96,46 +111,56 @@ class Link:
         while self._outbox:
             commands.append(self._outbox.popleft())
         if commands and not self._is_lost:
-            self._relay.begin(self._confirm(self.host.carry_out.remote(commands)))
+            try:
+                self._relay.begin(self._confirm(self.host.carry_out.remote(commands)))
+            except Exception as error:
+                self._lose(error)
 
     async def _confirm(self, done: Any) -> None:
         try:
             await done
-        except RayActorError:
-            # The polls say so, too.
-            return
         except Exception as error:
-            self._lose(f"failed ({_summary(error)})")
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the host is lost, or abandoned."""
-        return self._is_lost
+            self._lose(error)
 
     async def _take_in_news(self) -> None:
         while not self._is_lost:
             try:
-                news = await asyncio.wait_for(_result(self.host.poll.remote()), self._timeout)
-            except asyncio.TimeoutError:
-                self._lose(f"has not been heard of for {self._timeout:g} s")
-            except RayActorError as error:
-                self._lose("died with its node" if "node has died" in str(error) else "died")
-            except Exception as error:
-                self._lose(f"failed ({_summary(error)})")
-            else:
+                news = await _result(self.host.poll.remote())
                 if not self._is_lost:
                     self.seconds_at_step = dict(news.seconds_at_step)
                     self._on_news(news)
+            except Exception as error:
+                self._lose(error)
+            # Its arrays are views of Ray's object store.
+            news = None
 
-    def _lose(self, reason: str) -> None:
+    async def _listen_to_heart(self) -> None:
+        while not self._is_lost:
+            beat = asyncio.ensure_future(_result(self.host.beat.remote()))
+            done, _ = await asyncio.wait({beat}, timeout=self._timeout)
+            if not done:
+                # The learner's process may have been stopped for that long itself: what has arrived is seen now.
+                done, _ = await asyncio.wait({beat}, timeout=GRACE_SECONDS)
+            if not done:
+                self._lose(TimeoutError(f"has not been heard of for {self._timeout:g} s"))
+            elif (error := beat.exception()) is not None:
+                self._lose(error)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _lose(self, error: BaseException) -> None:
         if not self._is_lost:
             self._is_lost = True
-            self._on_loss(self, reason)
+            self._on_loss(self, error)
 
 
-def _summary(error: Exception) -> str:
+def how_it_was_lost(error: BaseException) -> str:
+    """:return: what became of a host, as in 'the host, which died'"""
+    if isinstance(error, TimeoutError):
+        return str(error)
+    if isinstance(error, RayActorError):
+        return "died with its node" if "node has died" in str(error) else "died"
     # The last line of the traceback that Ray makes the message of.
-    return str(error).strip().rsplit("\n", 1)[-1]
+    return f"failed ({str(error).strip().rsplit(chr(10), 1)[-1]})"
 
 
 async def _result(reference: Any) -> Any:

@@ -1,5 +1,6 @@
 """Which node runs how many samplers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,17 +20,20 @@ class Node:
     n_cpus: float
 
 
-def cpus_of_a_sampler(wanted: float | None, n_samplers: int, n_cpus_left: float) -> float:
+def cpus_of_a_sampler(n_samplers: int, nodes: Sequence[Node], n_cpus_left: float) -> float:
     """
-    :param wanted: what the user asks for, ``None`` for one where there are enough
     :param n_samplers: number of samplers
+    :param nodes: the nodes
     :param n_cpus_left: CPUs of the cluster that nothing has set aside
-    :return: CPUs to set aside for each sampler
+    :return: CPUs to set aside for each sampler: one, or where there are too few, the largest share with which the nodes
+        hold all samplers
     """
-    if wanted is not None:
-        return wanted
+    fair = min(1.0, n_cpus_left / n_samplers)
+    shares = {node.n_cpus / k for node in nodes for k in range(1, n_samplers + 1)}
     # Ray counts in steps of 1 / 10,000.
-    return min(1.0, int(n_cpus_left / n_samplers * 100) / 100)
+    shares = {math.floor(share * 10_000) / 10_000 for share in {fair, *shares} if share <= fair}
+    fitting = [share for share in shares if sum(room(node, None, share) for node in nodes) >= n_samplers]
+    return max(fitting, default=0.0)
 
 
 def room(node: Node, samplers_per_node: int | None, cpus_per_sampler: float) -> float:
@@ -39,7 +43,8 @@ def room(node: Node, samplers_per_node: int | None, cpus_per_sampler: float) -> 
     :param cpus_per_sampler: CPUs of each sampler
     :return: how many samplers fit on the node, which may be infinite
     """
-    by_cpus = node.n_cpus // cpus_per_sampler if cpus_per_sampler > 0 else float("inf")
+    # Of what is a whole number but for rounding, nothing is taken away.
+    by_cpus = math.floor(node.n_cpus / cpus_per_sampler + 1e-6) if cpus_per_sampler > 0 else float("inf")
     return min(by_cpus, float("inf") if samplers_per_node is None else samplers_per_node)
 
 

@@ -1,32 +1,37 @@
 """Samplers on the nodes of a Ray cluster, as their client sees them."""
 
+import atexit
 import contextlib
 import math
 import os
-import pickle
 import sys
+import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable
+from itertools import count
 from queue import Empty, Queue
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sb3_walle.backends.death import Death
+from sb3_walle.backends.process import TERMINATION_TIMEOUT
 from sb3_walle.backends.protocol import Event
 from sb3_walle.backends.ray.choices import RayChoices
 from sb3_walle.backends.ray.cluster import Connection, nodes
-from sb3_walle.backends.ray.host import HostActor, HostNews, versions
+from sb3_walle.backends.ray.host import HostActor, HostNews, unpickled, versions
 from sb3_walle.backends.ray.learner_queues import RayQueues
-from sb3_walle.backends.ray.link import Link, Relay
+from sb3_walle.backends.ray.link import RELAY, Link, Relay, how_it_was_lost
 from sb3_walle.backends.ray.passing import packed
 from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
 from sb3_walle.backends.supervision import Supervision, warn
 from sb3_walle.samplers.errors import CLOSED, SamplerError
 from sb3_walle.samplers.requests import Request
+from sb3_walle.termination import is_terminating
 from sb3_walle.transport.memory_queues import QueuePlan
 from sb3_walle.transport.ports import LearnerQueues
 
@@ -64,15 +69,18 @@ class RaySamplers:
         self._avoided: dict[str, float] = {}
         # From the relay's thread: news, and the loss of a host with the reason. (A SimpleQueue of Python 3.11 waits for
         # ever when a signal handler takes longer than the wait.)
-        self._inbox: Queue[list[Event] | tuple[Link, str]] = Queue()
+        self._inbox: Queue[list[Event] | tuple[Link, BaseException]] = Queue()
         self._events: deque[Event] = deque()
         # What was asked of samplers that wait for a node, and since when they wait.
         self._waiting: dict[int, list[tuple[str, tuple]]] = {}
         self._waiting_since = math.inf
+        # Numbers of losses: all samplers that are lost with a host count as one death.
+        self._losses = count()
         self._queues: RayQueues | None = None
         self._n_queues = 0
         self._connection = Connection(choices.address, choices.runtime_env)
         self._relay = Relay()
+        _open_samplers.add(self)
         try:
             self._launch()
         except BaseException:
@@ -143,24 +151,32 @@ class RaySamplers:
             self._start_at(link, sampler)
 
     def close(self, timeout: float | None = None) -> None:
+        if threading.current_thread().name == RELAY:
+            # Garbage collection has come upon forgotten samplers there, and the relay cannot wait for itself.
+            threading.Thread(target=self.close, args=(timeout,)).start()
+            return
         if self._closed:
             return
         self._closed = True
+        _open_samplers.discard(self)
         if os.getpid() != self._owner:
             return
         try:
             if ray.is_initialized():
                 self._close_hosts(self._supervision.close_timeout if timeout is None else timeout)
         finally:
-            self._relay.close()
-            self._connection.close()
+            try:
+                self._relay.close()
+            finally:
+                self._connection.close()
 
     # Hosts
 
     def _launch(self) -> None:
         found = nodes()
+        cpus = self._choices.cpus_per_sampler
         cpus_left = ray.available_resources().get("CPU", 0.0)
-        self._cpus = cpus_of_a_sampler(self._choices.cpus_per_sampler, self.n_samplers, cpus_left)
+        self._cpus = cpus_of_a_sampler(self.n_samplers, found, cpus_left) if cpus is None else cpus
         rooms = {node.node_id: self._room(node) for node in found}
         shares = divide(self.n_samplers, found, rooms)
         for node in found:
@@ -178,7 +194,7 @@ class RaySamplers:
         cpus = n_samplers * self._cpus
         host = HostActor.options(
             # Ray knows fractions of one CPU, but not of several.
-            num_cpus=cpus if cpus < 1 else math.ceil(cpus),
+            num_cpus=cpus if cpus < 1 else math.ceil(round(cpus, 4)),
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
             runtime_env=self._connection.runtime_env_of_hosts,
         ).remote(self.n_samplers, self._preload, self._supervision, sys.path)
@@ -190,7 +206,8 @@ class RaySamplers:
 
     def _check_hosts(self, links: Iterable[Link], timeout: float) -> None:
         """Check that hosts have started, and have the versions that the learner has."""
-        here = versions()
+        links = list(links)
+        here = versions(self._preload)
         answers = {link.host.versions.remote(): link.node.address for link in links}
         ready, pending = ray.wait(list(answers), num_returns=len(answers), timeout=timeout)
         if pending:
@@ -201,7 +218,11 @@ class RaySamplers:
             )
         wrong = []
         for answer in ready:
-            there = ray.get(answer)
+            try:
+                there = ray.get(answer)
+            except RayError as error:
+                wrong.append(f"{answers[answer]}: {str(error).strip().splitlines()[-1]}")
+                continue
             differing = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
             if differing:
                 wrong.append(f"{answers[answer]}: {', '.join(differing)}")
@@ -209,6 +230,8 @@ class RaySamplers:
             raise RuntimeError(
                 "Samplers need the same versions on every node as here. Other ones have: " + "; ".join(sorted(wrong))
             )
+        for link in links:
+            link.watch()
 
     def _start_at(self, link: Link, sampler: int) -> None:
         link.samplers.add(sampler)
@@ -218,29 +241,42 @@ class RaySamplers:
         return next((link for link in self._links.values() if sampler in link.samplers), None)
 
     def _link_with_room(self) -> Link | None:
-        """A host with room, or a new one on another node, or else the one that is least full, if any is left."""
-        by_fill = sorted(self._links.values(), key=lambda link: len(link.samplers) / link.node.n_cpus)
-        with_room = (link for link in by_fill if len(link.samplers) < self._room(link.node))
-        return next(with_room, None) or self._link_to_new_host() or next(iter(by_fill), None)
+        """The host that is least full, which may be a new one; one that is too full already if there is no other."""
+        by_fill = sorted(self._links.values(), key=self._fill)
+        best = next((link for link in by_fill if len(link.samplers) < self._room(link.node)), None)
+        for node in self._free_nodes():
+            if best is None or 1 / node.n_cpus < self._fill(best):
+                link = self._link_to_new_host(node)
+                if link is not None:
+                    return link
+        return best or next(iter(by_fill), None)
 
-    def _link_to_new_host(self) -> Link | None:
+    @staticmethod
+    def _fill(link: Link) -> float:
+        """How full a host would be with one sampler more."""
+        return (len(link.samplers) + 1) / link.node.n_cpus
+
+    def _free_nodes(self) -> list[Node]:
         now = time.monotonic()
+        return [
+            node
+            for node in nodes()
+            if node.node_id not in self._links and self._avoided.get(node.node_id, now) <= now and self._room(node) >= 1
+        ]
+
+    def _link_to_new_host(self, node: Node) -> Link | None:
+        n_homeless = self.n_samplers - sum(len(link.samplers) for link in self._links.values())
         # Where samplers have no other place to go, there is no hurry.
         timeout = REPLACEMENT_TIMEOUT if self._links else START_TIMEOUT
-        for node in nodes():
-            is_avoided = self._avoided.get(node.node_id, now) > now
-            if node.node_id in self._links or is_avoided or self._room(node) < 1:
-                continue
-            link = self._new_link(node, 1)
-            try:
-                self._check_hosts([link], timeout)
-            except (RuntimeError, RayError) as error:
-                self._avoided[node.node_id] = now + AVOIDED_SECONDS
-                warn(f"No host could be started on node {node.address}: {str(error).splitlines()[0]}")
-                self._drop(link)
-            else:
-                return link
-        return None
+        link = self._new_link(node, int(min(n_homeless, self._room(node))))
+        try:
+            self._check_hosts([link], timeout)
+        except RuntimeError as error:
+            self._avoided[node.node_id] = time.monotonic() + AVOIDED_SECONDS
+            warn(f"No host could be started on node {node.address}: {error}")
+            self._drop(link)
+            return None
+        return link
 
     def _drop(self, link: Link) -> None:
         link.abandon()
@@ -273,17 +309,17 @@ class RaySamplers:
         """In the relay's thread: put the chunks where the learner looks for them."""
         if not news.events:
             return
-        queues, events = self._queues, pickle.loads(news.events)
+        queues, events = self._queues, [unpickled(*event) for event in news.events]
         for index, (number, contents) in news.chunks.items():
-            delivery = events[index]
+            delivery: Any = events[index]
             if queues is not None and queues.number == number:
                 queues.fill(delivery.sampler, delivery.reply.value.slot, contents)
         self._inbox.put(events)
 
-    def _note_loss(self, link: Link, reason: str) -> None:
-        self._inbox.put((link, reason))
+    def _note_loss(self, link: Link, error: BaseException) -> None:
+        self._inbox.put((link, error))
 
-    def _take_in(self, news: list[Event] | tuple[Link, str]) -> None:
+    def _take_in(self, news: list[Event] | tuple[Link, BaseException]) -> None:
         if isinstance(news, list):
             for event in news:
                 if isinstance(event, Death):
@@ -292,32 +328,46 @@ class RaySamplers:
                         link.samplers.discard(event.sampler)
                 self._events.append(event)
             return
-        link, reason = news
+        link, error = news
         self._drop(link)
-        if reason != "died":
+        how = f"was lost with the host on node {link.node.address}, which {how_it_was_lost(error)}"
+        cause = next(self._losses)
+        if not how.endswith("died"):
             # Its node is dead or silent, and Ray may not know it yet.
             self._avoided[link.node.node_id] = time.monotonic() + AVOIDED_SECONDS
         for sampler in sorted(link.samplers):
-            how = f"was lost with the host on node {link.node.address}, which {reason}"
-            self._events.append(Death(sampler, how, cause=id(link)))
+            self._events.append(Death(sampler, how, str(error) if "failed" in how else "", cause=cause))
         link.samplers.clear()
 
     def _close_hosts(self, timeout: float | None) -> None:
         links = list(self._links.values())
+        if is_terminating():
+            timeout = TERMINATION_TIMEOUT if timeout is None else min(timeout, TERMINATION_TIMEOUT)
         try:
-            pending = {link.host.close.remote(timeout): link for link in links}
+            pending = {link.host.close.remote(timeout): link for link in links if link.is_at_work}
             while pending:
                 ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=SEARCH_SECONDS)
                 for answer in ready:
                     del pending[answer]
-                pending = {answer: link for answer, link in pending.items() if not link.is_lost}
+                pending = {answer: link for answer, link in pending.items() if link.is_at_work}
         finally:
             for link in links:
-                link.abandon()
-                ray.kill(link.host)
+                self._drop(link)
 
     def _check_usable(self) -> None:
         if self._closed:
             raise SamplerError(CLOSED)
         if os.getpid() != self._owner:
             raise SamplerError("The samplers belong to the process that this one was forked from")
+
+
+_open_samplers: "weakref.WeakSet[RaySamplers]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for samplers in list(_open_samplers):
+        samplers.close()
+
+
+# What is registered last is called first: environments are closed before Ray ends what runs.
+atexit.register(_close_all)
