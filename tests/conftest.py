@@ -18,6 +18,7 @@ from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 
 # The longest files, the longest first: tests of a file stay together, so the one that starts last decides when all end.
 LONGEST_FILES = (
+    "test_ray.py",
     "test_examples.py",
     "test_zoo.py",
     "test_workers.py",
@@ -96,7 +97,11 @@ def child_processes() -> set[int]:
     """Numbers of this process's children, zombies included, but not of those that the standard library keeps."""
     children = {pid for task in Path("/proc/self/task").iterdir() for pid in children_of(task)}
     # A Ray cluster serves several tests.
-    return {int(pid) for pid in children if not re.search("multiprocessing|/ray/", command_line(pid))}
+    return {
+        int(pid)
+        for pid in children
+        if not re.search(r"multiprocessing|/ray/core/src|/ray/(_private|dashboard)/[\w/]+\.py", command_line(pid))
+    }
 
 
 def children_of(task: Path) -> list[str]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,23 @@ class RayCluster:
 
         :param index: which
         """
+        # Ray's own process ends; the host would notice that only after a while.
+        with contextlib.suppress(AssertionError, ProcessLookupError):
+            os.kill(self.host(index), signal.SIGKILL)
         self._cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
+
+    def settle(self) -> None:
+        """Wait until Ray knows which nodes there are."""
+        import ray
+
+        deadline = time.monotonic() + 30
+        while self._n_alive(ray.nodes()) != len(self.nodes):
+            assert time.monotonic() < deadline, "Ray does not notice what has become of its nodes"
+            time.sleep(0.1)
+
+    @staticmethod
+    def _n_alive(nodes: list[dict[str, Any]]) -> int:
+        return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in nodes)
 
     def raylet(self, index: int) -> int:
         """

@@ -221,8 +221,8 @@ class RaySamplers:
             try:
                 there = ray.get(answer)
             except RayError as error:
-                wrong.append(f"{answers[answer]}: {str(error).strip().splitlines()[-1]}")
-                continue
+                reason = str(error).strip().splitlines()[-1]
+                raise RuntimeError(f"No host could be started on {answers[answer]}: {reason}") from error
             differing = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
             if differing:
                 wrong.append(f"{answers[answer]}: {', '.join(differing)}")
@@ -273,7 +273,7 @@ class RaySamplers:
             self._check_hosts([link], timeout)
         except RuntimeError as error:
             self._avoided[node.node_id] = time.monotonic() + AVOIDED_SECONDS
-            warn(f"No host could be started on node {node.address}: {error}")
+            warn(str(error))
             self._drop(link)
             return None
         return link
