@@ -18,7 +18,8 @@ from benchmarks.speed.start_up import End
 from benchmarks.text_tables import format_number
 from sb3_walle import AsyncPPO
 from sb3_walle.backends.ray import RayBackend
-from sb3_walle.cli.arguments import Parser, add_env, add_option, integer, run_command_line, set_command
+from sb3_walle.cli.arguments import Parser, UsageError, add_env, add_option, integer, run_command_line, set_command
+from sb3_walle.cli.environments import quiet_factory
 from sb3_walle.cli.tables import format_ratio, format_table
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_updates
 
@@ -44,27 +45,33 @@ def build_parser() -> Parser:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    import ray
-
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError('this needs Ray: pip install ".[ray]"') from error
+    machine = describe_machine()
     # One connection for all: starting Ray is not what is measured.
-    ray.init(address=arguments.address, include_dashboard=False, log_to_driver=False)
+    ray.init(address=arguments.address, log_to_driver=False)
     found = []
     for repeat in range(1, arguments.repeats + 1):
         for quantity, contender, value in measure_all(arguments.env, arguments.n_samplers):
             print(f"[{repeat}/{arguments.repeats}] {quantity}: {contender}: {format_number(value)}", file=sys.stderr)
             found.append((quantity, contender, value))
     medians = Medians(found)
-    print(describe_machine().in_words())
+    print(f"{arguments.env}, {arguments.n_samplers} samplers, {machine.in_words()}")
     for quantity in medians.quantities:
         values = medians.of(quantity)
-        rows = [[name, f"{value:,.3g}", format_ratio(value, values[PROCESS])] for name, value in values.items()]
+        rows = [
+            [name, f"{value:,.0f}" if value > 100 else f"{value:.2f}", format_ratio(value, values[PROCESS])]
+            for name, value in values.items()
+        ]
         print("\n" + format_table([quantity, "", "vs process"], rows))
     return 0
 
 
 def measure_all(env_id: str, n_samplers: int) -> Iterator[Found]:
     """:return: all quantities of all contenders, once"""
-    simulated = functools.partial(gym.make, env_id)
+    simulated = quiet_factory(env_id)
     waiting = functools.partial(elsewhere, env_id)
     for name, create in contenders(n_samplers).items():
         if name != REMOTE_STEPS:
@@ -102,7 +109,7 @@ def contenders(n_samplers: int) -> dict[str, Callable[[Callable[[], gym.Env]], B
 
 def elsewhere(env_id: str) -> gym.Env:
     """:return: an environment that looks like another one, and only waits"""
-    return ElsewhereEnv(gym.make(env_id), STEP_LATENCY)
+    return ElsewhereEnv(quiet_factory(env_id)(), STEP_LATENCY)
 
 
 def collection_rate(create: Callable[[], BaseAlgorithm], n_steps: int) -> float:
