@@ -70,7 +70,7 @@ class RayCluster:
         """Wait until Ray knows which nodes there are."""
         import ray
 
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while self._n_alive(ray.nodes()) != len(self.nodes):
             assert time.monotonic() < deadline, "Ray does not notice what has become of its nodes"
             time.sleep(0.1)
