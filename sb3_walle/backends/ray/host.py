@@ -1,6 +1,7 @@
 """What runs on a node: samplers in processes, and what is carried between them and the learner."""
 
 import importlib.metadata
+import math
 import os
 import pickle
 import platform
@@ -96,7 +97,8 @@ class Host:
         self._queues_number = -1
         self._queues_of: dict[tuple[int, int], int] = {}
         self._is_closing = False
-        self._heard_at = time.monotonic()
+        # The learner's signs begin when all hosts have started. Until then, Ray ends this host with the learner.
+        self._heard_at = math.inf
         threading.Thread(target=self._end_if_orphaned, daemon=True).start()
 
     @ray.method(concurrency_group="commands")
