@@ -15,8 +15,9 @@ TEST_TORCH ?= torch==2.13.0
 SOAK_MINUTES ?= 5
 PYTEST_OPTIONS ?=
 SB3_SOURCE ?=
-# Tests of one file share what takes long to make. Many of them wait, so that there is work for more than two cores.
-PARALLEL_TESTS := --numprocesses 4 --dist loadfile
+# Tests of one file share what takes long to make, and all that need a Ray cluster share that one: tests/conftest.py makes
+# these groups. Many tests wait, so that there is work for more than two cores.
+PARALLEL_TESTS := --numprocesses 4 --dist loadgroup
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch as th
+from own_network import is_own_network
 from process_helpers import Programs
+from ray_cluster import RayCluster
 
 from sb3_walle.updates import updater
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 
 # The longest files, the longest first: tests of a file stay together, so the one that starts last decides when all end.
 LONGEST_FILES = (
-    "test_ray.py",
     "test_examples.py",
     "test_zoo.py",
     "test_workers.py",
@@ -37,14 +38,57 @@ LONGEST_FILES = (
 )
 
 
+CLUSTER = pytest.StashKey[RayCluster]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """pytest-xdist would begin with the files that have most tests, which are not those that take longest."""
+    config.addinivalue_line("markers", 'ray: needs a Ray cluster. A test whose parameter "backend" is "ray" has it.')
+    # pytest-xdist would begin with the files that have most tests, which are not those that take longest.
     config.option.loadscopereorder = False
 
 
+# Before pytest-xdist looks at the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file run one after the other in one process; so do all that need a Ray cluster, of whichever file."""
     ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    for item in items:
+        if hasattr(item, "callspec") and item.callspec.params.get("backend") == "ray":
+            item.add_marker(pytest.mark.ray)
+        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else item.path.stem))
+    items.sort(key=lambda item: -1 if needs_ray(item) else ranks.get(item.path.name, len(ranks)))
+
+
+def needs_ray(item: pytest.Item) -> bool:
+    """Whether a test needs a Ray cluster."""
+    return item.get_closest_marker("ray") is not None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The cluster ends after the last test that needs it, and after the fixtures of that."""
+    if CLUSTER in item.config.stash and (nextitem is None or not needs_ray(nextitem)):
+        item.config.stash[CLUSTER].close()
+        del item.config.stash[CLUSTER]
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> RayCluster:
+    """A Ray cluster of two nodes, the same for all tests, to which this process is connected."""
+    pytest.importorskip("ray")
+    if not is_own_network():
+        pytest.skip("needs a network of its own: run `make test`")
+    stash = request.config.stash
+    if CLUSTER not in stash:
+        stash[CLUSTER] = RayCluster(n_nodes=2)
+    stash[CLUSTER].settle()
+    return stash[CLUSTER]
+
+
+@pytest.fixture(autouse=True)
+def _cluster_where_it_is_needed(request: pytest.FixtureRequest) -> None:
+    if needs_ray(request.node):
+        request.getfixturevalue("cluster")
 
 
 @pytest.fixture(scope="session", autouse=True)

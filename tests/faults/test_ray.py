@@ -6,87 +6,27 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import pytest
 from fault_models import KINDS, is_ordered, make_model
 from follow_samples import FollowSamples
-from own_network import is_own_network
 from ray_cluster import RayCluster
 from stable_baselines3.common.callbacks import BaseCallback
 from stamped_task import StampedTask
 from toy_envs import RandomWalk
 
-from sb3_walle import AsyncPPO, AsyncSAC, SamplerVecEnv
+from sb3_walle import AsyncPPO, SamplerVecEnv
 from sb3_walle.backends.ray import RayBackend
 from sb3_walle.samplers.errors import SamplerError, SamplerWarning
 
-pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(not is_own_network(), reason="needs a network of its own: run `make test`")
+pytestmark = pytest.mark.ray
 
 N_STEPS = 64
 SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1, "learner": "eager"}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    cluster = RayCluster(n_nodes=2)
-    yield cluster
-    cluster.close()
-
-
-@pytest.fixture(autouse=True)
-def _nodes_are_those_that_ray_knows(cluster: RayCluster) -> None:
-    cluster.settle()
-
-
-def weights(model: Any) -> np.ndarray:
-    return np.concatenate([parameter.detach().numpy().ravel() for parameter in model.policy.parameters()])
-
-
-@pytest.mark.parametrize("mode", ["sync", "pipelined"])
-@pytest.mark.parametrize(
-    ("algorithm", "env", "settings", "timesteps"),
-    [
-        (AsyncPPO, "CartPole-v1", {"n_steps": 32, "batch_size": 64, "n_epochs": 2}, 10 * 4 * 32),
-        (AsyncSAC, "Pendulum-v1", {"train_freq": 8, "learning_starts": 64, "policy_kwargs": {"net_arch": [8]}}, 416),
-    ],
-    ids=["PPO", "SAC"],
-)
-def test_numbers_are_those_of_every_backend(algorithm: Any, env: str, settings: Any, timesteps: int, mode: str) -> None:
-    found = []
-    for backend in ("inline", "process", "ray"):
-        with algorithm(
-            "MlpPolicy",
-            env,
-            n_samplers=4,
-            mode=mode,
-            seed=5,
-            backend=backend,
-            device="cpu",
-            learner="eager",
-            **settings,
-        ) as model:
-            model.learn(timesteps)
-            assert model.num_timesteps == timesteps
-            found.append(weights(model))
-    assert (found[0] == found[1]).all()
-    assert (found[0] == found[2]).all()
-
-
-def test_what_samplers_are_asked_for_reaches_every_node() -> None:
-    with SamplerVecEnv([RandomWalk] * 4, backend="ray") as env:
-        env.set_attr("colour", "red", indices=[1, 3])
-        assert env.get_attr("colour", indices=[1, 3]) == ["red", "red"]
-        assert env.has_attr("no colour") is False
-        env.seed(3)
-        first = env.reset()
-        assert len({tuple(np.ravel(row)) for row in first}) == 4
-        assert len(env.step(np.array([env.action_space.sample() for _ in range(4)]))[0]) == 4
 
 
 class TaskOfMain(RandomWalk):
