@@ -117,7 +117,12 @@ FIXED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(
     ("name", "backend"),
-    [*((name, "inline") for name in FIXED), ("double precision", "process"), ("two keys", "process")],
+    [
+        *((name, "inline") for name in FIXED),
+        ("double precision", "process"),
+        ("two keys", "process"),
+        ("two keys", "ray"),
+    ],
 )
 def test_training_with_fixed_statistics_equals_sb3(name: str, backend: str) -> None:
     env, arguments = FIXED[name]

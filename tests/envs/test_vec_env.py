@@ -16,7 +16,7 @@ from toy_envs import DictEnv, FailingEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
 
-BACKENDS = ["inline", "process"]
+BACKENDS = ["inline", "process", "ray"]
 
 
 def compare(found: Any, expected: Any) -> None:
@@ -36,8 +36,13 @@ def compare(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", RandomWalk, DictEnv])
+@pytest.mark.parametrize(
+    ("env", "backend"),
+    [
+        *((env, backend) for env in ("CartPole-v1", "Pendulum-v1", RandomWalk) for backend in ("inline", "process")),
+        *((DictEnv, backend) for backend in BACKENDS),
+    ],
+)
 def test_lockstep_equals_dummy_vec_env(env: Any, backend: str) -> None:
     settings = {"envs_per_sampler": 2, "backend": backend}
     ours = make_vec_env(env, 4, seed=5, vec_env_cls=SamplerVecEnv, vec_env_kwargs=settings)
@@ -134,8 +139,9 @@ class Locked(StampedEnv):
         raise AttributeError("there is none today")
 
 
-def test_what_cannot_be_pickled_is_an_error_in_a_sentence_and_not_the_end() -> None:
-    with SamplerVecEnv([Locked]) as env:
+@pytest.mark.parametrize("backend", ["process", "ray"])
+def test_what_cannot_be_pickled_is_an_error_in_a_sentence_and_not_the_end(backend: str) -> None:
+    with SamplerVecEnv([Locked], backend=backend) as env:
         with pytest.raises(SamplerError, match="while sending its answer") as caught:
             env.get_attr("lock")
         assert isinstance(caught.value.__cause__, TypeError)

@@ -109,8 +109,20 @@ def _position(stamp: np.ndarray) -> float:
 
 
 def sampler_processes() -> list[int]:
-    """Numbers of the processes of all samplers of this process: they are children of its children."""
-    return [sampler for server in _children(os.getpid()) for sampler in _children(server)]
+    """Numbers of the processes of all samplers of this process, and of the Ray cluster that it has started."""
+    found, unseen = [], [os.getpid()]
+    while unseen:
+        parent = unseen.pop()
+        children = _children(parent)
+        (found if _is_fork_server(parent) else unseen).extend(children)
+    return found
+
+
+def _is_fork_server(pid: int) -> bool:
+    try:
+        return b"sb3_walle.backends.fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _children(pid: int) -> list[int]:

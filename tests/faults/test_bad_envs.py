@@ -31,8 +31,11 @@ from stamped_task import StampedTask
 from sb3_walle import NonFiniteError, SamplerError, SamplerVecEnv
 from sb3_walle.samplers.errors import SamplerWarning
 
+BACKENDS = ["process", "ray"]
 SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 128, "n_epochs": 1}
 TIMESTEPS = 10 * 128
+# For what has nothing to do with modes
+ALGORITHMS = [*((kind, "process") for kind in PIPELINED), ("pipelined", "ray")]
 
 # What is told of each, apart from which sampler it was.
 DEEDS: dict[Callable[[], None], str] = {
@@ -63,12 +66,17 @@ def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -
 
 
 @pytest.mark.parametrize(
-    ("deed", "kind"),
-    [(deed, KINDS[(i + j) % len(KINDS)]) for i, deed in enumerate(DEEDS) for j in (0, 2)],
+    ("deed", "kind", "backend"),
+    [
+        (deed, KINDS[(i + j) % len(KINDS)], backend)
+        for i, deed in enumerate(DEEDS)
+        for j, backend in enumerate(("process", "ray", "process"))
+    ],
     ids=name_of,
 )
-def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "step", deed, tmp_path, n_times=2, at=70), kind)
+def test_step_that_goes_wrong(deed: Callable[[], None], kind: str, backend: str, tmp_path: Path) -> None:
+    bad = functools.partial(BadTask, "step", deed, tmp_path, n_times=2, at=70)
+    n_restarts, told = learned(bad, kind, backend=backend)
     # In mode "free" the other sampler may have collected everything before the second time.
     assert n_restarts == len(told) == 2 or (not is_ordered(kind) and n_restarts == len(told) == 1)
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='collecting experience')}", told[0])
@@ -92,9 +100,12 @@ def test_endless_recursion_is_a_death_and_not_a_wait(
     assert re.match(f"(?s)Sampler 0 {told_of}", told[0])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_fails_in_every_new_sampler_ends_training_at_the_second_time(kind: str, tmp_path: Path) -> None:
-    env = SamplerVecEnv([functools.partial(BadTask, "step", raise_error, tmp_path, n_times=10, at=1)] * 2)
+@pytest.mark.parametrize(("kind", "backend"), [*((kind, "process") for kind in KINDS), ("sync", "ray")])
+def test_what_fails_in_every_new_sampler_ends_training_at_the_second_time(
+    kind: str, backend: str, tmp_path: Path
+) -> None:
+    bad = functools.partial(BadTask, "step", raise_error, tmp_path, n_times=10, at=1)
+    env = SamplerVecEnv([bad] * 2, backend=backend)
     with make_model(kind, env, **SETTINGS) as model, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(SamplerError, match="another restart would not help") as error:
@@ -111,29 +122,36 @@ def test_what_fails_again_after_a_chunk_is_restarted_again(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "deed", "at"),
-    [*(("pipelined", deed, at) for deed, at in zip(DEEDS, (1, 5, 1, 5), strict=True)), ("DQN pipelined", segfault, 5)],
+    ("kind", "deed", "at", "backend"),
+    [
+        *(("pipelined", deed, at, "process") for deed, at in zip(DEEDS, (1, 5, 1, 5), strict=True)),
+        ("DQN pipelined", segfault, 5, "process"),
+        ("free", raise_error, 1, "ray"),
+    ],
     ids=name_of,
 )
-def test_reset_that_goes_wrong(kind: str, deed: Callable[[], None], at: int, tmp_path: Path) -> None:
+def test_reset_that_goes_wrong(kind: str, deed: Callable[[], None], at: int, backend: str, tmp_path: Path) -> None:
     """The first reset is made when training begins, the fifth in the middle of collecting."""
     activity = "resetting its environments" if at == 1 else "collecting experience"
-    n_restarts, told = learned(functools.partial(BadTask, "reset", deed, tmp_path, at=at), kind)
+    n_restarts, told = learned(functools.partial(BadTask, "reset", deed, tmp_path, at=at), kind, backend=backend)
     assert n_restarts == len(told) == 1
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity=activity)}", told[0])
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
 @pytest.mark.parametrize("deed", [segfault, exit_at_once])
-def test_constructor_that_dies_is_tried_again(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "__init__", deed, tmp_path), kind)
+def test_constructor_that_dies_is_tried_again(
+    kind: str, backend: str, deed: Callable[[], None], tmp_path: Path
+) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "__init__", deed, tmp_path), kind, backend=backend)
     assert n_restarts == len(told) == 1
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='building its environments')}", told[0])
 
 
-def test_constructor_that_raises_is_an_error_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_constructor_that_raises_is_an_error_at_once(backend: str, tmp_path: Path) -> None:
     with pytest.raises(SamplerError, match=r"(?s)Sampler 0 failed while building .*the simulation diverged"):
-        SamplerVecEnv([functools.partial(BadTask, "__init__", raise_error, tmp_path)])
+        SamplerVecEnv([functools.partial(BadTask, "__init__", raise_error, tmp_path)], backend=backend)
 
 
 class BuiltBadly(BadTask):
@@ -152,29 +170,36 @@ class BuiltBadly(BadTask):
         return True
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
-def test_successor_that_cannot_be_built_is_tried_again(kind: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BuiltBadly, tmp_path), kind)
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
+def test_successor_that_cannot_be_built_is_tried_again(kind: str, backend: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BuiltBadly, tmp_path), kind, backend=backend)
     assert n_restarts == len(told) == 3
     assert "SIGSEGV" in told[0]
     assert re.match("(?s)Sampler 0 failed while building its environments.*no licence is left", told[1])
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
-def test_close_that_raises_is_told(kind: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "close", raise_error, tmp_path), kind)
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
+def test_close_that_raises_is_told(kind: str, backend: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "close", raise_error, tmp_path), kind, backend=backend)
     assert n_restarts == 0
     assert re.match("(?s)Sampler 0 failed while closing its environments.*the simulation diverged", told[0])
     assert len(told) == 1
 
 
 @pytest.mark.parametrize(
-    ("kind", "deed"),
-    [*(("pipelined", deed) for deed in (segfault, exit_at_once, hang)), ("DQN pipelined", hang)],
+    ("kind", "deed", "backend"),
+    [
+        *(("pipelined", deed, "process") for deed in (segfault, exit_at_once, hang)),
+        ("DQN pipelined", hang, "process"),
+        *(("pipelined", deed, "ray") for deed in (segfault, hang)),
+    ],
     ids=name_of,
 )
-def test_close_that_dies_or_hangs_leaves_nothing(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "close", deed, tmp_path), kind, close_timeout=1.0)
+def test_close_that_dies_or_hangs_leaves_nothing(
+    kind: str, deed: Callable[[], None], backend: str, tmp_path: Path
+) -> None:
+    bad = functools.partial(BadTask, "close", deed, tmp_path)
+    n_restarts, told = learned(bad, kind, close_timeout=1.0, backend=backend)
     assert n_restarts == 0
     if deed is hang:
         assert told == ["Killed after 1 s without having closed the environments: sampler 0."]
@@ -184,13 +209,20 @@ def test_close_that_dies_or_hangs_leaves_nothing(kind: str, deed: Callable[[], N
 
 @pytest.mark.parametrize("method", ["step", "reset"])
 @pytest.mark.parametrize(
-    ("kind", "deed"),
-    [("pipelined", hang), ("pipelined", hang_in_native_code), ("DQN pipelined", hang_in_native_code)],
+    ("kind", "deed", "backend"),
+    [
+        ("pipelined", hang, "process"),
+        ("pipelined", hang_in_native_code, "process"),
+        ("DQN pipelined", hang_in_native_code, "process"),
+        ("sync", hang, "ray"),
+    ],
     ids=name_of,
 )
-def test_hang_is_ended_by_step_timeout(kind: str, deed: Callable[[], None], method: str, tmp_path: Path) -> None:
+def test_hang_is_ended_by_step_timeout(
+    kind: str, deed: Callable[[], None], backend: str, method: str, tmp_path: Path
+) -> None:
     bad = functools.partial(BadTask, method, deed, tmp_path, at=5)
-    n_restarts, told = learned(bad, kind, step_timeout=1.0)
+    n_restarts, told = learned(bad, kind, step_timeout=1.0, backend=backend)
     assert n_restarts == len(told) == 1
     assert told[0].startswith("Sampler 0 hung: a step or a reset of its environment took longer than step_timeout=1 s")
     assert re.search(r"bad_envs\.py\", line \d+ in hang", told[0]), "it is told where"
@@ -206,9 +238,10 @@ def test_megabytes_that_are_printed_hold_up_no_process(
     assert printed.out.count("chatty") == printed.err.count("chatty") == 250_000
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
-def test_raise_stops_at_the_first_death_and_the_model_can_still_learn(kind: str, tmp_path: Path) -> None:
-    env = SamplerVecEnv([functools.partial(BadTask, "step", segfault, tmp_path), StampedTask], on_failure="raise")
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
+def test_raise_stops_at_the_first_death_and_the_model_can_still_learn(kind: str, backend: str, tmp_path: Path) -> None:
+    bad = functools.partial(BadTask, "step", segfault, tmp_path)
+    env = SamplerVecEnv([bad, StampedTask], on_failure="raise", backend=backend)
     with make_model(kind, env, **SETTINGS) as model:
         with pytest.raises(SamplerError, match=r"Sampler 0 was killed by signal 11 \(SIGSEGV\)"):
             model.learn(TIMESTEPS)
@@ -219,9 +252,11 @@ def test_raise_stops_at_the_first_death_and_the_model_can_still_learn(kind: str,
     assert model.num_timesteps == TIMESTEPS
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_too_many_deaths_are_an_error_with_the_first_and_the_last_traceback(kind: str, tmp_path: Path) -> None:
+def test_too_many_deaths_are_an_error_with_the_first_and_the_last_traceback(
+    kind: str, backend: str, tmp_path: Path
+) -> None:
     class Worse(BadTask):
         def __init__(self) -> None:
             super().__init__("step", raise_error, tmp_path, n_times=9)
@@ -230,7 +265,7 @@ def test_too_many_deaths_are_an_error_with_the_first_and_the_last_traceback(kind
             self.deed = (raise_error, segfault, exit_politely)[min(number, 2)]
             return super()._mark(number)
 
-    env = SamplerVecEnv([Worse, StampedTask], max_restarts=2)
+    env = SamplerVecEnv([Worse, StampedTask], max_restarts=2, backend=backend)
     with make_model(kind, env, **SETTINGS) as model:
         with pytest.raises(SamplerError, match="more often than max_restarts=2 times within 10 minutes") as caught:
             model.learn(TIMESTEPS)
@@ -280,10 +315,11 @@ class DyingLevels(Levels):
         return super().step(action)
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_what_was_set_is_set_again_in_the_new_sampler(kind: str, tmp_path: Path) -> None:
-    env = SamplerVecEnv([functools.partial(DyingLevels, tmp_path / name) for name in ("one", "other")])
+def test_what_was_set_is_set_again_in_the_new_sampler(kind: str, backend: str, tmp_path: Path) -> None:
+    levels = [functools.partial(DyingLevels, tmp_path / name) for name in ("one", "other")]
+    env = SamplerVecEnv(levels, backend=backend)
     with make_model(kind, env, **SETTINGS) as model:
         model.learn(256, callback=SetLevel())
         assert env.client.n_restarts == 2
@@ -335,12 +371,20 @@ NOT_FINITE = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "normalize"), [("pipelined", False), ("pipelined", True), ("DQN pipelined", True)])
+@pytest.mark.parametrize(
+    ("kind", "normalize", "backend"),
+    [
+        ("pipelined", False, "process"),
+        ("pipelined", True, "process"),
+        ("DQN pipelined", True, "process"),
+        ("sync", True, "ray"),
+    ],
+)
 @pytest.mark.parametrize(("what", "value", "message"), NOT_FINITE)
 def test_numbers_that_are_not_finite_never_reach_the_learner(
-    kind: str, what: str, value: float, message: str, normalize: bool, tmp_path: Path
+    kind: str, what: str, value: float, message: str, normalize: bool, backend: str, tmp_path: Path
 ) -> None:
-    env = SamplerVecEnv([functools.partial(NotFiniteTask, what, value, tmp_path), StampedTask])
+    env = SamplerVecEnv([functools.partial(NotFiniteTask, what, value, tmp_path), StampedTask], backend=backend)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with make_model(kind, env, check_nan=True, normalize=normalize, **SETTINGS) as model:
@@ -373,10 +417,10 @@ class Clutter(StampedTask):
         return observation, reward, terminated, truncated, {**info, "generator": (step for step in range(3))}
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
+@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_what_goes_wrong_again_and_again_is_an_error_that_says_what(kind: str) -> None:
-    env = SamplerVecEnv([Clutter], max_restarts=1)
+def test_what_goes_wrong_again_and_again_is_an_error_that_says_what(kind: str, backend: str) -> None:
+    env = SamplerVecEnv([Clutter], max_restarts=1, backend=backend)
     settings = {**SETTINGS, "batch_size": 64}
     with make_model(kind, env, info_keys="all", **settings) as model, pytest.raises(SamplerError, match="pickle"):
         model.learn(TIMESTEPS)

@@ -23,7 +23,8 @@ SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_epochs": 1, "dev
 
 
 @pytest.mark.parametrize(
-    ("mode", "backend"), [("sync", "inline"), ("pipelined", "process"), ("free", "inline"), ("free", "process")]
+    ("mode", "backend"),
+    [("sync", "inline"), ("pipelined", "process"), ("free", "inline"), ("free", "process"), ("free", "ray")],
 )
 def test_an_exception_in_step_ends_learn_with_its_traceback(mode: str, backend: str) -> None:
     env = SamplerVecEnv([StampedEnv, lambda: FailingEnv(fails_at=100)], backend=backend, on_failure="raise")
@@ -55,7 +56,7 @@ class Asker(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
+@pytest.mark.parametrize("backend", ["inline", "process", "ray"])
 def test_a_failure_is_not_taken_for_the_answer_to_a_callbacks_question(backend: str) -> None:
     env = SamplerVecEnv([StampedEnv, lambda: TypoEnv(fails_at=100)], backend=backend, on_failure="raise")
     model = AsyncPPO("MlpPolicy", env, **SETTINGS)
@@ -64,14 +65,15 @@ def test_a_failure_is_not_taken_for_the_answer_to_a_callbacks_question(backend: 
     assert isinstance(caught.value.__cause__, AttributeError)
 
 
-def test_what_only_the_learner_can_import_is_an_error_with_a_traceback() -> None:
+@pytest.mark.parametrize("backend", ["process", "ray"])
+def test_what_only_the_learner_can_import_is_an_error_with_a_traceback(backend: str) -> None:
     module = types.ModuleType("only_here")
     exec("import gymnasium\ndef build():\n    return gymnasium.make('CartPole-v1')", vars(module))
     module.build.__module__ = "only_here"
     sys.modules["only_here"] = module
     try:
         with pytest.raises(SamplerError, match=r"(?s)while reading a request.*No module named 'only_here'"):
-            SamplerVecEnv([module.build])
+            SamplerVecEnv([module.build], backend=backend)
     finally:
         del sys.modules["only_here"]
 
@@ -92,8 +94,9 @@ class Identifiable(StampedEnv):
         return os.getpid()
 
 
-def test_a_killed_sampler_ends_learn_with_the_signals_name() -> None:
-    model = AsyncPPO("MlpPolicy", Identifiable, n_samplers=3, on_failure="raise", **SETTINGS)
+@pytest.mark.parametrize("backend", ["process", "ray"])
+def test_a_killed_sampler_ends_learn_with_the_signals_name(backend: str) -> None:
+    model = AsyncPPO("MlpPolicy", Identifiable, n_samplers=3, on_failure="raise", backend=backend, **SETTINGS)
     with pytest.raises(SamplerError, match=r"Sampler 1 was killed by signal 9 \(SIGKILL"):
         model.learn(100_000, callback=Kill())
     assert model.predict(model.observation_space.sample())[0] in (0, 1)
@@ -126,13 +129,18 @@ class Interrupt(BaseCallback):
 
 
 @pytest.mark.parametrize(
-    ("mode", "error"),
-    [("sync", KeyboardInterrupt), ("pipelined", ZeroDivisionError), ("free", KeyboardInterrupt)],
+    ("mode", "error", "backend"),
+    [
+        ("sync", KeyboardInterrupt, "process"),
+        ("pipelined", ZeroDivisionError, "process"),
+        ("free", KeyboardInterrupt, "process"),
+        ("pipelined", KeyboardInterrupt, "ray"),
+    ],
 )
 def test_after_an_exception_in_a_callback_the_model_saves_and_learns(
-    mode: str, error: type[BaseException], tmp_path: Path
+    mode: str, error: type[BaseException], backend: str, tmp_path: Path
 ) -> None:
-    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, mode=mode, **SETTINGS)
+    model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, mode=mode, backend=backend, **SETTINGS)
     with pytest.raises(error, match="enough"):
         model.learn(10_000, callback=Interrupt(error))
     model.save(tmp_path / "model")

@@ -56,12 +56,20 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 @pytest.mark.parametrize(
-    ("kind", "envs_per_sampler"), [("sync", 3), ("pipelined", 1), ("free", 3), ("DQN pipelined", 1)]
+    ("kind", "envs_per_sampler", "backend", "n_rollouts"),
+    [
+        ("sync", 3, "process", 40),
+        ("pipelined", 1, "process", 40),
+        ("free", 3, "process", 40),
+        ("DQN pipelined", 1, "process", 40),
+        ("pipelined", 1, "ray", 15),
+        ("free", 3, "ray", 40),
+    ],
 )
-def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int) -> None:
+def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backend: str, n_rollouts: int) -> None:
     samples = FollowSamples(is_ordered(kind))
-    env = SamplerVecEnv([StampedTask] * 3 * envs_per_sampler, envs_per_sampler, max_restarts=10_000)
-    timesteps = 40 * env.num_envs * N_STEPS
+    env = SamplerVecEnv([StampedTask] * 3 * envs_per_sampler, envs_per_sampler, backend, max_restarts=10_000)
+    timesteps = n_rollouts * env.num_envs * N_STEPS
     with make_model(kind, env, **SETTINGS) as model, killing(model) as killed:
         model.learn(timesteps, callback=samples)
         check(model, samples, timesteps)
@@ -82,8 +90,9 @@ def test_large_samples_are_never_torn(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_lockstep_continues_after_a_kill() -> None:
-    env = SamplerVecEnv([StampedTask] * 2)
+@pytest.mark.parametrize("backend", ["process", "ray"])
+def test_lockstep_continues_after_a_kill(backend: str) -> None:
+    env = SamplerVecEnv([StampedTask] * 2, backend=backend)
     with env:
         env.set_attr("mark", 5)
         env.reset()
