@@ -18,8 +18,14 @@ _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 
 
 def is_own_network() -> bool:
-    """Whether this process has a network of its own."""
-    return [name for _, name in socket.if_nameindex()] == ["lo"]
+    """Whether this process has a network of its own: what is up in it is loopback. Some kernels add tunnels to each."""
+    return [name for _, name in socket.if_nameindex() if _is_up(name)] == ["lo"]
+
+
+def _is_up(name: str) -> bool:
+    with socket.socket() as any_socket:
+        request = struct.pack("16sh14x", name.encode(), 0)
+        return bool(struct.unpack("16sh14x", fcntl.ioctl(any_socket, _GET_FLAGS, request))[1] & _UP)
 
 
 def enter_own_network() -> None:

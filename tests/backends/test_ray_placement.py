@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
 
 
-def nodes_of(cpus: list[int]) -> list[Node]:
-    return [Node(f"node{index}", f"10.0.0.{index}", n_cpus) for index, n_cpus in enumerate(cpus)]
+def nodes_of(cpus: list[int], free: list[float] | None = None) -> list[Node]:
+    free = list(map(float, cpus)) if free is None else free
+    return [Node(f"node{index}", f"10.0.0.{index}", *both) for index, both in enumerate(zip(cpus, free, strict=True))]
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=8), st.integers(1, 100))
@@ -34,24 +35,25 @@ def test_no_node_gets_more_than_fit(cpus: list[int], samplers_per_node: int, cpu
 
 
 @pytest.mark.parametrize(
-    ("n_samplers", "cpus", "n_cpus_left", "found"),
+    ("n_samplers", "cpus", "free", "found"),
     [
-        (4, [16], 16, 1.0),
-        (10, [2], 2, 0.2),
-        (3, [1, 1], 2, 0.5),
-        (9, [4, 4], 8, 0.8),
-        (2, [4], 1, 0.5),
-        (4, [4], 0, 0.0),
+        (4, [16], [16], 1.0),
+        (10, [2], [2], 0.2),
+        (3, [1, 1], [1, 1], 0.5),
+        (9, [4, 4], [4, 4], 0.8),
+        (2, [4], [1], 0.5),
+        (2, [4, 4], [0, 1], 0.5),
+        (4, [4], [0], 0.0),
     ],
 )
 def test_cpus_are_one_or_the_largest_share_that_fits(
-    n_samplers: int, cpus: list[int], n_cpus_left: float, found: float
+    n_samplers: int, cpus: list[int], free: list[float], found: float
 ) -> None:
-    assert cpus_of_a_sampler(n_samplers, nodes_of(cpus), n_cpus_left) == pytest.approx(found, abs=1e-3)
+    assert cpus_of_a_sampler(n_samplers, nodes_of(cpus, free)) == pytest.approx(found, abs=1e-3)
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=6), st.integers(1, 60))
 def test_the_default_always_fits(cpus: list[int], n_samplers: int) -> None:
     nodes = nodes_of(cpus)
-    share = cpus_of_a_sampler(n_samplers, nodes, sum(cpus))
+    share = cpus_of_a_sampler(n_samplers, nodes)
     divide(n_samplers, nodes, {node.node_id: room(node, None, share) for node in nodes})

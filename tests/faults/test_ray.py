@@ -216,10 +216,10 @@ def test_what_no_node_can_hold_is_refused(cluster: RayCluster) -> None:
 
 
 def test_other_versions_are_refused(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sb3_walle.backends.ray import samplers
+    from sb3_walle.backends.ray import start_check
 
-    here = {**samplers.versions(()), "numpy": "1.0"}
-    monkeypatch.setattr(samplers, "versions", lambda preload: here)
+    here = {**start_check.versions(()), "numpy": "1.0"}
+    monkeypatch.setattr(start_check, "versions", lambda preload: here)
     with pytest.raises(RuntimeError, match=r"127.0.0.1: numpy .* \(here 1.0\)"):
         SamplerVecEnv([RandomWalk] * 4, backend="ray")
 

@@ -1,15 +1,19 @@
 """The connection to a cluster, and the nodes that it has."""
 
+import math
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import ray
 
 from sb3_walle.backends.ray.placement import Node
+from sb3_walle.backends.ray.ray_private import check_token, free_cpus, full_address, has_started_cluster
 
 LOCAL_LINE = 'backend="ray": no Ray cluster found, so Ray is started on this machine alone.'
 
@@ -21,7 +25,8 @@ class Connection:
 
     :param address: its address, ``None`` for any that there is, or else a new one
     :param runtime_env: Ray's runtime environment for the samplers
-    :raises ValueError: if the address is one of Ray Client's
+    :raises ValueError: if the address is one of Ray Client's, or of another cluster than the one that this process is
+        connected to
     :raises ConnectionError: if there is no cluster at the address, or it does not let this process in
     """
 
@@ -30,6 +35,8 @@ class Connection:
     _ours: ClassVar[set[tuple[str, str]]] = set()
 
     def __init__(self, address: str | None, runtime_env: Mapping[str, Any] | None) -> None:
+        if ray.is_initialized():
+            _check_is_connected_to(address)
         address = address or os.environ.get("RAY_ADDRESS") or None
         if address is not None and address.startswith("ray://"):
             raise ValueError(
@@ -64,17 +71,36 @@ def _present_job() -> tuple[str, str]:
     return context.gcs_address, context.get_job_id()
 
 
+def _check_is_connected_to(address: str | None) -> None:
+    present = ray.get_runtime_context().gcs_address
+    if address is None or address == "auto" or address.startswith("ray://"):
+        return
+    if has_started_cluster() if address == "local" else _ip_and_port(address) == _ip_and_port(present):
+        return
+    raise ValueError(
+        f"RayBackend(address={address!r}) is another cluster than {present!r}, which this process is connected to. "
+        "Leave address out to use that one, or call ray.shutdown() before."
+    )
+
+
+def _ip_and_port(address: str) -> tuple[str, str]:
+    host, _, port = str(full_address(address)).rpartition(":")
+    with suppress(OSError):
+        host = socket.gethostbyname(host)
+    return host, port
+
+
 def _connect(address: str | None, runtime_env: dict[str, Any] | None) -> bool:
     """Connect to a cluster. Returns whether it was started for that."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "auto", runtime_env=runtime_env)
-        return address == "local"
-    except Exception as error:
-        if address is None and isinstance(error, ConnectionError):
-            print(LOCAL_LINE)
-            ray.init(address="local", include_dashboard=False, runtime_env=runtime_env)
+        address = _found(address)
+        if address == "local":
+            ray.init(address=address, include_dashboard=False, runtime_env=runtime_env)
             return True
+        ray.init(address=address, runtime_env=runtime_env)
+        return False
+    except Exception as error:
         raise ConnectionError(
             f"Could not connect to the Ray cluster at {address or 'auto'!r}: {type(error).__name__}: {error}"
         ) from error
@@ -84,11 +110,32 @@ def _connect(address: str | None, runtime_env: dict[str, Any] | None) -> bool:
             signal.signal(signal.SIGTERM, handler)
 
 
+def _found(address: str | None) -> str:
+    """The address to connect to: that of the user, or any that there is, or ``"local"``."""
+    try:
+        present = full_address(address or "auto")
+    except ConnectionError:
+        if address is not None:
+            raise
+        print(LOCAL_LINE)
+        return "local"
+    if present is not None:
+        check_token(present, is_found=address in (None, "auto"))
+    return address or "auto"
+
+
 def nodes() -> list[Node]:
     """:return: the nodes that are alive and whose CPUs Ray may use, in an order that does not change"""
-    found = [
-        Node(node["NodeID"], node["NodeManagerAddress"], node["Resources"]["CPU"])
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU", 0.0) > 0
-    ]
+    free, found = free_cpus(), []
+    for node in ray.nodes():
+        node_id, n_cpus = node["NodeID"], node["Resources"].get("CPU", 0.0)
+        if node["Alive"] and n_cpus > 0:
+            # One that has just joined has not told yet.
+            n_free_cpus = _whole(free.get(node_id, n_cpus))
+            found.append(Node(node_id, node["NodeManagerAddress"], n_cpus, n_free_cpus))
     return sorted(found, key=lambda node: node.node_id)
+
+
+def _whole(n_cpus: float) -> float:
+    """What one host can have of them: Ray knows fractions of one CPU, but not of several."""
+    return n_cpus if n_cpus < 1 else math.floor(n_cpus + 1e-6)

@@ -9,6 +9,7 @@ import select
 import sys
 import threading
 import time
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from sb3_walle.backends.protocol import UNREADABLE, Delivery, Event
 from sb3_walle.backends.ray.host_queues import HostQueues
 from sb3_walle.backends.ray.passing import PackedRequest
 from sb3_walle.backends.supervision import Supervision
-from sb3_walle.samplers.errors import Failure
+from sb3_walle.samplers.errors import Failure, SamplerWarning
 from sb3_walle.samplers.requests import Result
 from sb3_walle.samplers.sampler import ChunkReport
 from sb3_walle.transport.memory_queues import QueuePlan
@@ -44,11 +45,13 @@ class HostNews:
         request: an array in them would otherwise be a view of Ray's object store, and keep all that came with it
     :param chunks: for each event that announces a chunk, by its index: number of the queues, and the chunk's slot
     :param seconds_at_step: for how long environments have been making their present step, by number of the sampler
+    :param warnings: what the user should know
     """
 
     events: Sequence[tuple[int, int, bytes]]
     chunks: Mapping[int, tuple[int, np.ndarray]]
     seconds_at_step: Mapping[int, float]
+    warnings: Sequence[str]
 
 
 def versions(preload: Iterable[str]) -> dict[str, str]:
@@ -97,6 +100,10 @@ class Host:
         self._queues_number = -1
         self._queues_of: dict[tuple[int, int], int] = {}
         self._is_closing = False
+        # All that the samplers' supervision has warned of on this node, and how much of it was told.
+        self._warnings: list[str] = []
+        self._n_told = 0
+        self._show_warning, warnings.showwarning = warnings.showwarning, self._note_warning
         # The learner's signs begin when all hosts have started. Until then, Ray ends this host with the learner.
         self._heard_at = math.inf
         threading.Thread(target=self._end_if_orphaned, daemon=True).start()
@@ -140,7 +147,7 @@ class Host:
         while True:
             news = self._news()
             left = deadline - time.monotonic()
-            if news.events or left <= 0:
+            if news.events or news.warnings or left <= 0:
                 return news
             if self._is_closing:
                 # Its samplers' descriptors are closed any moment.
@@ -151,15 +158,17 @@ class Host:
                     os.eventfd_read(self._wakeup)
 
     @ray.method(concurrency_group="commands")
-    def close(self, timeout: float | None) -> None:
+    def close(self, timeout: float | None) -> list[str]:
         """
         Have the samplers of this node end.
 
         :param timeout: longest wait in seconds before they are killed
+        :return: all that this host has ever warned of
         """
         with self._lock:
             self._is_closing = True
         self._samplers.close(timeout)
+        return self._warnings
 
     # Commands
 
@@ -209,8 +218,10 @@ class Host:
         with self._lock:
             events: list[Any] = list(self._deaths)
             self._deaths.clear()
+            untold = self._warnings[self._n_told :]
+            self._n_told += len(untold)
             if self._is_closing:
-                return HostNews([_pickled(event) for event in events], {}, {})
+                return HostNews([_pickled(event) for event in events], {}, {}, untold)
             while (event := self._samplers.receive(0.0)) is not None:
                 events.append(event)
             chunks = {}
@@ -227,6 +238,7 @@ class Host:
             [_pickled(event) for event in events],
             chunks,
             {sampler: value for sampler, value in seconds.items() if value},
+            untold,
         )
 
     def _chunk_of(self, delivery: Delivery) -> tuple[int, np.ndarray] | None:
@@ -237,6 +249,12 @@ class Host:
         if not isinstance(report, ChunkReport) or report.seal is None:
             return None
         return number, self._queues.slot(delivery.sampler, report.slot)
+
+    def _note_warning(self, message: Warning | str, category: type[Warning], *where: Any, **further: Any) -> None:
+        if issubclass(category, SamplerWarning):
+            self._warnings.append(str(message))
+        else:
+            self._show_warning(message, category, *where, **further)
 
     def _forget(self, sampler: int) -> None:
         self._alive.discard(sampler)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 
 from sb3_walle.backends.ray.host import HostNews
 from sb3_walle.backends.ray.placement import Node
@@ -78,6 +77,8 @@ class Link:
         self.samplers: set[int] = set()
         #: for how long environments have been making their present step, by number of the sampler
         self.seconds_at_step: dict[int, float] = {}
+        #: of what the host warns of, how much has arrived
+        self.n_warnings = 0
         self._relay, self._timeout = relay, heartbeat_timeout
         self._on_news, self._on_loss = on_news, on_loss
         self._outbox: deque[tuple[str, tuple]] = deque()
@@ -128,6 +129,7 @@ class Link:
                 news = await _result(self.host.poll.remote())
                 if not self._is_lost:
                     self.seconds_at_step = dict(news.seconds_at_step)
+                    self.n_warnings += len(news.warnings)
                     self._on_news(news)
             except Exception as error:
                 self._lose(error)
@@ -151,16 +153,6 @@ class Link:
         if not self._is_lost:
             self._is_lost = True
             self._on_loss(self, error)
-
-
-def how_it_was_lost(error: BaseException) -> str:
-    """:return: what became of a host, as in 'the host, which died'"""
-    if isinstance(error, TimeoutError):
-        return str(error)
-    if isinstance(error, RayActorError):
-        return "died with its node" if "node has died" in str(error) else "died"
-    # The last line of the traceback that Ray makes the message of.
-    return f"failed ({str(error).strip().rsplit(chr(10), 1)[-1]})"
 
 
 async def _result(reference: Any) -> Any:

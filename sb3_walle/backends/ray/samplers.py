@@ -9,9 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
 from itertools import count
-from queue import Empty, Queue
 from typing import Any, ClassVar
 
 import ray
@@ -23,13 +21,15 @@ from sb3_walle.backends.process import TERMINATION_TIMEOUT
 from sb3_walle.backends.protocol import Event
 from sb3_walle.backends.ray.choices import RayChoices
 from sb3_walle.backends.ray.cluster import Connection, nodes
-from sb3_walle.backends.ray.host import HostActor, HostNews, unpickled, versions
+from sb3_walle.backends.ray.host import HostActor, HostNews, unpickled
 from sb3_walle.backends.ray.learner_queues import RayQueues
-from sb3_walle.backends.ray.link import RELAY, Link, Relay, how_it_was_lost
+from sb3_walle.backends.ray.link import RELAY, Link, Relay
+from sb3_walle.backends.ray.loss import Loss
 from sb3_walle.backends.ray.passing import packed
 from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
+from sb3_walle.backends.ray.start_check import check_started
 from sb3_walle.backends.supervision import Supervision, warn
-from sb3_walle.samplers.errors import CLOSED, SamplerError
+from sb3_walle.samplers.errors import CLOSED, SamplerError, SamplerWarning
 from sb3_walle.samplers.requests import Request
 from sb3_walle.termination import is_terminating
 from sb3_walle.transport.memory_queues import QueuePlan
@@ -39,6 +39,8 @@ from sb3_walle.transport.ports import LearnerQueues
 START_TIMEOUT = 120.0
 # A host that takes the place of a lost one has less: its node may be dead, too, and Ray does not know it yet.
 REPLACEMENT_TIMEOUT = 5.0
+# What a host that has ended had set aside is free again after this time.
+RELEASE_SECONDS = 2.0
 # For how long no host is started on a node where one did not start.
 AVOIDED_SECONDS = 60.0
 # While samplers wait for a node, how often to look for one.
@@ -67,15 +69,19 @@ class RaySamplers:
         self._links: dict[str, Link] = {}
         # Nodes where a host did not start, and until when none is started there.
         self._avoided: dict[str, float] = {}
-        # From the relay's thread: news, and the loss of a host with the reason. (A SimpleQueue of Python 3.11 waits for
-        # ever when a signal handler takes longer than the wait.)
-        self._inbox: Queue[list[Event] | tuple[Link, BaseException]] = Queue()
-        self._events: deque[Event] = deque()
+        # From the relay's thread, in their order: what samplers and hosts tell, and losses of hosts.
+        self._inbox: deque[Event | SamplerWarning | Loss] = deque()
+        self._has_news = threading.Event()
         # What was asked of samplers that wait for a node, and since when they wait.
         self._waiting: dict[int, list[tuple[str, tuple]]] = {}
         self._waiting_since = math.inf
+        # Nodes with a host, or where a host was, as they were before: what a dead host had set aside is there again.
+        self._nodes: dict[str, Node] = {}
+        # Where each sampler was started last.
+        self._homes: dict[int, Link] = {}
         # Numbers of losses: all samplers that are lost with a host count as one death.
-        self._losses = count()
+        self._causes = count()
+        self._last_failure: Loss | None = None
         self._queues: RayQueues | None = None
         self._n_queues = 0
         self._connection = Connection(choices.address, choices.runtime_env)
@@ -109,26 +115,23 @@ class RaySamplers:
             link.command(command[0], *command[1])
         elif sampler in self._waiting:
             self._waiting[sampler].append(command)
-        elif not any(isinstance(event, Death) and event.sampler == sampler for event in self._events):
+        elif not any(isinstance(news, Death) and news.sampler == sampler for news in list(self._inbox)):
             # Ctrl-C has kept the news of its death from the client.
-            self._events.append(Death(sampler, "died"))
+            self._tell(Death(sampler, "died"))
         return True
 
     def receive(self, timeout: float | None = None) -> Event | None:
         self._check_usable()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while not self._events:
+        while True:
             self._start_waiting()
-            left = max(0.0, deadline - time.monotonic())
-            longest = SEARCH_SECONDS if self._waiting else math.inf
-            try:
-                news = self._inbox.get(timeout=min(left, longest) if min(left, longest) < math.inf else None)
-            except Empty:
-                if left <= longest:
-                    return None
-            else:
-                self._take_in(news)
-        return self._events.popleft()
+            self._has_news.clear()
+            event = self._next_event()
+            left = deadline - time.monotonic()
+            if event is not None or left <= 0:
+                return event
+            longest = min(left, SEARCH_SECONDS if self._waiting else math.inf)
+            self._has_news.wait(longest if longest < math.inf else None)
 
     def seconds_at_step(self, sampler: int) -> float:
         link = self._link_of(sampler)
@@ -141,7 +144,7 @@ class RaySamplers:
 
     def start(self, sampler: int) -> None:
         self._check_usable()
-        link = self._link_of(sampler) or self._link_with_room()
+        link = self._link_of(sampler) or self._link_with_room(sampler)
         if link is None:
             if not self._waiting:
                 self._waiting_since = time.monotonic()
@@ -167,25 +170,35 @@ class RaySamplers:
         finally:
             try:
                 self._relay.close()
+                self._warn()
             finally:
                 self._connection.close()
 
     # Hosts
 
     def _launch(self) -> None:
-        found = nodes()
-        cpus = self._choices.cpus_per_sampler
-        cpus_left = ray.available_resources().get("CPU", 0.0)
-        self._cpus = cpus_of_a_sampler(self.n_samplers, found, cpus_left) if cpus is None else cpus
-        rooms = {node.node_id: self._room(node) for node in found}
-        shares = divide(self.n_samplers, found, rooms)
+        found = self._nodes_with_room()
+        shares = divide(self.n_samplers, found, {node.node_id: self._room(node) for node in found})
         for node in found:
             if node.node_id in shares:
                 self._new_link(node, len(shares[node.node_id]))
-        self._check_hosts(self._links.values(), START_TIMEOUT)
+        self._watch(list(self._links.values()), START_TIMEOUT)
         for node_id, samplers in shares.items():
             for sampler in samplers:
                 self._start_at(self._links[node_id], sampler)
+
+    def _nodes_with_room(self) -> list[Node]:
+        """The nodes. What samplers that have just ended had set aside may take a moment to be free."""
+        cpus = self._choices.cpus_per_sampler
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while True:
+            found = nodes()
+            self._cpus = cpus_of_a_sampler(self.n_samplers, found) if cpus is None else cpus
+            is_less = self._cpus < 1 if cpus is None else sum(map(self._room, found)) < self.n_samplers
+            is_taken = any(node.n_free_cpus < node.n_cpus for node in found)
+            if not (is_less and is_taken) or time.monotonic() >= deadline:
+                return found
+            time.sleep(RELEASE_SECONDS / 20)
 
     def _room(self, node: Node) -> float:
         return room(node, self._choices.samplers_per_node, self._cpus)
@@ -200,49 +213,31 @@ class RaySamplers:
         ).remote(self.n_samplers, self._preload, self._supervision, sys.path)
         link = Link(host, node, self._relay, self._choices.heartbeat_timeout, self._note_news, self._note_loss)
         self._links[node.node_id] = link
+        self._nodes[node.node_id] = node
         if self._queues is not None:
             self._queues.open_at(link)
         return link
 
-    def _check_hosts(self, links: Iterable[Link], timeout: float) -> None:
-        """Check that hosts have started, and have the versions that the learner has."""
-        links = list(links)
-        here = versions(self._preload)
-        answers = {link.host.versions.remote(): link.node.address for link in links}
-        ready, pending = ray.wait(list(answers), num_returns=len(answers), timeout=timeout)
-        if pending:
-            late = ", ".join(answers[answer] for answer in pending)
-            raise RuntimeError(
-                f"No host has started within {timeout:.0f} s on {late}: are the CPUs there taken by other programs? "
-                "RayBackend(cpus_per_sampler=0) starts samplers beside them."
-            )
-        wrong = []
-        for answer in ready:
-            try:
-                there = ray.get(answer)
-            except RayError as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise RuntimeError(f"No host could be started on {answers[answer]}: {reason}") from error
-            differing = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
-            if differing:
-                wrong.append(f"{answers[answer]}: {', '.join(differing)}")
-        if wrong:
-            raise RuntimeError(
-                "Samplers need the same versions on every node as here. Other ones have: " + "; ".join(sorted(wrong))
-            )
+    def _watch(self, links: list[Link], timeout: float) -> None:
+        check_started(links, self._preload, timeout)
         for link in links:
             link.watch()
 
     def _start_at(self, link: Link, sampler: int) -> None:
+        self._homes[sampler] = link
         link.samplers.add(sampler)
         link.command("start", sampler)
 
     def _link_of(self, sampler: int) -> Link | None:
         return next((link for link in self._links.values() if sampler in link.samplers), None)
 
-    def _link_with_room(self) -> Link | None:
-        """The host that is least full, which may be a new one; one that is too full already if there is no other."""
-        by_fill = sorted(self._links.values(), key=self._fill)
+    def _link_with_room(self, sampler: int) -> Link | None:
+        """
+        The host that is least full, where possible that of the sampler before; it may be a new one. One that is too
+        full already if there is no other.
+        """
+        home = self._homes.get(sampler)
+        by_fill = sorted(self._links.values(), key=lambda link: (self._fill(link), link is not home))
         best = next((link for link in by_fill if len(link.samplers) < self._room(link.node)), None)
         for node in self._free_nodes():
             if best is None or 1 / node.n_cpus < self._fill(best):
@@ -258,11 +253,12 @@ class RaySamplers:
 
     def _free_nodes(self) -> list[Node]:
         now = time.monotonic()
-        return [
-            node
+        free = [
+            self._nodes.get(node.node_id, node)
             for node in nodes()
-            if node.node_id not in self._links and self._avoided.get(node.node_id, now) <= now and self._room(node) >= 1
+            if node.node_id not in self._links and self._avoided.get(node.node_id, now) <= now
         ]
+        return [node for node in free if self._room(node) >= 1]
 
     def _link_to_new_host(self, node: Node) -> Link | None:
         n_homeless = self.n_samplers - sum(len(link.samplers) for link in self._links.values())
@@ -270,12 +266,16 @@ class RaySamplers:
         timeout = REPLACEMENT_TIMEOUT if self._links else START_TIMEOUT
         link = self._new_link(node, int(min(n_homeless, self._room(node))))
         try:
-            self._check_hosts([link], timeout)
+            self._watch([link], timeout)
         except RuntimeError as error:
             self._avoided[node.node_id] = time.monotonic() + AVOIDED_SECONDS
             warn(str(error))
             self._drop(link)
             return None
+        except BaseException:
+            # Ctrl-C, say: what it has started is not known to work.
+            self._drop(link)
+            raise
         return link
 
     def _drop(self, link: Link) -> None:
@@ -288,7 +288,7 @@ class RaySamplers:
         """Start those that wait for a node, if there is one now."""
         if not self._waiting:
             return
-        link = self._link_with_room()
+        link = self._link_with_room(next(iter(self._waiting)))
         if link is None:
             if time.monotonic() - self._waiting_since > self._choices.node_grace:
                 raise SamplerError(
@@ -297,7 +297,7 @@ class RaySamplers:
                 )
             return
         for sampler, commands in self._waiting.items():
-            link = self._link_with_room() or link
+            link = self._link_with_room(sampler) or link
             self._start_at(link, sampler)
             for name, args in commands:
                 link.command(name, *args)
@@ -307,37 +307,55 @@ class RaySamplers:
 
     def _note_news(self, news: HostNews) -> None:
         """In the relay's thread: put the chunks where the learner looks for them."""
-        if not news.events:
-            return
         queues, events = self._queues, [unpickled(*event) for event in news.events]
         for index, (number, contents) in news.chunks.items():
             delivery: Any = events[index]
             if queues is not None and queues.number == number:
                 queues.fill(delivery.sampler, delivery.reply.value.slot, contents)
-        self._inbox.put(events)
+        self._tell(*events, *map(SamplerWarning, news.warnings))
 
     def _note_loss(self, link: Link, error: BaseException) -> None:
-        self._inbox.put((link, error))
+        self._tell(Loss(link, error, next(self._causes)))
 
-    def _take_in(self, news: list[Event] | tuple[Link, BaseException]) -> None:
-        if isinstance(news, list):
-            for event in news:
-                if isinstance(event, Death):
-                    link = self._link_of(event.sampler)
-                    if link is not None:
-                        link.samplers.discard(event.sampler)
-                self._events.append(event)
-            return
-        link, error = news
-        self._drop(link)
-        how = f"was lost with the host on node {link.node.address}, which {how_it_was_lost(error)}"
-        cause = next(self._losses)
-        if not how.endswith("died"):
-            # Its node is dead or silent, and Ray may not know it yet.
-            self._avoided[link.node.node_id] = time.monotonic() + AVOIDED_SECONDS
-        for sampler in sorted(link.samplers):
-            self._events.append(Death(sampler, how, str(error) if "failed" in how else "", cause=cause))
-        link.samplers.clear()
+    def _tell(self, *news: Event | SamplerWarning | Loss) -> None:
+        self._inbox.extend(news)
+        if news:
+            self._has_news.set()
+
+    def _next_event(self) -> Event | None:
+        """
+        Ctrl-C may end this at any instruction, so nothing leaves the inbox before all has been noted that follows from
+        it. Of a death that is lost afterwards, :meth:`send` tells again.
+        """
+        while self._inbox:
+            news = self._inbox[0]
+            if isinstance(news, Loss):
+                self._note_lost(news)
+                if news.link.samplers:
+                    sampler = min(news.link.samplers)
+                    news.link.samplers.discard(sampler)
+                    return news.death_of(sampler)
+            elif isinstance(news, Death):
+                link = self._link_of(news.sampler)
+                if link is not None:
+                    link.samplers.discard(news.sampler)
+            self._inbox.popleft()
+            if isinstance(news, SamplerWarning):
+                warn(str(news))
+            elif not isinstance(news, Loss):
+                return news
+        return None
+
+    def _note_lost(self, loss: Loss) -> None:
+        if self._links.get(loss.link.node.node_id) is loss.link:
+            if not loss.is_of_host_alone:
+                # Its node is dead or silent, and Ray may not know it yet.
+                self._avoided[loss.link.node.node_id] = time.monotonic() + AVOIDED_SECONDS
+            self._drop(loss.link)
+        if loss.repeats(self._last_failure):
+            raise loss.to_error()
+        if loss.is_failure:
+            self._last_failure = loss
 
     def _close_hosts(self, timeout: float | None) -> None:
         links = list(self._links.values())
@@ -348,17 +366,35 @@ class RaySamplers:
             while pending:
                 ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=SEARCH_SECONDS)
                 for answer in ready:
-                    del pending[answer]
+                    self._tell(*_last_warnings(answer, pending.pop(answer)))
                 pending = {answer: link for answer, link in pending.items() if link.is_at_work}
+                self._warn()
         finally:
             for link in links:
                 self._drop(link)
+
+    def _warn(self) -> None:
+        """Of what has come since the samplers were closed, tell what the user should know."""
+        while self._inbox:
+            news = self._inbox.popleft()
+            if isinstance(news, SamplerWarning):
+                warn(str(news))
 
     def _check_usable(self) -> None:
         if self._closed:
             raise SamplerError(CLOSED)
         if os.getpid() != self._owner:
             raise SamplerError("The samplers belong to the process that this one was forked from")
+
+
+def _last_warnings(closed: "ray.ObjectRef", link: Link) -> list[SamplerWarning]:
+    try:
+        return [SamplerWarning(text) for text in ray.get(closed)[link.n_warnings :]]
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        return [
+            SamplerWarning(f"The samplers on node {link.node.address} may not have closed their environments: {reason}")
+        ]
 
 
 _open_samplers: "weakref.WeakSet[RaySamplers]" = weakref.WeakSet()
