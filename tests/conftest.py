@@ -73,8 +73,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest) -> RayCluster:
-    """A Ray cluster of two nodes, the same for all tests, to which this process is connected."""
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RayCluster:
+    """A Ray cluster of two nodes, the same for all tests, to which this process is connected, and programs connect."""
     pytest.importorskip("ray")
     if not is_own_network():
         pytest.skip("needs a network of its own: run `make test`")
@@ -82,6 +82,7 @@ def cluster(request: pytest.FixtureRequest) -> RayCluster:
     if CLUSTER not in stash:
         stash[CLUSTER] = RayCluster(n_nodes=2)
     stash[CLUSTER].settle()
+    monkeypatch.setenv("RAY_ADDRESS", stash[CLUSTER].address)
     return stash[CLUSTER]
 
 

@@ -1,4 +1,4 @@
-"""The package without the packages of its extra: it imports and trains, and what needs one of them says so."""
+"""The package without the packages of its extras: it imports and trains, and what needs one of them says so."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-EXTRA = ("matplotlib", "pandas", "rich", "tensorboard", "tqdm")
+EXTRA = ("matplotlib", "pandas", "ray", "rich", "tensorboard", "tqdm")
 # The interpreter imports it when it starts, in samplers as well.
 WITHOUT_EXTRA = f"import sys\nsys.modules.update(dict.fromkeys({EXTRA!r}))\n"
 ROOT = Path(__file__).parents[1]
@@ -65,6 +65,23 @@ def test_what_needs_the_extra_names_it(
     assert done.returncode != 0
     assert f"{what}: pip install 'sb3_walle[extra]'" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [tmp_path / "sitecustomize.py"]
+
+
+def test_samplers_on_a_cluster_name_the_extra_that_they_need(environment: dict[str, str], tmp_path: Path) -> None:
+    program = "from sb3_walle import AsyncPPO\nAsyncPPO('MlpPolicy', 'CartPole-v1', backend='ray')"
+    done = run(environment, tmp_path, "-c", program)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == 'ImportError: backend="ray" needs Ray: pip install "sb3_walle[ray]"'
+
+
+def test_ray_is_imported_only_for_samplers_on_a_cluster(tmp_path: Path) -> None:
+    program = (
+        "import sys, sb3_walle, sb3_walle.backends.ray\n"
+        "[getattr(sb3_walle, name) for name in sb3_walle.__all__]\n"
+        "assert 'torch' in sys.modules and 'ray' not in sys.modules"
+    )
+    done = run({**os.environ, "PYTHONPATH": str(ROOT)}, tmp_path, "-c", program)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bench_needs_none_of_the_extra(environment: dict[str, str], tmp_path: Path) -> None:

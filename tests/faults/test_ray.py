@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import pytest
 from fault_models import KINDS, is_ordered, make_model
 from follow_samples import FollowSamples
@@ -21,51 +20,12 @@ from toy_envs import RandomWalk
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
 from sb3_walle.backends.ray import RayBackend
-from sb3_walle.samplers.errors import SamplerError, SamplerWarning
+from sb3_walle.samplers.errors import SamplerWarning
 
 pytestmark = pytest.mark.ray
 
 N_STEPS = 64
 SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1, "learner": "eager"}
-
-
-class TaskOfMain(RandomWalk):
-    """An environment that no node can import."""
-
-
-def test_an_environment_that_nodes_cannot_import(cluster: RayCluster) -> None:
-    limit = 7
-    TaskOfMain.__module__ = "__main__"
-
-    def make() -> gym.Env:
-        return gym.wrappers.TimeLimit(TaskOfMain(), limit)
-
-    with AsyncPPO("MlpPolicy", make, n_samplers=2, backend="ray", device="cpu", **SETTINGS) as model:
-        model.learn(128)
-        assert max(info["l"] for info in model.ep_info_buffer) == limit
-
-
-def test_a_runtime_env_takes_modules_along(cluster: RayCluster, tmp_path: Path) -> None:
-    package = tmp_path / "my_simulator"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "import gymnasium as gym\n"
-        "from gymnasium.envs.classic_control import CartPoleEnv\n"
-        "gym.register('MySimulator-v0', CartPoleEnv, max_episode_steps=5)\n"
-    )
-
-    def make() -> gym.Env:
-        import my_simulator  # type: ignore[import-not-found]  # noqa: F401
-
-        return gym.make("MySimulator-v0")
-
-    import ray
-
-    # Modules travel with a job, which begins when the process connects.
-    ray.shutdown()
-    backend = RayBackend(address=cluster.address, runtime_env={"py_modules": [str(package)]})
-    with SamplerVecEnv([make] * 2, backend=backend) as env:
-        assert env.get_attr("spec")[0].max_episode_steps == 5
 
 
 def test_weights_travel_once_a_node(cluster: RayCluster) -> None:
@@ -222,12 +182,3 @@ def test_other_versions_are_refused(cluster: RayCluster, monkeypatch: pytest.Mon
     monkeypatch.setattr(start_check, "versions", lambda preload: here)
     with pytest.raises(RuntimeError, match=r"127.0.0.1: numpy .* \(here 1.0\)"):
         SamplerVecEnv([RandomWalk] * 4, backend="ray")
-
-
-def test_an_exception_comes_with_its_traceback(cluster: RayCluster) -> None:
-    def broken() -> gym.Env:
-        raise ZeroDivisionError("of mine")
-
-    with pytest.raises(SamplerError, match="of mine") as caught:
-        SamplerVecEnv([broken] * 2, backend="ray")
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
