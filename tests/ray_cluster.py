@@ -1,9 +1,11 @@
 """A Ray cluster of several nodes on this machine, which can lose them."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +13,20 @@ from typing import Any
 
 # Nothing of Ray leaves this machine's loopback, so that a token protects nothing.
 SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+
+
+def no_other_cluster(folder: str) -> None:
+    """
+    Have this process find no cluster. Ray looks for one among all processes of the machine, and those of other tests
+    are among them.
+
+    :param folder: for Ray's files, with a short path
+    """
+    os.environ.update(SETTINGS, RAY_TMPDIR=folder)
+    os.environ.pop("RAY_ADDRESS", None)
+    from ray._private import services
+
+    services.find_gcs_addresses = functools.cache(set)
 
 
 class RayCluster:
@@ -64,7 +80,10 @@ class RayCluster:
         # Ray's own process ends; the host would notice that only after a while.
         with contextlib.suppress(AssertionError, ProcessLookupError):
             os.kill(self.host(index), signal.SIGKILL)
-        self._cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
+        node = self.nodes.pop(index)
+        processes = _processes(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+        _wait_for(processes)
 
     def settle(self) -> None:
         """Wait until Ray knows which nodes there are."""
@@ -112,8 +131,20 @@ class RayCluster:
         for index in range(len(self.nodes)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.raylet(index), signal.SIGCONT)
+        processes = [process for node in (self._cluster.head_node, *self.nodes) for process in _processes(node)]
         self._cluster.shutdown()
+        _wait_for(processes)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _processes(node: Any) -> list[subprocess.Popen]:
+    return [info.process for infos in node.all_processes.values() for info in infos]
+
+
+def _wait_for(processes: list[subprocess.Popen]) -> None:
+    """Ray leaves zombies, which tests would take for their own."""
+    for process in processes:
+        process.wait(timeout=30)
 
 
 def _children(pid: int) -> list[int]:

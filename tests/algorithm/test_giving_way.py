@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import RayCluster
 from simulator_env import WithSimulator, autogroup_of, scheduling_of
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
@@ -63,6 +64,16 @@ def test_an_argument_leaves_samplers_in_the_learners_session(tmp_path: Path) -> 
         assert seen_in(loaded.get_env()) == 2 * own
     with AsyncPPO.load(tmp_path / "model", WithSimulator, n_samplers=1) as loaded:
         assert own[0] not in seen_in(loaded.get_env())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_samplers_on_a_cluster_give_way_to_the_host_of_their_node(gives_way: bool, cluster: RayCluster) -> None:
+    with model(n_samplers=2, backend="ray", samplers_give_way=gives_way) as trained:
+        trained.learn(32)
+        of_samplers = {session for session, _, _ in seen_in(trained.get_env())}
+        of_hosts = {os.getsid(cluster.host(node)) for node in (0, 1)}
+    assert of_samplers.isdisjoint(of_hosts) if gives_way else of_samplers == of_hosts
 
 
 def test_a_sampler_vec_env_is_told_itself() -> None:
