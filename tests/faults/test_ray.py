@@ -1,5 +1,6 @@
 """Samplers on the nodes of a Ray cluster, in a network that only this machine can reach."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,14 +17,17 @@ import pytest
 from fault_models import KINDS, is_ordered, make_model
 from follow_samples import FollowSamples
 from own_network import is_own_network
-from ray_cluster import RayCluster
+from ray_cluster import RayCluster, command_line_cluster
 from stable_baselines3.common.callbacks import BaseCallback
 from stamped_task import StampedTask
 from toy_envs import RandomWalk
 
 from sb3_walle import AsyncPPO, AsyncSAC, SamplerVecEnv
+from sb3_walle.backends.death import Death
 from sb3_walle.backends.ray import RayBackend
+from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import SamplerError, SamplerWarning
+from sb3_walle.samplers.requests import CloseEnvs
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.skipif(not is_own_network(), reason="needs a network of its own: run `make test`")
@@ -37,6 +41,13 @@ def cluster() -> Iterator[RayCluster]:
     cluster = RayCluster(n_nodes=2)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="module")
+def guarded_address() -> Iterator[str]:
+    """Address of a cluster that asks for a token."""
+    with command_line_cluster("t" * 32) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +226,66 @@ def test_a_silent_node_is_noticed(cluster: RayCluster) -> None:
         cluster.add_node()
 
 
+def test_ctrl_c_at_any_line_hides_no_death() -> None:
+    """An interrupt at each line in turn that takes in what has happened."""
+    lines: list[int] = []
+
+    def interrupt(frame: Any, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.endswith("/backends/ray/samplers.py"):
+            return None
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == n_lines:
+                raise KeyboardInterrupt
+        return interrupt
+
+    samplers: Any = RayBackend(cpus_per_sampler=0).launch(1, (), Supervision())
+    try:
+        n_lines, event = 0, None
+        while event is None:
+            n_lines += 1
+            lines.clear()
+            samplers.kill(0)
+            with contextlib.suppress(KeyboardInterrupt):
+                sys.settrace(interrupt)
+                event = samplers.receive()
+            sys.settrace(None)
+            if event is None:
+                samplers.send(0, n_lines, CloseEnvs())
+                assert isinstance(samplers.receive(30.0), Death), f"lost in line {lines[-1]}"
+            samplers.start(0)
+        assert n_lines > 10
+    finally:
+        sys.settrace(None)
+        samplers.close()
+
+
+def test_a_host_that_fails_at_the_same_place_again_is_an_error() -> None:
+    def fail() -> None:
+        samplers = env.client._samplers
+        next(iter(samplers._links.values())).command("kill", "no number", "too many")
+
+    env = SamplerVecEnv([RandomWalk] * 2, backend=RayBackend(cpus_per_sampler=0))
+    with AsyncPPO("MlpPolicy", env, device="cpu", **SETTINGS) as model:
+        with (
+            pytest.warns(SamplerWarning, match="was lost with the host on node .*, which failed .TypeError"),
+            pytest.raises(SamplerError, match="failed before at the same place") as caught,
+        ):
+            model.learn(6 * 2 * N_STEPS, callback=DuringTraining({1: fail, 3: fail}))
+        assert isinstance(caught.value.__cause__, TypeError)
+
+
+class FailsAtTheEnd(RandomWalk):
+    def close(self) -> None:
+        raise ZeroDivisionError("at the end")
+
+
+def test_what_goes_wrong_at_the_end_is_told() -> None:
+    env = SamplerVecEnv([FailsAtTheEnd] * 2, backend=RayBackend(cpus_per_sampler=0))
+    with pytest.warns(SamplerWarning, match="at the end"):
+        env.close()
+
+
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 def test_samplers_wait_for_a_node(cluster: RayCluster) -> None:
     def lose_all() -> None:
@@ -273,6 +344,59 @@ def test_addresses_of_ray_client_are_refused() -> None:
 def test_what_no_node_can_hold_is_refused(cluster: RayCluster) -> None:
     with pytest.raises(RuntimeError, match=r"9 samplers do not fit on the cluster's nodes, which hold 127.0.0.1: 2"):
         SamplerVecEnv([RandomWalk] * 9, backend=RayBackend(samplers_per_node=2))
+
+
+def test_what_others_use_is_not_counted_on() -> None:
+    with SamplerVecEnv([RandomWalk] * 3, backend=RayBackend(cpus_per_sampler=1)) as env:
+        began = time.monotonic()
+        with pytest.raises(
+            RuntimeError, match="2 samplers do not fit on the cluster's nodes, .* beside what runs there"
+        ):
+            SamplerVecEnv([RandomWalk] * 2, backend=RayBackend(cpus_per_sampler=1))
+        with SamplerVecEnv([RandomWalk] * 2, backend="ray") as other:
+            other.reset()
+        assert time.monotonic() - began < 20
+        env.reset()
+    # What has just been closed is free again.
+    SamplerVecEnv([RandomWalk] * 4, backend=RayBackend(cpus_per_sampler=1)).close()
+
+
+def test_another_cluster_than_the_present_one_is_refused(cluster: RayCluster) -> None:
+    with pytest.raises(ValueError, match=rf"'127.0.0.1:1'.* is another cluster than '{cluster.address}'"):
+        SamplerVecEnv([RandomWalk], backend=RayBackend(address="127.0.0.1:1"))
+    with pytest.raises(ValueError, match="'local'"):
+        SamplerVecEnv([RandomWalk], backend=RayBackend(address="local"))
+    SamplerVecEnv([RandomWalk], backend=RayBackend(address=cluster.address.replace("127.0.0.1", "localhost"))).close()
+
+
+@pytest.mark.parametrize(
+    ("token", "error"),
+    [("t" * 32, ""), ("w" * 32, "InvalidAuthToken"), (None, "no authentication token was found")],
+    ids=["right", "wrong", "missing"],
+)
+def test_a_cluster_that_asks_for_a_token(guarded_address: str, tmp_path: Path, token: str | None, error: str) -> None:
+    program = (
+        "import time\n"
+        "import gymnasium as gym\n"
+        "from sb3_walle import SamplerVecEnv\n"
+        "from sb3_walle.backends.ray import RayBackend\n"
+        "began = time.monotonic()\n"
+        "try:\n"
+        f"    env = SamplerVecEnv([lambda: gym.make('CartPole-v1')], backend=RayBackend(address={guarded_address!r}))\n"
+        "    print(env.reset().shape)\n"
+        "    env.close()\n"
+        "except ConnectionError as error:\n"
+        "    assert time.monotonic() - began < 5\n"
+        "    print(error)\n"
+    )
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+    if token is not None:
+        environment["RAY_AUTH_TOKEN"] = token
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ("(1, 4)" if token == "t" * 32 else error) in ended.stdout
 
 
 def test_other_versions_are_refused(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
