@@ -203,13 +203,13 @@ def test_whatever_dies_no_sample_is_lost(cluster: RayCluster, kind: str) -> None
     assert len([text for text in told if "was killed by signal 9" in text]) == 1, told
 
 
-def test_a_silent_node_is_noticed(cluster: RayCluster) -> None:
+def test_a_silent_host_is_noticed(cluster: RayCluster) -> None:
+    """Ray itself does not notice it: that its own processes are stopped, too, `benchmarks.cluster.faults` tries."""
     stopped: list[int] = []
 
     def stop() -> None:
-        stopped.extend([cluster.host(0), cluster.raylet(0)])
-        for process in stopped:
-            os.kill(process, signal.SIGSTOP)
+        stopped.append(cluster.host(0))
+        os.kill(stopped[0], signal.SIGSTOP)
 
     backend = RayBackend(cpus_per_sampler=0, heartbeat_timeout=5)
     try:
@@ -349,9 +349,7 @@ def test_what_no_node_can_hold_is_refused(cluster: RayCluster) -> None:
 def test_what_others_use_is_not_counted_on() -> None:
     with SamplerVecEnv([RandomWalk] * 3, backend=RayBackend(cpus_per_sampler=1)) as env:
         began = time.monotonic()
-        with pytest.raises(
-            RuntimeError, match="2 samplers do not fit on the cluster's nodes, .* beside what runs there"
-        ):
+        with pytest.raises(RuntimeError, match=r"^2 samplers do not fit .* beside what runs there"):
             SamplerVecEnv([RandomWalk] * 2, backend=RayBackend(cpus_per_sampler=1))
         with SamplerVecEnv([RandomWalk] * 2, backend="ray") as other:
             other.reset()

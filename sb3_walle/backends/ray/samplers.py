@@ -24,7 +24,7 @@ from sb3_walle.backends.ray.cluster import Connection, nodes
 from sb3_walle.backends.ray.host import HostActor, HostNews, unpickled
 from sb3_walle.backends.ray.learner_queues import RayQueues
 from sb3_walle.backends.ray.link import RELAY, Link, Relay
-from sb3_walle.backends.ray.loss import Loss
+from sb3_walle.backends.ray.loss import Loss, how_it_was_lost
 from sb3_walle.backends.ray.passing import packed
 from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
 from sb3_walle.backends.ray.start_check import check_started
@@ -391,10 +391,8 @@ def _last_warnings(closed: "ray.ObjectRef", link: Link) -> list[SamplerWarning]:
     try:
         return [SamplerWarning(text) for text in ray.get(closed)[link.n_warnings :]]
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        return [
-            SamplerWarning(f"The samplers on node {link.node.address} may not have closed their environments: {reason}")
-        ]
+        how = f"The host on node {link.node.address} {how_it_was_lost(error)}"
+        return [SamplerWarning(f"{how} before its samplers had closed their environments.")]
 
 
 _open_samplers: "weakref.WeakSet[RaySamplers]" = weakref.WeakSet()
