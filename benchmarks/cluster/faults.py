@@ -311,11 +311,11 @@ def kill_learner(machines: Machines, is_cut_off: bool) -> Row:
     return row
 
 
-def run(names: Sequence[str], kinds: Sequence[str], n_rollouts: int) -> int:
+def run(names: Sequence[str], kinds: Sequence[str], n_rollouts: int, n_health_checks: int) -> int:
     """Everything, inside the namespaces."""
     import ray
 
-    machines = Machines(N_MACHINES)
+    machines = Machines(N_MACHINES, n_health_checks)
     rows = []
     try:
         ray.init(address=machines.address, log_to_driver=False)
@@ -355,6 +355,8 @@ def build_parser() -> Parser:
     )
     set_command(parser, run_command)
     add_option(parser, "--rollouts", 40, "rollouts of each training", type=integer(2 * EVERY))
+    seconds = "seconds without an answer after which Ray takes a machine for dead"
+    add_option(parser, "--health-checks", 3, seconds, type=integer(1))
     parser.add_argument("--faults", nargs="+", choices=NAMES, default=NAMES, help="which (default: all)")
     parser.add_argument("--modes", nargs="+", choices=KINDS, default=KINDS, help="which (default: all)")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
@@ -370,7 +372,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as logs:
         # SB3 makes a folder for every model without a logger.
         os.environ["SB3_LOGDIR"] = logs
-        return run(arguments.faults, arguments.modes, arguments.rollouts)
+        return run(arguments.faults, arguments.modes, arguments.rollouts, arguments.health_checks)
 
 
 if __name__ == "__main__":

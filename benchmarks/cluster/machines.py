@@ -6,6 +6,7 @@ What is made here ends with the process that :func:`in_namespaces_of_its_own` ru
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -21,11 +22,6 @@ NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-pr
 HEAD, PORT = "10.77.0.1", 6379
 # A token protects nothing here: no one else reaches this network.
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-# Ray takes a machine for dead after three checks without an answer.
-HEALTH_CHECKS = (
-    '{"health_check_period_ms": 1000, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3, '
-    '"health_check_initial_delay_ms": 1000}'
-)
 STORE_BYTES = 100 * 2**20
 START_TIMEOUT = 60.0
 
@@ -124,17 +120,20 @@ class Machines:
     A cluster: the head, which has no CPUs for samplers and where the learner runs, and machines.
 
     :param n_machines: how many, beside the head's
+    :param n_health_checks: after how many checks without an answer, one a second, Ray takes a machine for dead
     """
 
-    def __init__(self, n_machines: int) -> None:
+    def __init__(self, n_machines: int, n_health_checks: int) -> None:
         os.environ.update(ENVIRONMENT)
         self._directory = tempfile.mkdtemp(prefix="ray")
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "link", "add", "bridge", "type", "bridge")
         _run("ip", "address", "add", f"{HEAD}/24", "dev", "bridge")
         _run("ip", "link", "set", "bridge", "up")
+        every = {"period_ms": 1000, "timeout_ms": 1000, "initial_delay_ms": 1000, "failure_threshold": n_health_checks}
+        checks = json.dumps({f"health_check_{name}": value for name, value in every.items()})
         head = _ray_start("--head", "--port", str(PORT), "--num-cpus", "0", "--node-ip-address", HEAD)
-        head += ["--include-dashboard", "false", "--temp-dir", self._directory, "--system-config", HEALTH_CHECKS]
+        head += ["--include-dashboard", "false", "--temp-dir", self._directory, "--system-config", checks]
         with open(Path(self._directory) / "start", "w") as output:
             self._head = subprocess.Popen(head, stdout=output, stderr=output)
         deadline = time.monotonic() + START_TIMEOUT

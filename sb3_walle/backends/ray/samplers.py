@@ -40,7 +40,7 @@ START_TIMEOUT = 120.0
 # A host that takes the place of a lost one has less: its node may be dead, too, and Ray does not know it yet.
 REPLACEMENT_TIMEOUT = 5.0
 # What a host that has ended had set aside is free again after this time.
-RELEASE_SECONDS = 2.0
+RELEASE_SECONDS = 3.0
 # For how long no host is started on a node where one did not start.
 AVOIDED_SECONDS = 60.0
 # While samplers wait for a node, how often to look for one.
