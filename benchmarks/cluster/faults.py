@@ -333,8 +333,8 @@ def run(names: Sequence[str], kinds: Sequence[str], n_rollouts: int, n_health_ch
             row = task()
             rows.append(row)
             print(f"{time.monotonic() - began:4.0f} s  {'  '.join(row.cells())}  {row.failure}", file=sys.stderr)
-        ray.shutdown()
     finally:
+        ray.shutdown()
         machines.close()
     print(f"{N_MACHINES} machines, {N_SAMPLERS} samplers, {describe_machine().in_words()}\n")
     print(format_markdown_table(HEADER, [row.cells() for row in rows]))

@@ -157,14 +157,17 @@ class Machines:
         """Bring back machines that are down, and wait until Ray knows which nodes there are."""
         import ray
 
-        for index, machine in enumerate(self.machines):
-            if not machine.is_up:
-                self.replace(index)
         deadline = time.monotonic() + START_TIMEOUT
-        wanted = sorted(machine.address for machine in self.machines)
-        while sorted(node["NodeManagerAddress"] for node in ray.nodes() if _has_samplers(node)) != wanted:
+        while True:
+            for index, machine in enumerate(self.machines):
+                # One that was cut off for long ends as soon as it learns that it is taken for dead.
+                if not machine.is_up:
+                    self.replace(index)
+            known = [node["NodeManagerAddress"] for node in ray.nodes() if _has_samplers(node)]
+            if sorted(known) == sorted(machine.address for machine in self.machines):
+                return
             if time.monotonic() > deadline:
-                raise RuntimeError("Ray does not notice what has become of its nodes")
+                raise RuntimeError(f"Ray does not notice what has become of its nodes: it knows {known}")
             time.sleep(0.2)
 
     def close(self) -> None:
