@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +139,26 @@ class Row:
         return not (self.n_lost or self.n_duplicated or self.n_torn or self.n_wrong_rollouts or self.failure)
 
     def cells(self) -> list[str]:
-        counts = (self.n_lost, self.n_duplicated, self.n_torn, self.n_wrong_rollouts)
         seconds = "" if self.recovery is None else f"{self.recovery:.1f}"
-        return [self.what, self.kind, *map(str, (self.n_faults, self.n_restarts, self.n_samples, *counts)), seconds]
+        return [self.what, self.kind, *(f"{getattr(self, name):,}" for name in COUNTS), seconds]
 
 
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """:return: one row for all modes in which the same thing happens"""
+    found: dict[str, Row] = {}
+    for row in rows:
+        before = found.get(row.what)
+        if before is None:
+            found[row.what] = replace(row)
+            continue
+        before.kind += f", {row.kind}"
+        for name in COUNTS:
+            setattr(before, name, getattr(before, name) + getattr(row, name))
+        before.recovery = max((row.recovery, before.recovery), key=lambda seconds: seconds or 0.0)
+    return list(found.values())
+
+
+COUNTS = ("n_faults", "n_restarts", "n_samples", "n_lost", "n_duplicated", "n_torn", "n_wrong_rollouts")
 HEADER = [
     "what happens", "mode", "times", "restarts", "samples", "lost", "duplicated", "torn", "wrong rollouts",
     "longest recovery, s",
@@ -337,7 +352,7 @@ def run(names: Sequence[str], kinds: Sequence[str], n_rollouts: int, n_health_ch
         ray.shutdown()
         machines.close()
     print(f"{N_MACHINES} machines, {N_SAMPLERS} samplers, {describe_machine().in_words()}\n")
-    print(format_markdown_table(HEADER, [row.cells() for row in rows]))
+    print(format_markdown_table(HEADER, [row.cells() for row in merged(rows)]))
     failures = [f"{row.what}, {row.kind}: {row.failure or 'samples are wrong'}" for row in rows if not row.is_clean]
     print("\n".join(["", *failures]) if failures else "\nNothing was lost.")
     return 1 if failures else 0
