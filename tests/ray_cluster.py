@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,43 @@ def _wait_for(processes: list[subprocess.Popen]) -> None:
     """Ray leaves zombies, which tests would take for their own."""
     for process in processes:
         process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def command_line_cluster(token: str) -> Iterator[str]:
+    """
+    A cluster of one node, as the command line starts it, that asks for a token.
+
+    :param token: which
+    :return: its address
+    """
+    directory, address = tempfile.mkdtemp(prefix="ray"), "127.0.0.1:6411"
+    environment = {**os.environ, **SETTINGS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", "6411"]
+    command += ["--num-cpus", "1", "--include-dashboard", "false", "--temp-dir", directory]
+    command += ["--object-store-memory", str(100 * 2**20), "--ray-client-server-port", "6412"]
+    command += ["--node-ip-address", "127.0.0.1"]
+    with open(Path(directory) / "start", "w+") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            while "runtime started" not in (text := (Path(directory) / "start").read_text()):
+                assert process.poll() is None, text
+                time.sleep(0.1)
+            yield address
+        finally:
+            for pid in (*descendants(process.pid), process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """
+    :param pid: number of a process
+    :return: numbers of its children, of theirs, and so on
+    """
+    return [found for child in _children(pid) for found in (child, *descendants(child))]
 
 
 def _children(pid: int) -> list[int]:

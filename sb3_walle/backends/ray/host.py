@@ -33,7 +33,7 @@ from sb3_walle.transport.memory_queues import QueuePlan
 #: a host that has nothing to tell says so after this time in seconds
 POLL_SECONDS = 1.0
 # A learner that has not asked for that long is gone or out of reach.
-ORPHAN_SECONDS = 10.0
+ORPHAN_SECONDS = 9.0
 
 
 @dataclass(frozen=True)

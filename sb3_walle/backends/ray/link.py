@@ -145,6 +145,7 @@ class Link:
                 done, _ = await asyncio.wait({beat}, timeout=GRACE_SECONDS)
             if not done:
                 self._lose(TimeoutError(f"has not been heard of for {self._timeout:g} s"))
+                beat.cancel()
             elif (error := beat.exception()) is not None:
                 self._lose(error)
             await asyncio.sleep(BEAT_SECONDS)

@@ -23,7 +23,7 @@ class Loss:
     def __init__(self, link: Link, error: BaseException, cause: int) -> None:
         self.link = link
         self._cause, self._at = cause, time.monotonic()
-        self._how = _how_it_was_lost(error)
+        self._how = how_it_was_lost(error)
         self._failure: Failure | None = None
         if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             kind = type(error.cause)
@@ -59,8 +59,8 @@ class Loss:
         return death.explained_by(f"{death.with_traceback()}\n{reason}", f"{death.full_text()}\n{reason}")
 
 
-def _how_it_was_lost(error: BaseException) -> str:
-    """What became of a host, as in 'the host, which died'."""
+def how_it_was_lost(error: BaseException) -> str:
+    """:return: what became of a host, as in 'the host, which died'"""
     if isinstance(error, TimeoutError):
         return str(error)
     if isinstance(error, RayActorError):

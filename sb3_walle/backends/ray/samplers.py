@@ -24,7 +24,7 @@ from sb3_walle.backends.ray.cluster import Connection, nodes
 from sb3_walle.backends.ray.host import HostActor, HostNews, unpickled
 from sb3_walle.backends.ray.learner_queues import RayQueues
 from sb3_walle.backends.ray.link import RELAY, Link, Relay
-from sb3_walle.backends.ray.loss import Loss
+from sb3_walle.backends.ray.loss import Loss, how_it_was_lost
 from sb3_walle.backends.ray.passing import packed
 from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
 from sb3_walle.backends.ray.start_check import check_started
@@ -40,7 +40,7 @@ START_TIMEOUT = 120.0
 # A host that takes the place of a lost one has less: its node may be dead, too, and Ray does not know it yet.
 REPLACEMENT_TIMEOUT = 5.0
 # What a host that has ended had set aside is free again after this time.
-RELEASE_SECONDS = 2.0
+RELEASE_SECONDS = 3.0
 # For how long no host is started on a node where one did not start.
 AVOIDED_SECONDS = 60.0
 # While samplers wait for a node, how often to look for one.
@@ -391,10 +391,8 @@ def _last_warnings(closed: "ray.ObjectRef", link: Link) -> list[SamplerWarning]:
     try:
         return [SamplerWarning(text) for text in ray.get(closed)[link.n_warnings :]]
     except RayError as error:
-        reason = str(error).strip().splitlines()[-1]
-        return [
-            SamplerWarning(f"The samplers on node {link.node.address} may not have closed their environments: {reason}")
-        ]
+        how = f"The host on node {link.node.address} {how_it_was_lost(error)}"
+        return [SamplerWarning(f"{how} before its samplers had closed their environments.")]
 
 
 _open_samplers: "weakref.WeakSet[RaySamplers]" = weakref.WeakSet()
