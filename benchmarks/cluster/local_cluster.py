@@ -81,11 +81,7 @@ class LocalCluster:
         :param index: of a node
         :return: number of the process that runs the node's samplers
         """
-        for child in _children(self.raylet(index)):
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::Host"):
-                    return child
-        raise AssertionError(f"There is no host on node {index}")
+        return host_of(self.raylet(index))
 
     def samplers(self, index: int) -> list[int]:
         """
@@ -101,6 +97,18 @@ class LocalCluster:
         ray.shutdown()
         self._cluster.shutdown()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def host_of(raylet: int) -> int:
+    """
+    :param raylet: number of the process that is Ray's on a node
+    :return: number of the process that runs the node's samplers
+    """
+    for child in _children(raylet):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::Host"):
+                return child
+    raise AssertionError("There is no host on the node")
 
 
 def _children(pid: int) -> list[int]:

@@ -21,6 +21,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stamped_task import StampedTask
 from toy_envs import RandomWalk
 
+from benchmarks.cluster.local_cluster import OBJECT_STORE_BYTES
+from benchmarks.cluster.memory_growth import STORE, memory_by_chunks
 from sb3_walle import AsyncPPO, AsyncSAC, SamplerVecEnv
 from sb3_walle.backends.ray import RayBackend
 from sb3_walle.samplers.errors import SamplerError, SamplerWarning
@@ -133,6 +135,14 @@ def test_weights_travel_once_a_node(cluster: RayCluster) -> None:
         model.learn(5 * 4 * N_STEPS)
         queues = model._experience.collector.queues.policy
         assert queues.n_weight_bytes == 5 * 2 * queues.plan.weights.nbytes
+
+
+def test_memory_does_not_grow_with_the_number_of_chunks(cluster: RayCluster) -> None:
+    before, after = memory_by_chunks(cluster, 4, (300, 1_500)).values()
+    # Any of these would grow by 300 MB if it kept what it gets.
+    for name in before.keys() - {STORE}:
+        assert after[name] < before[name] + 20e6, (name, before, after)
+    assert after[STORE] < 2 * OBJECT_STORE_BYTES
 
 
 # What is lost
