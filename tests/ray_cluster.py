@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, which can lose them."""
+"""A Ray cluster of several nodes on this machine, which can lose them; and others, for programs."""
 
 import contextlib
 import functools
@@ -13,65 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Nothing of Ray leaves this machine's loopback, so that a token protects nothing.
-SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+from benchmarks.cluster.local_cluster import SETTINGS, LocalCluster
 
 
-def no_other_cluster(folder: str) -> None:
-    """
-    Have this process find no cluster. Ray looks for one among all processes of the machine, and those of other tests
-    are among them.
-
-    :param folder: for Ray's files, with a short path
-    """
-    os.environ.update(SETTINGS, RAY_TMPDIR=folder)
-    os.environ.pop("RAY_ADDRESS", None)
-    from ray._private import services
-
-    services.find_gcs_addresses = functools.cache(set)
-
-
-class RayCluster:
-    """
-    A head without CPUs, and nodes that may come and go.
-
-    :param n_nodes: number of nodes
-    :param cpus_per_node: CPUs that Ray believes each to have
-    """
-
-    def __init__(self, n_nodes: int, cpus_per_node: int = 2) -> None:
-        os.environ.update(SETTINGS)
-        import ray
-        from ray.cluster_utils import Cluster
-
-        # Paths of sockets must be short.
-        self._directory = tempfile.mkdtemp(prefix="ray")
-        self._cpus_per_node = cpus_per_node
-        health = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "include_dashboard": False,
-                "_system_config": health,
-                "temp_dir": self._directory,
-                "object_store_memory": 100 * 2**20,
-            },
-        )
-        self.nodes: list[Any] = []
-        for _ in range(n_nodes):
-            self.add_node()
-        ray.init(address=self._cluster.address, log_to_driver=False)
-
-    @property
-    def address(self) -> str:
-        """Address of the cluster."""
-        return str(self._cluster.address)
-
-    def add_node(self) -> None:
-        """Have another node join."""
-        node = self._cluster.add_node(num_cpus=self._cpus_per_node, object_store_memory=100 * 2**20)
-        self.nodes.append(node)
+class RayCluster(LocalCluster):
+    """A cluster whose nodes may vanish with all that runs on them."""
 
     def remove_node(self, index: int) -> None:
         """
@@ -87,56 +33,14 @@ class RayCluster:
         self._cluster.remove_node(node, allow_graceful=False)
         _wait_for(processes)
 
-    def settle(self) -> None:
-        """Wait until Ray knows which nodes there are."""
-        import ray
-
-        deadline = time.monotonic() + 120
-        while self._n_alive(ray.nodes()) != len(self.nodes):
-            assert time.monotonic() < deadline, "Ray does not notice what has become of its nodes"
-            time.sleep(0.1)
-
-    @staticmethod
-    def _n_alive(nodes: list[dict[str, Any]]) -> int:
-        return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in nodes)
-
-    def raylet(self, index: int) -> int:
-        """
-        :param index: of a node
-        :return: number of the process that is Ray's on that node
-        """
-        return int(self.nodes[index].all_processes["raylet"][0].process.pid)
-
-    def host(self, index: int) -> int:
-        """
-        :param index: of a node
-        :return: number of the process that runs the node's samplers
-        """
-        for child in _children(self.raylet(index)):
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::Host"):
-                    return child
-        raise AssertionError(f"There is no host on node {index}")
-
-    def samplers(self, index: int) -> list[int]:
-        """
-        :param index: of a node
-        :return: numbers of the processes of its samplers
-        """
-        return [sampler for server in _children(self.host(index)) for sampler in _children(server)]
-
     def close(self) -> None:
-        """End everything."""
-        import ray
-
-        ray.shutdown()
+        """End everything, what is stopped too."""
         for index in range(len(self.nodes)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.raylet(index), signal.SIGCONT)
         processes = [process for node in (self._cluster.head_node, *self.nodes) for process in _processes(node)]
-        self._cluster.shutdown()
+        super().close()
         _wait_for(processes)
-        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _processes(node: Any) -> list[subprocess.Popen]:
@@ -147,6 +51,20 @@ def _wait_for(processes: list[subprocess.Popen]) -> None:
     """Ray leaves zombies, which tests would take for their own."""
     for process in processes:
         process.wait(timeout=30)
+
+
+def no_other_cluster(folder: str) -> None:
+    """
+    Have this process find no cluster. Ray looks for one among all processes of the machine, and those of other tests
+    are among them.
+
+    :param folder: for Ray's files, with a short path
+    """
+    os.environ.update(SETTINGS, RAY_TMPDIR=folder)
+    os.environ.pop("RAY_ADDRESS", None)
+    from ray._private import services
+
+    services.find_gcs_addresses = functools.cache(set)
 
 
 @contextlib.contextmanager

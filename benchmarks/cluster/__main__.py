@@ -1,32 +1,28 @@
 """``python -m benchmarks.cluster``"""
 
 import argparse
-import functools
+import importlib.util
+import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Collection
 
-import gymnasium as gym
-from stable_baselines3 import PPO
-from stable_baselines3.common.base_class import BaseAlgorithm
-
+from benchmarks.cluster.cluster_settings import ClusterSettings
+from benchmarks.cluster.parts import PARTS
+from benchmarks.cluster.rllib_contender import check_rllib
 from benchmarks.machine import describe_machine
-from benchmarks.slow_envs import ElsewhereEnv
-from benchmarks.speed.measurements import Found, Medians
-from benchmarks.speed.start_up import End
-from benchmarks.text_tables import format_number
-from sb3_walle import AsyncPPO
-from sb3_walle.backends.ray import RayBackend
+from benchmarks.speed.measurements import medians_of
+from benchmarks.speed.run_parts import repeat_parts
 from sb3_walle.cli.arguments import Parser, UsageError, add_env, add_option, integer, run_command_line, set_command
-from sb3_walle.cli.environments import quiet_factory
-from sb3_walle.cli.tables import format_ratio, format_table
-from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_updates
+from sb3_walle.cli.environments import check_environment
 
-PROCESS, RAY, REMOTE_STEPS = 'AsyncPPO, backend="process"', 'AsyncPPO, backend="ray"', "PPO, a remote call a step"
-COLLECTION, WAITING, START = "collection, steps/s", "steps that wait 5 ms, steps/s", "constructor to first rollout, s"
-STEP_LATENCY = 5e-3
-N_STEPS = 256
+# These start a cluster that asks for no token.
+PARTS_WITH_A_CLUSTER = ("start", "growth")
+OWN_NETWORK = "python tests/own_network.py python -m benchmarks.cluster"
+EXAMPLES = f"""\
+examples:
+  {OWN_NETWORK} HalfCheetah-v4
+  python -m benchmarks.cluster HalfCheetah-v4 --parts collection training --rllib
+"""
 
 
 def build_parser() -> Parser:
@@ -35,97 +31,49 @@ def build_parser() -> Parser:
         description="Measure samplers on a Ray cluster beside samplers in processes of this machine, and beside an\n"
         "environment that makes a remote call for each step. The contenders take turns; the report has\n"
         "medians over the repeats.",
+        epilog=EXAMPLES,
     )
     set_command(parser, run_command)
     add_env(parser)
+    text = f"what to measure: {', '.join(PARTS)} (default: all)"
+    parser.add_argument("--parts", help=text, nargs="+", choices=tuple(PARTS), default=tuple(PARTS), metavar="PART")
     add_option(parser, "--n-samplers", 10, "samplers", type=integer(1))
-    add_option(parser, "--address", None, "address of a cluster (default: the one of this machine, or a new one)")
+    text = "address of a cluster for parts that do not start one (default: the one of this machine, or a new one)"
+    add_option(parser, "--address", None, text)
     add_option(parser, "--repeats", 3, "times to measure everything", type=integer(1))
+    text = 'measure RLlib\'s PPO, too (pip install "ray[rllib]")'
+    parser.add_argument("--rllib", action="store_true", help=text)
     return parser
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError('this needs Ray: pip install ".[ray]"') from error
+    check_environment(arguments.env)
+    check_ray(arguments.parts)
+    if arguments.rllib:
+        check_rllib()
+    settings = ClusterSettings(arguments.env, arguments.n_samplers, address=arguments.address, rllib=arguments.rllib)
     machine = describe_machine()
-    # One connection for all: starting Ray is not what is measured.
-    ray.init(address=arguments.address, log_to_driver=False)
-    found = []
-    for repeat in range(1, arguments.repeats + 1):
-        for quantity, contender, value in measure_all(arguments.env, arguments.n_samplers):
-            print(f"[{repeat}/{arguments.repeats}] {quantity}: {contender}: {format_number(value)}", file=sys.stderr)
-            found.append((quantity, contender, value))
-    medians = Medians(found)
-    print(f"{arguments.env}, {arguments.n_samplers} samplers, {machine.in_words()}")
-    for quantity in medians.quantities:
-        values = medians.of(quantity)
-        rows = [
-            [name, f"{value:,.0f}" if value > 100 else f"{value:.2f}", format_ratio(value, values[PROCESS])]
-            for name, value in values.items()
-        ]
-        print("\n" + format_table([quantity, "", "vs process"], rows))
+    parts = {name: PARTS[name] for name in arguments.parts}
+    measurements = repeat_parts(settings, parts, arguments.repeats)
+    print(f"{settings.env_id}, {settings.n_samplers} samplers, {machine.in_words()}")
+    print(f"Medians of {arguments.repeats} repeat(s), in each of which the contenders took turns")
+    for name, part in parts.items():
+        print(f"\n\n{part.title}\n\n{part.table(medians_of(measurements, name))}")
     return 0
 
 
-def measure_all(env_id: str, n_samplers: int) -> Iterator[Found]:
-    """:return: all quantities of all contenders, once"""
-    simulated = quiet_factory(env_id)
-    waiting = functools.partial(elsewhere, env_id)
-    for name, create in contenders(n_samplers).items():
-        if name != REMOTE_STEPS:
-            yield START, name, seconds_to_first_rollout(functools.partial(create, simulated))
-        n_rollouts = 15 if name == REMOTE_STEPS else 60
-        yield COLLECTION, name, collection_rate(functools.partial(create, simulated), n_rollouts * N_STEPS * n_samplers)
-        yield WAITING, name, collection_rate(functools.partial(create, waiting), 4 * N_STEPS * n_samplers)
-
-
-def contenders(n_samplers: int) -> dict[str, Callable[[Callable[[], gym.Env]], BaseAlgorithm]]:
-    """:return: by name, what makes an algorithm from a function that makes an environment"""
-
-    def on_samplers(backend: str | RayBackend, make_env: Callable[[], gym.Env]) -> AsyncPPO:
-        return AsyncPPO(
-            "MlpPolicy",
-            make_env,
-            n_samplers=n_samplers,
-            n_steps=N_STEPS,
-            learner="eager",
-            backend=backend,
-            device="cpu",
+def check_ray(parts: Collection[str]) -> None:
+    """
+    :raises UsageError: if Ray is not installed, or a cluster would be within the reach of others
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError('this needs Ray: pip install ".[ray]"')
+    exposed = [name for name in PARTS_WITH_A_CLUSTER if name in parts]
+    if exposed and [name for _, name in socket.if_nameindex()] != ["lo"]:
+        raise UsageError(
+            f"{' and '.join(exposed)} would start a Ray cluster that others can reach: run '{OWN_NETWORK}', or name "
+            "other --parts"
         )
-
-    def with_remote_steps(make_env: Callable[[], gym.Env]) -> PPO:
-        from benchmarks.cluster.remote_step_env import RemoteStepVecEnv
-
-        return PPO("MlpPolicy", RemoteStepVecEnv([make_env] * n_samplers), n_steps=N_STEPS, device="cpu")
-
-    return {
-        PROCESS: functools.partial(on_samplers, "process"),
-        RAY: functools.partial(on_samplers, "ray"),
-        REMOTE_STEPS: with_remote_steps,
-    }
-
-
-def elsewhere(env_id: str) -> gym.Env:
-    """:return: an environment that looks like another one, and only waits"""
-    return ElsewhereEnv(quiet_factory(env_id)(), STEP_LATENCY)
-
-
-def collection_rate(create: Callable[[], BaseAlgorithm], n_steps: int) -> float:
-    """:return: environment steps per second, without updates"""
-    with leaving_nothing(create) as model:
-        stop_updates(model)
-        return measure(model, Stopwatch(warm_up=N_STEPS, n_steps=n_steps))
-
-
-def seconds_to_first_rollout(create: Callable[[], BaseAlgorithm]) -> float:
-    """:return: from the constructor to the end of a short rollout"""
-    start = time.perf_counter()
-    with leaving_nothing(create) as model:
-        with suppress(End.Reached):
-            model.learn(1, callback=End(with_update=False))
-        return time.perf_counter() - start
 
 
 if __name__ == "__main__":

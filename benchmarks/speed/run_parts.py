@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from gymnasium import spaces
 
@@ -38,19 +39,29 @@ def check_settings(settings: SpeedSettings) -> None:
 
 def measure_parts(settings: SpeedSettings, parts: Mapping[str, Part]) -> list[Measurement]:
     """
-    Measure all parts, the contenders taking turns within each repeat, and say on stderr how far it is.
+    Measure all parts, the contenders taking turns within each repeat.
 
     :return: all numbers
     :raises UsageError: if the settings make no sense
     """
     check_settings(settings)
+    return repeat_parts(settings, parts, settings.repeats)
+
+
+def repeat_parts(settings: Any, parts: Mapping[str, Part], repeats: int) -> list[Measurement]:
+    """
+    Measure all parts, and say on stderr how far it is.
+
+    :param settings: what the parts take
+    :return: all numbers
+    """
     measurements: list[Measurement] = []
-    for repeat in range(1, settings.repeats + 1):
+    for repeat in range(1, repeats + 1):
         for name, part in parts.items():
             for quantity, contender, value in part.measure(settings):
                 measurements.append(Measurement(name, quantity, contender, repeat, value))
                 number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-                print(f"[{repeat}/{settings.repeats}] {name}: {quantity}: {contender}: {number}", file=sys.stderr)
+                print(f"[{repeat}/{repeats}] {name}: {quantity}: {contender}: {number}", file=sys.stderr)
     return measurements
 
 
