@@ -261,7 +261,7 @@ def cart_pole(machines: Machines) -> Row:
     """Solve CartPole while machines vanish and come back."""
     import gymnasium as gym
 
-    row = Row("a machine vanishes and comes back", "CartPole-v1, free")
+    row = Row("CartPole-v1 is learned, while machines vanish and come back", "free")
     evaluation = EvalCallback(
         Monitor(gym.make("CartPole-v1")),
         callback_on_new_best=StopTrainingOnRewardThreshold(SOLVED),

@@ -170,6 +170,19 @@ def test_ctrl_c_at_any_line_hides_no_death() -> None:
         samplers.close()
 
 
+def test_the_next_sampler_is_on_the_same_node() -> None:
+    samplers: Any = RayBackend(cpus_per_sampler=0).launch(4, (), Supervision())
+    try:
+        for sampler in range(4):
+            home = samplers._link_of(sampler)
+            samplers.kill(sampler)
+            assert isinstance(samplers.receive(30.0), Death)
+            samplers.start(sampler)
+            assert samplers._link_of(sampler) is home
+    finally:
+        samplers.close()
+
+
 def test_a_host_that_fails_at_the_same_place_again_is_an_error() -> None:
     def fail() -> None:
         samplers = env.client._samplers

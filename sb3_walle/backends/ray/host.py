@@ -263,7 +263,7 @@ class Host:
 
     def _end_if_orphaned(self) -> None:
         while time.monotonic() - self._heard_at < ORPHAN_SECONDS:
-            time.sleep(POLL_SECONDS)
+            time.sleep(ORPHAN_SECONDS / 40)
         print("The learner is out of reach: this host and its samplers end.", file=sys.stderr)
         os._exit(1)
 
