@@ -88,7 +88,7 @@ class LocalCluster:
         :param index: of a node
         :return: numbers of the processes of its samplers
         """
-        return [sampler for server in _children(self.host(index)) for sampler in _children(server)]
+        return [sampler for server in children(self.host(index)) for sampler in children(server)]
 
     def close(self) -> None:
         """End everything."""
@@ -104,14 +104,18 @@ def host_of(raylet: int) -> int:
     :param raylet: number of the process that is Ray's on a node
     :return: number of the process that runs the node's samplers
     """
-    for child in _children(raylet):
+    for child in children(raylet):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::Host"):
                 return child
     raise AssertionError("There is no host on the node")
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """
+    :param pid: number of a process
+    :return: numbers of its children
+    """
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
