@@ -32,6 +32,9 @@ from sb3_walle.transport.memory_queues import QueuePlan
 
 #: a host that has nothing to tell says so after this time in seconds
 POLL_SECONDS = 1.0
+# A reply has as many samples as that, where they come within this time in seconds.
+SAMPLES_PER_REPLY = 400
+GATHER_SECONDS = 0.003
 # A learner that has not asked for that long is gone or out of reach.
 ORPHAN_SECONDS = 9.0
 
@@ -99,6 +102,11 @@ class Host:
         self._queues: HostQueues | None = None
         self._queues_number = -1
         self._queues_of: dict[tuple[int, int], int] = {}
+        # What has arrived and is not told yet: events, and the chunks that some of them announce, by their index.
+        self._events: list[Event] = []
+        self._chunks: dict[int, tuple[int, np.ndarray]] = {}
+        self._n_samples = 0
+        self._first_at = 0.0
         self._is_closing = False
         # All that the samplers' supervision has warned of on this node, and how much of it was told.
         self._warnings: list[str] = []
@@ -145,10 +153,11 @@ class Host:
         if not self._is_closing:
             waiting.register(self._samplers.fileno(), select.POLLIN)
         while True:
-            news = self._news()
-            left = deadline - time.monotonic()
-            if news.events or news.warnings or left <= 0:
-                return news
+            with self._lock:
+                self._take_in()
+                left = min(deadline, self._tell_at()) - time.monotonic()
+                if left <= 0:
+                    return self._news()
             if self._is_closing:
                 # Its samplers' descriptors are closed any moment.
                 time.sleep(left)
@@ -214,26 +223,43 @@ class Host:
             while requests and self._samplers.send(sampler, *requests[0]):
                 requests.popleft()
 
-    def _news(self) -> HostNews:
-        with self._lock:
-            events: list[Any] = list(self._deaths)
-            self._deaths.clear()
-            untold = self._warnings[self._n_told :]
-            self._n_told += len(untold)
-            if self._is_closing:
-                return HostNews([_pickled(event) for event in events], {}, {}, untold)
-            while (event := self._samplers.receive(0.0)) is not None:
-                events.append(event)
-            chunks = {}
-            for index, event in enumerate(events):
-                if isinstance(event, Death):
-                    self._forget(event.sampler)
-                else:
-                    chunk = self._chunk_of(event)
-                    if chunk is not None:
-                        chunks[index] = chunk
+    def _take_in(self) -> None:
+        """Take in what samplers have sent, and what has become of them."""
+        events: list[Event] = list(self._deaths)
+        self._deaths.clear()
+        while not self._is_closing and (event := self._samplers.receive(0.0)) is not None:
+            events.append(event)
+        if events and not self._events:
+            self._first_at = time.monotonic()
+        for event in events:
+            if isinstance(event, Death):
+                self._forget(event.sampler)
+            elif not self._is_closing:
+                self._note_chunk(event, len(self._events))
+            self._events.append(event)
+        if not self._is_closing:
             self._send_unsent()
-            seconds = {sampler: self._samplers.seconds_at_step(sampler) for sampler in self._alive}
+
+    def _tell_at(self) -> float:
+        """
+        When to tell what there is. Each reply costs Ray as much as some hundred samples, so the first chunk waits a
+        moment for those that other samplers are about to finish.
+        """
+        if len(self._warnings) > self._n_told:
+            return 0.0
+        if not self._events:
+            return math.inf
+        is_enough = self._n_samples >= SAMPLES_PER_REPLY or not self._queues_of
+        return 0.0 if is_enough else self._first_at + GATHER_SECONDS
+
+    def _news(self) -> HostNews:
+        """What to tell, which is forgotten here."""
+        events, chunks = self._events, self._chunks
+        self._events, self._chunks, self._n_samples = [], {}, 0
+        untold = self._warnings[self._n_told :]
+        self._n_told += len(untold)
+        alive = () if self._is_closing else self._alive
+        seconds = {sampler: self._samplers.seconds_at_step(sampler) for sampler in alive}
         return HostNews(
             [_pickled(event) for event in events],
             chunks,
@@ -241,14 +267,14 @@ class Host:
             untold,
         )
 
-    def _chunk_of(self, delivery: Delivery) -> tuple[int, np.ndarray] | None:
+    def _note_chunk(self, delivery: Delivery, index: int) -> None:
         number = self._queues_of.pop((delivery.sampler, delivery.number), -1)
         if self._queues is None or number != self._queues_number or not isinstance(delivery.reply, Result):
-            return None
+            return
         report = delivery.reply.value
-        if not isinstance(report, ChunkReport) or report.seal is None:
-            return None
-        return number, self._queues.slot(delivery.sampler, report.slot)
+        if isinstance(report, ChunkReport) and report.seal is not None:
+            self._chunks[index] = number, self._queues.slot(delivery.sampler, report.slot)
+            self._n_samples += report.seal.n_steps * self._queues.n_envs_per_sampler
 
     def _note_warning(self, message: Warning | str, category: type[Warning], *where: Any, **further: Any) -> None:
         if issubclass(category, SamplerWarning):

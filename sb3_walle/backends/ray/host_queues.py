@@ -61,6 +61,9 @@ class HostQueues:
         self.policy = PolicyQueue(plan.weights, self._policy_memory)
         self.control = MemoryControlBoard(self._control_memory)
         self._chunks: dict[int, SharedMemory] = {}
+        rewards = next(field for field in plan.geometry.layout.fields if field.name == "rewards")
+        #: environments of each sampler
+        self.n_envs_per_sampler = rewards.shape[1]
 
     def end_of(self, sampler: int) -> OneSamplerEnd:
         """
