@@ -78,9 +78,10 @@ class WaitingEnv(RandomWalk):
 
 
 def shape(model: Any) -> tuple[int, int]:
-    assert isinstance(model.env, SamplerVecEnv)
-    assert model.n_envs == model.env.num_envs == model.env.n_samplers * model.env.envs_per_sampler
-    return model.env.n_samplers, model.env.envs_per_sampler
+    samplers = model.env.unwrapped
+    assert isinstance(samplers, SamplerVecEnv)
+    assert model.n_envs == samplers.num_envs == samplers.n_samplers * samplers.envs_per_sampler
+    return samplers.n_samplers, samplers.envs_per_sampler
 
 
 def test_environments_that_wait_have_a_sampler_each(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
