@@ -95,11 +95,19 @@ def _seconds_of_message(samplers: SamplerVecEnv) -> float:
 
 def measured_n_samplers(n_envs: int, n_steps: int, costs: Costs, n_cpus: float) -> int:
     """
+    :return: the number of samplers that collects fastest, as :func:`predicted_rates` says, or the smallest that is
+        nearly as fast
+    """
+    rates = predicted_rates(n_envs, n_steps, costs, n_cpus)
+    return next(n_samplers for n_samplers, rate in rates.items() if rate >= WORTHWHILE * max(rates.values()))
+
+
+def predicted_rates(n_envs: int, n_steps: int, costs: Costs, n_cpus: float) -> dict[int, float]:
+    """
     :param n_envs: number of environments
     :param n_steps: steps of each environment that a sampler makes for one request
     :param n_cpus: CPUs that samplers have, which may be infinite
-    :return: the number of samplers that divides the environments and collects fastest, or the smallest that is nearly
-        as fast
+    :return: environment steps per second, by each number of samplers that divides the environments, in their order
     """
 
     def steps_per_second(n_samplers: int) -> float:
@@ -109,8 +117,7 @@ def measured_n_samplers(n_envs: int, n_steps: int, costs: Costs, n_cpus: float) 
         seconds = n_steps * max(alone, busy * n_samplers / n_cpus) + n_samplers * costs.message
         return n_envs * n_steps / seconds
 
-    rates = {n_samplers: steps_per_second(n_samplers) for n_samplers in divisors(n_envs)}
-    return next(n_samplers for n_samplers, rate in rates.items() if rate >= WORTHWHILE * max(rates.values()))
+    return {n_samplers: steps_per_second(n_samplers) for n_samplers in divisors(n_envs)}
 
 
 def repeatable_n_samplers(n_envs: int, n_cpus: float) -> int:
