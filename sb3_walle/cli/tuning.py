@@ -25,8 +25,8 @@ N_SHAPES, N_FINALISTS, N_FINALS = 4, 3, 2
 SHARE = 1 / 40
 # Less than that much is no reason to leave what is usual.
 NEARLY = 0.95
-# Rollouts of PPO are as short as an environment allows, so that even a slow contender finishes several.
-ROLLOUT_SECONDS, MOST_STEPS, FEWEST_STEPS, BATCH_SIZE = 0.25, 2048, 8, 64
+# Rollouts of PPO are a part of that for the fastest contender, so that even a slow one finishes several.
+ROLLOUT_SHARE, MOST_STEPS, FEWEST_STEPS, BATCH_SIZE = SHARE / 12, 2048, 8, 64
 LEARNING_STARTS = 100
 
 
@@ -152,7 +152,7 @@ class Tuning:
         """
         if self.algo != "ppo":
             return {"device": "cpu", "learning_starts": LEARNING_STARTS, "buffer_size": BUFFER_SIZE}
-        n_steps = min(MOST_STEPS, max(FEWEST_STEPS, round(ROLLOUT_SECONDS * rate / self.n_envs)))
+        n_steps = min(MOST_STEPS, max(FEWEST_STEPS, round(ROLLOUT_SHARE * self.seconds * rate / self.n_envs)))
         return {"device": "cpu", "n_steps": n_steps, "batch_size": min(BATCH_SIZE, n_steps * self.n_envs)}
 
     def _with_samplers(
