@@ -10,7 +10,7 @@ import stable_baselines3
 import torch as th
 
 import sb3_walle
-from sb3_walle.envs.env_sources import available_cpus
+from sb3_walle.backends.limits import available_cpus
 
 
 @dataclass(frozen=True)

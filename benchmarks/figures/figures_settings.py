@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.contenders import AsyncContender, Contender
 from benchmarks.figures import walle_report
 from benchmarks.slow_envs import Slowness
+from sb3_walle.backends.limits import available_cpus
 from sb3_walle.cli.hyperparameters import HALF_CHEETAH
-from sb3_walle.envs.env_sources import available_cpus
 
 
 @dataclass(frozen=True)

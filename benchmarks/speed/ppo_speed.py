@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.contenders import AsyncContender, Contender, Trainee, VecEnvContender
 from benchmarks.slow_envs import Slowness
 from benchmarks.speed.speed_settings import SpeedSettings
+from sb3_walle.backends.limits import available_cpus
 from sb3_walle.cli.throughput import Stopwatch
-from sb3_walle.envs.env_sources import available_cpus
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from benchmarks.speed.physical_limit import measure_physical_limit
 from benchmarks.speed.sbx_contenders import sbx_trainees
 from benchmarks.speed.speed_settings import SpeedSettings
 from benchmarks.text_tables import format_number
+from sb3_walle.backends.limits import available_cpus
 from sb3_walle.cli.tables import format_ratio, format_table
 from sb3_walle.cli.throughput import measure, stop_updates
-from sb3_walle.envs.env_sources import available_cpus
 
 SUBPROC = "SubprocVecEnv"
 LIMIT = "physical limit, steps/s"

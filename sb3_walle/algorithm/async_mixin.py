@@ -1,5 +1,6 @@
 """The mixin that all asynchronous algorithms have in common: environments in samplers, and a collector at work."""
 
+import inspect
 import io
 import pathlib
 import warnings
@@ -18,11 +19,13 @@ from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.pickling import state_without_samplers
+from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
 from sb3_walle.collection.queues import REMEDY
 from sb3_walle.envs.env_sources import LOCKSTEP, EnvSource, SamplerChoices, in_samplers, in_samplers_like
+from sb3_walle.envs.sampler_shape import Workload
 from sb3_walle.envs.wrappers import (
     NormalizeArgument,
     WrappedSamplers,
@@ -69,8 +72,12 @@ class AsyncMixin(_Base):
         ``DummyVecEnv`` whose environments can be moved; either of these in SB3's own wrappers, too. Any other
         ``VecEnv`` trains as in SB3, without samplers.
     :param args: the algorithm's other arguments
-    :param n_samplers: number of samplers, by default one for each CPU that this process may use
-    :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all
+    :param n_samplers: number of samplers, by default one for each CPU that this process may use. ``"auto"``, the
+        default with ``n_envs``: as many as collect fastest, which takes a second or two to measure; with a ``seed``,
+        one for each CPU at most
+    :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all; by
+        default 1, or what follows from ``n_envs``
+    :param n_envs: number of environments of all samplers together; by default ``n_samplers * envs_per_sampler``
     :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
         served, so that nothing waits for slow samplers. By default the first of the algorithm's ``supported_modes``.
@@ -119,8 +126,9 @@ class AsyncMixin(_Base):
         policy: str | type[BasePolicy],
         env: EnvSource,
         *args: Any,
-        n_samplers: int | None = None,
-        envs_per_sampler: int = 1,
+        n_samplers: int | str | None = None,
+        envs_per_sampler: int | None = None,
+        n_envs: int | None = None,
         mode: str | None = None,
         max_policy_lag: int | None = None,
         actor: str = "auto",
@@ -145,6 +153,7 @@ class AsyncMixin(_Base):
         choices = SamplerChoices(
             n_samplers,
             envs_per_sampler,
+            n_envs,
             backend,
             on_failure,
             max_restarts,
@@ -160,7 +169,8 @@ class AsyncMixin(_Base):
         self._is_learning = False
         may_be_numpy = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
         preload = () if may_be_numpy and self._has_sb3s_mlp_policy() else ("torch", "stable_baselines3")
-        with in_samplers(env, choices, preload) as samplers:
+        workload = self._workload(not preload, (policy, env, *args), kwargs)
+        with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
             wrapped_samplers(self.env)
         vec_normalize = vec_normalize_of(self)
@@ -173,6 +183,12 @@ class AsyncMixin(_Base):
         """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch: it knows SB3's policies."""
         policy_class = self.policy_aliases.get("MlpPolicy")
         return policy_class is not None and policy_class.__module__.startswith("stable_baselines3.")
+
+    def _workload(self, is_numpy: bool, args: tuple, kwargs: dict[str, Any]) -> Workload:
+        """What samplers are going to do, from the arguments of SB3's constructor."""
+        arguments = inspect.signature(super().__init__).bind_partial(*args, **kwargs)
+        arguments.apply_defaults()
+        return workload_of(self.policy_aliases, arguments.arguments, is_numpy)
 
     def _check_choices(self) -> None:
         check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)

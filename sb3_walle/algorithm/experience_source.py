@@ -7,8 +7,8 @@ from typing import Any
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_walle.algorithm.policy_settings import PolicySettings, policy_settings
+from sb3_walle.backends.limits import available_cpus
 from sb3_walle.collection.collector import Collector
-from sb3_walle.envs.env_sources import available_cpus
 from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.infos import InfoSelection
 from sb3_walle.updates.global_state import threads_at_most

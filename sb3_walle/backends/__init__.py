@@ -28,6 +28,6 @@ def as_backend(backend: str | Backend) -> Backend:
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {tuple(BACKENDS)}, got {backend!r}")
         return BACKENDS[backend]()
-    if isinstance(backend, type) or not all(hasattr(backend, name) for name in ("launch", "shares_objects")):
+    if isinstance(backend, type) or not all(hasattr(backend, name) for name in ("launch", "n_cpus", "shares_objects")):
         raise TypeError(f"backend must be one of {tuple(BACKENDS)}, or an object like these, got {backend!r}")
     return backend

@@ -20,6 +20,9 @@ class InlineBackend:
 
     shares_objects: ClassVar[bool] = True
 
+    def n_cpus(self) -> float:
+        return 1
+
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "InlineSamplers":
         return InlineSamplers(n_samplers)
 

@@ -1,4 +1,4 @@
-"""Whether this process may open as many file descriptors as its samplers take."""
+"""What this process may use: CPUs, and as many file descriptors as its samplers take."""
 
 import errno
 import os
@@ -9,6 +9,13 @@ DESCRIPTORS_PER_SAMPLER = 1
 #: what any number of samplers needs in addition: the process that they are forked from and the pipes to start
 #: it, the queues' memory, messages that travel as a file, the files that logs and models are written to
 FURTHER_DESCRIPTORS = 24
+
+
+def available_cpus() -> int:
+    """:return: the number of CPUs that this process may use"""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_descriptors(n_samplers: int) -> None:

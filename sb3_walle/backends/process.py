@@ -13,7 +13,7 @@ from typing import ClassVar
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.closing import Closing
 from sb3_walle.backends.death import Death
-from sb3_walle.backends.limits import check_descriptors
+from sb3_walle.backends.limits import available_cpus, check_descriptors
 from sb3_walle.backends.protocol import UNREADABLE, Delivery, Event
 from sb3_walle.backends.server_handle import ServerHandle
 from sb3_walle.backends.supervision import Supervision
@@ -43,6 +43,9 @@ class ProcessBackend:
     """
 
     shares_objects: ClassVar[bool] = False
+
+    def n_cpus(self) -> float:
+        return available_cpus()
 
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "ProcessSamplers":
         """

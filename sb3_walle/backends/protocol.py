@@ -30,6 +30,9 @@ class Backend(Protocol):
     #: whether samplers hold the very objects that they are given, rather than copies
     shares_objects: ClassVar[bool]
 
+    def n_cpus(self) -> float:
+        """:return: CPUs that samplers may use; infinite where that is only known after their launch"""
+
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "Samplers":
         """
         :param n_samplers: number of samplers

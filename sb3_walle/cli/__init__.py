@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from sb3_walle import __version__
-from sb3_walle.cli import bench, train
+from sb3_walle.cli import bench, train, tune
 from sb3_walle.cli.arguments import Parser, run_command_line
 
 # PyTorch takes seconds to import: only the functions that need it import what does, so that --help is instant.
 
-COMMANDS = (train, bench)
+COMMANDS = (train, bench, tune)
 EXAMPLES = "examples:\n" + "".join(command.EXAMPLE.partition("\n")[2] for command in COMMANDS)
 
 

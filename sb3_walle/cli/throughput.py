@@ -2,6 +2,7 @@
 
 import gc
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,14 +27,17 @@ class Stopwatch(BaseCallback):
     :param warm_up: environment steps before the measurement, at least
     :param n_steps: environment steps that it lasts, at least
     :param on_start: called when the measurement begins
+    :param seconds: that it lasts, at least
     """
 
     class Done(Exception):
         """The measurement is complete."""
 
-    def __init__(self, warm_up: int, n_steps: int, on_start: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, warm_up: int, n_steps: int, on_start: Callable[[], object] | None = None, seconds: float = 0.0
+    ) -> None:
         super().__init__()
-        self.warm_up, self.n_steps, self.on_start = warm_up, n_steps, on_start
+        self.warm_up, self.n_steps, self.on_start, self.seconds = warm_up, n_steps, on_start, seconds
         #: environment steps per second, all environments together; not a number before the measurement is complete
         self.rate = math.nan
         self._start: tuple[int, float] | None = None
@@ -48,7 +52,7 @@ class Stopwatch(BaseCallback):
                 self._start = self.num_timesteps, now
                 if self.on_start is not None:
                     self.on_start()
-        elif self.num_timesteps >= self._start[0] + self.n_steps:
+        elif self.num_timesteps >= self._start[0] + self.n_steps and now - self._start[1] >= self.seconds:
             self.rate = (self.num_timesteps - self._start[0]) / (now - self._start[1])
             raise self.Done
 
@@ -89,7 +93,7 @@ def measure(model: BaseAlgorithm, stopwatch: Stopwatch) -> float:
     :return: environment steps per second, all environments together
     """
     # More steps than the stopwatch needs: an algorithm must not take the measured rollouts for its last.
-    total_timesteps = 4 * (stopwatch.warm_up + stopwatch.n_steps)
+    total_timesteps = 4 * (stopwatch.warm_up + stopwatch.n_steps) if stopwatch.seconds == 0 else sys.maxsize
     with suppress(Stopwatch.Done):
         model.learn(total_timesteps, callback=stopwatch)
     if math.isnan(stopwatch.rate):

@@ -100,10 +100,10 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     # Before hours of training, not at their end.
     require_extra("a training run", "matplotlib", "rich", "tensorboard", "tqdm")
+    from sb3_walle.backends.limits import available_cpus
     from sb3_walle.cli.hyperparameters import choose_hyperparameters
     from sb3_walle.cli.training import TrainingSettings, train
     from sb3_walle.cli.training_summary import training_summary
-    from sb3_walle.envs.env_sources import available_cpus
 
     n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
     machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}

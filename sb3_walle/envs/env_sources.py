@@ -1,7 +1,7 @@
 """From what a user passes as ``env`` to samplers."""
 
 import contextlib
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
@@ -13,8 +13,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle.backends import as_backend
+from sb3_walle.backends.limits import available_cpus
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import Supervision
+from sb3_walle.envs.sampler_shape import (
+    TYPICAL,
+    Workload,
+    measured_costs,
+    measured_n_samplers,
+    repeatable_n_samplers,
+)
 from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.envs.wrappers import chain_of, why_not_in_samplers
 from sb3_walle.samplers.factories import (
@@ -32,18 +40,13 @@ from sb3_walle.user_warning import warn_user
 
 EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
 
+#: the number of samplers that is worked out
+AUTO = "auto"
 LOCKSTEP = "Training continues as in SB3, in lockstep and without samplers."
 HOW_TO_BUILD = (
     "Pass an env id, a function that builds an environment, or "
     "make_vec_env(..., vec_env_cls=SamplerVecEnv) to have samplers collect experience asynchronously."
 )
-
-
-def available_cpus() -> int:
-    """:return: the number of CPUs that this process may use"""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class SamplerChoices:
     :raises ValueError: if one of them is wrong
     """
 
-    n_samplers: int | None = None
-    envs_per_sampler: int = 1
+    n_samplers: int | str | None = None
+    envs_per_sampler: int | None = None
+    n_envs: int | None = None
     backend: str | Backend = "process"
     on_failure: str | None = None
     max_restarts: int | None = None
@@ -66,9 +70,13 @@ class SamplerChoices:
 
     def __post_init__(self) -> None:
         as_backend(self.backend)
-        for name, number in (("n_samplers", self.n_samplers), ("envs_per_sampler", self.envs_per_sampler)):
-            if number is not None and (not isinstance(number, int | np.integer) or number < 1):
-                raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
+        for name in ("n_samplers", "envs_per_sampler", "n_envs"):
+            number = getattr(self, name)
+            if number is None or (name, number) == ("n_samplers", AUTO):
+                continue
+            if not isinstance(number, int | np.integer) or number < 1:
+                or_auto = f', or "{AUTO}"' if name == "n_samplers" else ""
+                raise ValueError(f"{name} must be an integer of at least 1{or_auto}, got {number!r}")
         Supervision(**self.supervision)
 
     @classmethod
@@ -89,16 +97,49 @@ class SamplerChoices:
         """Whether samplers live in this process."""
         return as_backend(self.backend).shares_objects
 
+    def n_envs_of_new(self) -> int:
+        """
+        :return: the number of environments, where nothing else tells
+        :raises ValueError: if it is left open
+        """
+        if self.n_envs is not None:
+            return self.n_envs
+        n_samplers = self.n_samplers or available_cpus()
+        if isinstance(n_samplers, str):
+            raise ValueError(
+                f"n_samplers={n_samplers!r} divides environments among samplers: pass their number, n_envs"
+            )
+        return n_samplers * (self.envs_per_sampler or 1)
+
+    def n_samplers_of(self, n_envs: int) -> int | None:
+        """
+        :param n_envs: number of environments
+        :return: the number of samplers, ``None`` where it is to be worked out
+        :raises ValueError: if the numbers do not fit
+        """
+        given = {name: getattr(self, name) for name in ("n_samplers", "envs_per_sampler") if getattr(self, name)}
+        given = {name: int(number) for name, number in given.items() if number != AUTO}
+        if not given:
+            return None if self.n_samplers == AUTO or self.n_envs is not None else n_envs
+        product = math.prod(given.values())
+        if product != n_envs if len(given) == 2 else n_envs % product:
+            arguments = ", ".join(f"{name}={number}" for name, number in given.items())
+            raise ValueError(f"{n_envs} environments cannot be divided among samplers with {arguments}")
+        return given.get("n_samplers", n_envs // given.get("envs_per_sampler", 1))
+
 
 @contextlib.contextmanager
-def in_samplers(env: EnvSource, choices: SamplerChoices, preload: Sequence[str] = ()) -> Iterator[VecEnv | None]:
+def in_samplers(
+    env: EnvSource, choices: SamplerChoices, preload: Sequence[str] = (), workload: Workload = TYPICAL
+) -> Iterator[VecEnv | None]:
     """
     Put environments into samplers, for good unless the block raises an exception.
 
     :param env: an env id, a function that builds an environment, an environment, or a ``VecEnv``
-    :param choices: by default there is one sampler for each CPU that this process may use, or for every
-        ``envs_per_sampler`` environments of a ``DummyVecEnv``
+    :param choices: by default there is one sampler for each CPU that this process may use, or for each environment of a
+        ``DummyVecEnv``
     :param preload: see :class:`SamplerVecEnv`
+    :param workload: what samplers do, for the number of them where the user leaves it open
     :return: the samplers; or ``env`` itself, if it is ``None``, a ``VecEnv`` wrapper whose environments are in samplers
         now, or a ``VecEnv`` that cannot be divided among samplers
     :raises ValueError: if the numbers do not fit
@@ -108,11 +149,11 @@ def in_samplers(env: EnvSource, choices: SamplerChoices, preload: Sequence[str] 
     if env is None:
         yield None
     elif isinstance(env, VecEnv):
-        with _divided(env, choices, preload) as divided:
+        with _divided(env, choices, preload, workload) as divided:
             yield divided
     else:
-        n_envs = (choices.n_samplers or available_cpus()) * choices.envs_per_sampler
-        with _new_samplers(_factories(env, n_envs, choices), choices.envs_per_sampler, choices, preload) as samplers:
+        n_envs = choices.n_envs_of_new()
+        with _new_samplers(_factories(env, n_envs, choices), choices, preload, workload) as samplers:
             if isinstance(env, gym.Env) and n_envs > 1:
                 # For generators that an environment makes of the seed of its first reset.
                 samplers.seed()
@@ -131,7 +172,9 @@ def in_samplers_like(present: VecEnv | None, n_envs: int, env: EnvSource) -> Ite
     choices = SamplerChoices(n_samplers=n_envs)
     if isinstance(samplers, SamplerVecEnv):
         supervision = asdict(samplers.client.supervision)
-        choices = SamplerChoices(samplers.n_samplers, samplers.envs_per_sampler, samplers.backend, **supervision)
+        choices = SamplerChoices(
+            samplers.n_samplers, samplers.envs_per_sampler, backend=samplers.backend, **supervision
+        )
     if isinstance(env, VecEnv):
         # It tells itself how many there are, and what happens when they fail.
         choices = SamplerChoices(backend=choices.backend)
@@ -141,14 +184,38 @@ def in_samplers_like(present: VecEnv | None, n_envs: int, env: EnvSource) -> Ite
 
 @contextlib.contextmanager
 def _new_samplers(
-    factories: Sequence[EnvFactory], envs_per_sampler: int, choices: SamplerChoices, preload: Sequence[str]
+    factories: Sequence[EnvFactory], choices: SamplerChoices, preload: Sequence[str], workload: Workload
 ) -> Iterator[SamplerVecEnv]:
+    n_samplers = choices.n_samplers_of(len(factories)) or _worked_out(factories, choices, preload, workload)
+    envs_per_sampler = len(factories) // n_samplers
     samplers = SamplerVecEnv(factories, envs_per_sampler, choices.backend, preload, **choices.supervision)
     try:
         yield samplers
     except BaseException:
         samplers.close()
         raise
+
+
+def _worked_out(
+    factories: Sequence[EnvFactory], choices: SamplerChoices, preload: Sequence[str], workload: Workload
+) -> int:
+    """How many samplers hold these environments, where the user leaves it open."""
+    n_envs, n_cpus = len(factories), as_backend(choices.backend).n_cpus()
+    if choices.shares_objects:
+        n_samplers, reason = 1, "the samplers of this process take turns"
+    elif n_envs == 1:
+        n_samplers, reason = 1, "there is one environment"
+    elif workload.has_seed:
+        n_samplers = repeatable_n_samplers(n_envs, n_cpus)
+        reason = f"at most one for each of {n_cpus} CPUs; with a seed, which promises the same run, nothing is measured"
+    else:
+        with SamplerVecEnv(factories[:1], 1, choices.backend, preload, **choices.supervision) as samplers:
+            costs = measured_costs(samplers, n_envs, workload)
+        n_samplers = measured_n_samplers(n_envs, workload.n_steps, costs, n_cpus)
+        reason = f"{costs}; {n_cpus} CPUs"
+    if workload.verbose >= 1:
+        print(f"n_samplers={n_samplers}, envs_per_sampler={n_envs // n_samplers}: {reason}")
+    return n_samplers
 
 
 def _factories(
@@ -171,8 +238,10 @@ def _copies(env: gym.Env, n_envs: int) -> Sequence[EnvFactory]:
 
 
 @contextlib.contextmanager
-def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str]) -> Iterator[VecEnv]:
+def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], workload: Workload) -> Iterator[VecEnv]:
     inside, wrappers = chain_of(venv)
+    if choices.n_envs not in (None, venv.num_envs):
+        raise ValueError(f"n_envs={choices.n_envs} was given with a VecEnv of {venv.num_envs} environments")
     if isinstance(inside, SamplerVecEnv):
         _check_agreement(inside, choices)
         yield venv
@@ -185,14 +254,7 @@ def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str]) -> I
         warn_user(f"{LOCKSTEP} {error}")
         yield venv
         return
-    envs_per_sampler = choices.envs_per_sampler
-    if choices.n_samplers is not None:
-        envs_per_sampler, n_left = divmod(venv.num_envs, choices.n_samplers)
-        if n_left:
-            raise ValueError(
-                f"The {venv.num_envs} environments of the VecEnv cannot be divided among {choices.n_samplers} samplers"
-            )
-    with _new_samplers(factories, envs_per_sampler, choices, preload) as samplers:
+    with _new_samplers(factories, choices, preload, workload) as samplers:
         # make_vec_env() has seeded the environments for their first reset.
         set_reset_arguments(samplers, *reset_arguments(inside))
         if not wrappers:
@@ -219,7 +281,7 @@ def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], choices: Sample
 
 def _check_agreement(samplers: SamplerVecEnv, choices: SamplerChoices) -> None:
     n_samplers, envs_per_sampler = choices.n_samplers, choices.envs_per_sampler
-    if n_samplers not in (None, samplers.n_samplers) or envs_per_sampler not in (1, samplers.envs_per_sampler):
+    if n_samplers not in (None, AUTO, samplers.n_samplers) or envs_per_sampler not in (None, samplers.envs_per_sampler):
         raise ValueError(
             f"The SamplerVecEnv has {samplers.n_samplers} samplers of {samplers.envs_per_sampler} environments. "
             f"Leave out n_samplers={n_samplers} and envs_per_sampler={envs_per_sampler}, or build it with these."

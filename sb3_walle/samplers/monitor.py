@@ -104,6 +104,15 @@ def write_own_files(env: gym.Env, number: int, owners: Mapping[str, int]) -> Non
         )
 
 
+def write_no_files(env: gym.Env) -> None:
+    """
+    :param env: an environment whose episodes are of no interest to the user
+    """
+    for monitor in _writing_monitors(env):
+        monitor.results_writer.close()
+        monitor.results_writer = None
+
+
 @contextlib.contextmanager
 def continuing_files() -> Iterator[None]:
     """Where an environment is built once more: its rows belong after those of the first one, whose place it takes."""

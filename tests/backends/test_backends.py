@@ -38,6 +38,9 @@ class CountingBackend:
     def __init__(self) -> None:
         self.launched: list[int] = []
 
+    def n_cpus(self) -> float:
+        return 1
+
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> CountingSamplers:
         self.launched.append(n_samplers)
         return CountingSamplers(n_samplers)

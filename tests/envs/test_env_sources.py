@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AsyncPPO, SamplerVecEnv, SamplerWarning
-from sb3_walle.envs.env_sources import SamplerChoices, available_cpus
+from sb3_walle.backends.limits import available_cpus
+from sb3_walle.envs.env_sources import SamplerChoices
 
 SETTINGS: dict[str, Any] = {"n_steps": 32, "batch_size": 32, "n_epochs": 1, "backend": "inline", "device": "cpu"}
 
@@ -334,8 +335,8 @@ def test_a_wrapper_that_samplers_cannot_run_is_refused_with_the_remedy() -> None
         ({"mode": "fast"}, ValueError, "mode must be one of .*'pipelined', 'sync', 'free'.*'fast'"),
         ({"backend": "cloud"}, ValueError, "backend must be one of .*'process', 'inline'.*'cloud'"),
         ({"actor": "jax"}, ValueError, "actor must be one of .*'auto', 'torch', 'numpy'.*'jax'"),
-        ({"n_samplers": 2.5}, ValueError, "n_samplers must be an integer of at least 1, got 2.5"),
-        ({"n_samplers": 0}, ValueError, "n_samplers must be an integer of at least 1, got 0"),
+        ({"n_samplers": 2.5}, ValueError, 'n_samplers must be an integer of at least 1, or "auto", got 2.5'),
+        ({"n_samplers": 0}, ValueError, 'n_samplers must be an integer of at least 1, or "auto", got 0'),
         ({"envs_per_sampler": 0}, ValueError, "envs_per_sampler must be an integer of at least 1, got 0"),
         ({"max_policy_lag": 2}, ValueError, "max_policy_lag=2 .* mode='pipelined'.* mode='free'"),
         ({"mode": "free", "max_policy_lag": 0}, ValueError, "at least 1, got 0.* mode='sync'"),
@@ -368,7 +369,7 @@ def test_numbers_that_contradict_the_given_samplers_are_refused() -> None:
     env = SamplerVecEnv([StampedEnv] * 4, envs_per_sampler=2, backend="inline")
     with pytest.raises(ValueError, match="has 2 samplers of 2 environments"):
         AsyncPPO("MlpPolicy", env, n_samplers=4, **SETTINGS)
-    with pytest.raises(ValueError, match="cannot be divided among 3 samplers"):
+    with pytest.raises(ValueError, match="4 environments cannot be divided among samplers with n_samplers=3"):
         AsyncPPO("MlpPolicy", DummyVecEnv([StampedEnv] * 4), n_samplers=3, **SETTINGS)
 
 

@@ -1,5 +1,6 @@
 """Samplers on the nodes of a Ray cluster: one host a node, which runs its samplers in processes."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -31,6 +32,9 @@ class RayBackend(RayChoices):
     """
 
     shares_objects: ClassVar[bool] = False
+
+    def n_cpus(self) -> float:
+        return math.inf
 
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> "RaySamplers":
         """
