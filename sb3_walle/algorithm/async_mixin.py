@@ -378,8 +378,12 @@ class AsyncMixin(_Base):
         """Have the next log tell how the samplers are doing."""
         for name, value in self._experience.figures().items():
             self.logger.record(name, value)
-        if self.mode == "free" and self._experience.collector is not None:
-            self.logger.record("async/stale_steps", self._experience.collector.statistics.n_stale_steps)
+        if self._experience.collector is not None:
+            statistics = self._experience.collector.statistics
+            # TensorBoard draws no words.
+            self.logger.record("async/bottleneck", statistics.workload.take_bottleneck(), exclude="tensorboard")
+            if self.mode == "free":
+                self.logger.record("async/stale_steps", statistics.n_stale_steps)
         if self._learn_seconds is not None:
             self.logger.record("time/learn_seconds", self._learn_seconds)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
 from time import perf_counter
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class Collector(ABC):
     :raises MemoryError: if there is too little memory for the queues
     """
 
+    #: whether a rollout takes a fixed share of every sampler
+    needs_all_samplers: ClassVar[bool] = True
+
     def __init__(
         self,
         samplers: SamplerClient,
@@ -55,7 +59,7 @@ class Collector(ABC):
         self.task = task
         #: which infos are passed on from now on
         self.infos = task.infos
-        self.statistics = CollectionStatistics(samplers.n_samplers)
+        self.statistics = CollectionStatistics(samplers.n_samplers, self.needs_all_samplers)
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = plan.chunk_steps
@@ -87,6 +91,7 @@ class Collector(ABC):
         self.queues.chunks.release_all()
         self._n_taken = 0
         self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
+        self.statistics.workload.forget()
 
     def interrupt(self) -> None:
         """Have the samplers abandon what they are collecting. Does not wait for them."""
@@ -162,7 +167,7 @@ class Collector(ABC):
         while True:
             started = perf_counter()
             sampler, report = self.samplers.next_report()
-            self.statistics.wait_seconds += perf_counter() - started
+            self.statistics.add_wait(perf_counter() - started)
             seal = report.seal
             if seal is not None and report.infos is not None:
                 # A slot that holds something else is an error now, and not when the chunk is used.
