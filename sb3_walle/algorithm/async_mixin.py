@@ -35,6 +35,7 @@ from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
+from sb3_walle.timeline.timeline import UPDATE, LearnerSpan, Timeline
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.updater import Updater, check_learner
 from sb3_walle.user_warning import warn_user
@@ -336,6 +337,7 @@ class AsyncMixin(_Base):
                 return super().learn(total_timesteps, *args, **kwargs)  # type: ignore[safe-super]
         finally:
             self._is_learning = False
+            self._experience.timeline = None
             self._experience.interrupt()
             if self.num_timesteps < timesteps_to_learn(self) and self._updater is not None:
                 self._updater.abandon()
@@ -374,6 +376,14 @@ class AsyncMixin(_Base):
             print(request.summary(spec))
         return request.make_collector(spec)
 
+    def record_timeline(self, timeline: Timeline) -> None:
+        """
+        Record what learner and samplers do until ``learn()`` ends, see :class:`~sb3_walle.TimelineCallback`.
+
+        :param timeline: keeps it
+        """
+        self._experience.timeline = timeline
+
     def _record_collection(self) -> None:
         """Have the next log tell how the samplers are doing."""
         for name, value in self._experience.figures().items():
@@ -392,10 +402,13 @@ class AsyncMixin(_Base):
     @contextmanager
     def _training(self) -> Iterator[None]:
         """Around an update: shares the CPUs with the samplers, and measures how long the update takes."""
-        started = perf_counter()
+        began = perf_counter()
         with self._experience.cpus_shared():
             yield
-        self._learn_seconds = perf_counter() - started
+        ended = perf_counter()
+        self._learn_seconds = ended - began
+        if self._experience.timeline is not None:
+            self._experience.timeline.note(LearnerSpan(UPDATE, began, ended))
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""
