@@ -13,10 +13,10 @@ WITHOUT_EXTRA = f"import sys\nsys.modules.update(dict.fromkeys({EXTRA!r}))\n"
 ROOT = Path(__file__).parents[1]
 
 TRAIN = """
-from sb3_walle import AsyncPPO
+from sb3_walle import AsyncPPO, TimelineCallback
 
 with AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=16, batch_size=32, n_epochs=1, normalize=True) as model:
-    model.learn(64)
+    model.learn(64, callback=TimelineCallback())
     model.save("model.zip")
     try:
         model.learn(64, progress_bar=True)

@@ -3,12 +3,10 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.image import imread
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnMaxEpisodes
 from toy_envs import RandomWalk, StampedEnv
@@ -72,14 +70,11 @@ class Trace:
             assert (end["tid"], end["ts"]) in chunk_begins and end["bp"] == "e"
             assert begins[number]["tid"] == 0 and begins[number]["ts"] <= end["ts"]
 
-    def seconds(self, name: str, **where: Any) -> float:
-        """How long spans of a name take together, of a row or from one time to another."""
-        row, began, ended = (
-            where.get(key, default) for key, default in (("row", None), ("began", 0), ("ended", math.inf))
-        )
-        return sum(
-            span["dur"] / 1e6 for span in self.spans[name] if row in (None, span["tid"]) and began <= span["ts"] < ended
-        )
+    def seconds(self, name: str, row: int | None = None, within: dict[str, Any] | None = None) -> float:
+        """How long spans of a name take together: all, those of a row, or those that begin within another span."""
+        began, ended = (0.0, math.inf) if within is None else (within["ts"], within["ts"] + within["dur"])
+        spans = [span for span in self.spans[name] if row in (None, span["tid"]) and began <= span["ts"] < ended]
+        return sum(span["dur"] for span in spans) / 1e6
 
 
 def samplers(delays: list[float]) -> SamplerVecEnv:
@@ -105,11 +100,11 @@ def test_trace_and_log_agree(mode: str, backend: str, tmp_path: Path) -> None:
     rollouts, updates = trace.spans["rollout"], trace.spans["update"]
     assert len(rollouts) == len(updates) == len(lines) == 5
     for line, rollout in zip(lines, rollouts, strict=True):
-        waited = trace.seconds("wait for a chunk", began=rollout["ts"], ended=rollout["ts"] + rollout["dur"])
+        waited = trace.seconds("wait for a chunk", within=rollout)
         assert waited == pytest.approx(line["time/wait_seconds"], abs=1e-6)
     for line, update in zip(lines[1:], updates, strict=False):
         assert update["dur"] / 1e6 == pytest.approx(line["time/learn_seconds"], abs=1e-6)
-    for (_, update), rollout in zip(enumerate(updates), rollouts, strict=True):
+    for update, rollout in zip(updates, rollouts, strict=True):
         assert update["ts"] >= rollout["ts"] + rollout["dur"] - ROUNDING
 
     if mode != "free":
@@ -125,12 +120,12 @@ def test_the_time_of_a_single_sampler_is_the_logs(tmp_path: Path) -> None:
     model = AsyncPPO("MlpPolicy", RandomWalk, n_samplers=1, mode="sync", **ARGUMENTS)
     trace, lines = recorded(model, 3 * N_STEPS, tmp_path)
     for line, rollout in zip(lines, trace.spans["rollout"], strict=True):
-        busy = trace.seconds("chunk", began=rollout["ts"], ended=rollout["ts"] + rollout["dur"])
+        busy = trace.seconds("chunk", within=rollout)
         assert busy == pytest.approx(line["time/collect_seconds"], abs=1e-6)
-    # Within each update, and never with a ticket in hand.
-    assert len(trace.spans["wait for a ticket"]) >= 3
-    for update, wait in zip(trace.spans["update"], trace.spans["wait for a ticket"][-3:], strict=True):
-        assert wait["ts"] <= update["ts"] and wait["ts"] + wait["dur"] >= update["ts"] + update["dur"] - ROUNDING
+    waits = [(wait["ts"], wait["ts"] + wait["dur"]) for wait in trace.spans["wait for a ticket"]]
+    for update in trace.spans["update"]:
+        ended = update["ts"] + update["dur"] - ROUNDING
+        assert any(wait_began <= update["ts"] and ended <= wait_ended for wait_began, wait_ended in waits)
 
 
 def test_one_slow_environment_is_what_others_wait_for(tmp_path: Path) -> None:
@@ -150,7 +145,7 @@ def test_off_policy_algorithms_have_a_timeline_too(tmp_path: Path) -> None:
     model = AsyncDQN("MlpPolicy", StampedEnv, n_samplers=2, learning_starts=20, train_freq=4, batch_size=8)
     trace, _ = recorded(model, 200, tmp_path)
     assert len(trace.spans["rollout"]) == 25
-    assert len(trace.spans["update"]) == 25 - 3
+    assert len(trace.spans["update"]) == 25 - 2
     assert {span["tid"] for span in trace.spans["chunk"]} == {1, 2}
 
 
@@ -234,7 +229,7 @@ def test_environments_that_a_callback_sets_are_recorded(tmp_path: Path) -> None:
     model = ours("pipelined", RandomWalk)
     model.learn(3 * ROLLOUT, callback=[TimelineCallback(tmp_path), Change()])
     trace = Trace(tmp_path)
-    assert sum(chunk["args"]["steps"] for chunk in trace.spans["chunk"]) == ROLLOUT
+    assert sum(chunk["args"]["steps"] for chunk in trace.spans["chunk"]) == 3 * ROLLOUT
 
 
 def test_it_looks_at_no_infos() -> None:
@@ -245,17 +240,3 @@ def test_algorithms_of_sb3_are_refused(tmp_path: Path) -> None:
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16)
     with pytest.raises(TypeError, match="TimelineCallback records algorithms of sb3_walle, and PPO is none"):
         model.learn(16, callback=TimelineCallback(tmp_path))
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "timeline.png"
-    image = imread(tmp_path / "timeline.png")
-    assert image.shape[0] > 150 and image.shape[1] == 1440
-
-
-@pytest.mark.parametrize("n_rollouts", [1, 3, 5])
-def test_there_is_a_picture(n_rollouts: int, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ours("sync").learn(n_rollouts * ROLLOUT, callback=TimelineCallback(picture.parent, verbose=1))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == [f"Saving {picture.with_suffix(suffix)}" for suffix in (".json", ".png")]
