@@ -48,6 +48,11 @@ def test_training_needs_none_of_the_extra(environment: dict[str, str], tmp_path:
     bar, timesteps = done.stdout.splitlines()
     assert bar.startswith("progress bar:") and "tqdm and rich" in bar
     assert int(timesteps) == 64
+    # One line says why there is no picture.
+    told = [line for line in done.stderr.splitlines() if "timeline" in line and "Warning" in line]
+    assert len(told) == 1 and "timeline.png is not drawn" in told[0] and "matplotlib" in told[0]
+    assert "pip install 'sb3_walle[extra]'" in told[0]
+    assert (tmp_path / "timeline.json").exists() and not (tmp_path / "timeline.png").exists()
 
 
 @pytest.mark.parametrize(

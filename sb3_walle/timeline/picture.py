@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -57,32 +58,35 @@ def draw_timeline(spans: Spans, title: str, image: io.BufferedWriter) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     began, ended, starts = _window(spans)
-    shown: dict[tuple[str, int], list[Span]] = {(kind, row): [] for kind in COLOURS for row in range(n_rows)}
-    for span in spans.spans:
-        if span.ended > began and span.began < ended:
-            shown[span.kind, span.row].append(span)
-    for (kind, row), some in shown.items():
-        bars = [(span.began - spans.began, span.ended - span.began) for span in some]
-        axes.broken_barh(bars, (row - 0.4, 0.8), facecolor=COLOURS[kind], linewidth=0)
+    axes.set_xlim(began - spans.began, ended - spans.began)
+    axes.set_ylim(n_rows - 0.4, -0.6)
+    shown = [span for span in spans.spans if span.ended > began and span.began < ended]
+    for row in range(n_rows):
+        of_row = [span for span in shown if span.row == row]
+        for kind, colour in COLOURS.items():
+            bars = [(span.began - spans.began, span.ended - span.began) for span in of_row if span.kind == kind]
+            axes.broken_barh(bars, (row - 0.4, 0.8), facecolor=colour, linewidth=0)
+        share = f"{_share_at_work(of_row, row, began, ended):.0%}"
+        axes.annotate(share, (1.005, row), xycoords=("axes fraction", "data"), va="center", fontsize="small")
     for start in starts:
         axes.axvline(start - spans.began, **ITERATION_LINE)
-    for row in range(n_rows):
-        kind = WAIT_FOR_CHUNK if row == LEARNER else CHUNK
-        share = _share(shown[kind, row], began, ended)
-        share = 1 - share if row == LEARNER else share
-        axes.annotate(f"{share:.0%}", (1.005, row), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+    _label(axes, title, n_rows)
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=len(LEGEND) + 1, frameon=False)
+    figure.savefig(image, format="png", dpi=120)
+
+
+def _label(axes: Axes, title: str, n_rows: int) -> None:
+    axes.set_title(title, loc="left")
     axes.annotate("at work", (1.005, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points")
     rows = [LEARNER, *range(LEARNER + 1, n_rows, math.ceil(n_rows / MAX_NAMES))]
     axes.set_yticks(rows, [row_name(row) for row in rows])
-    axes.set_ylim(n_rows - 0.4, -0.6)
-    axes.set_xlim(began - spans.began, ended - spans.began)
     axes.set_xlabel("Time since training began (seconds)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left")
-    handles: list[Artist] = [Patch(color=colour, label=label) for label, colour in LEGEND.items()]
-    handles.append(Line2D([], [], label="an iteration begins", **ITERATION_LINE))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.savefig(image, format="png", dpi=120)
+
+
+def _legend() -> list[Artist]:
+    patches = [Patch(color=colour, label=label) for label, colour in LEGEND.items()]
+    return [*patches, Line2D([], [], label="an iteration begins", **ITERATION_LINE)]
 
 
 def _window(spans: Spans) -> tuple[float, float, list[float]]:
@@ -99,6 +103,9 @@ def _window(spans: Spans) -> tuple[float, float, list[float]]:
     return min(starts, default=spans.began), ended, starts
 
 
-def _share(spans: Sequence[Span], began: float, ended: float) -> float:
-    """Share of the time between two that spans take."""
-    return sum(min(span.ended, ended) - max(span.began, began) for span in spans) / (ended - began)
+def _share_at_work(spans: Sequence[Span], row: int, began: float, ended: float) -> float:
+    """Share of the time in which a process works: the learner whenever it does not wait, a sampler at its chunks."""
+    kind = WAIT_FOR_CHUNK if row == LEARNER else CHUNK
+    seconds = sum(min(span.ended, ended) - max(span.began, began) for span in spans if span.kind == kind)
+    share = seconds / (ended - began)
+    return 1 - share if row == LEARNER else share

@@ -66,7 +66,7 @@ def fails_with_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) 
         (["--help"], ["train", "bench", "example"]),
         (
             ["train", "--help"],
-            ["--n-samplers", "--max-policy-lag", "--plain", "--no-normalize", "pipelined"],
+            ["--n-samplers", "--max-policy-lag", "--plain", "--no-normalize", "--timeline", "pipelined"],
         ),
         (["bench", "--help"], ["--n-samplers", "ppo,sac,td3,ddpg,dqn", "(default: 10)", "example"]),
         (["--version"], [__version__]),

@@ -1,6 +1,5 @@
 """The picture shows who waits, for any number of samplers and iterations."""
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -70,16 +69,3 @@ def test_training_leaves_a_picture(n_rollouts: int, tmp_path: Path, capsys: pyte
     assert sorted((tmp_path / "new").iterdir()) == paths
     assert share_of(imread(paths[1])[:, :, :3], COLOURS[UPDATE]) > 0.001
     assert matplotlib.get_backend() == backend
-
-
-def test_without_matplotlib_a_line_says_why_there_is_no_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "sb3_walle.timeline.picture")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.warns(
-        UserWarning, match="timeline.png is not drawn .*matplotlib.*pip install 'sb3_walle.extra.'"
-    ) as told:
-        ours("sync").learn(ROLLOUT, callback=TimelineCallback(tmp_path))
-    assert len(told) == 1 and "\n" not in str(told[0].message)
-    assert [path.name for path in tmp_path.iterdir()] == ["timeline.json"]
