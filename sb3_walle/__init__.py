@@ -18,6 +18,7 @@ __all__ = [
     "SamplerError",
     "SamplerVecEnv",
     "SamplerWarning",
+    "TimelineCallback",
     "__version__",
 ]
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sb3_walle.off_policy import AsyncOffPolicyMixin
     from sb3_walle.on_policy import AsyncOnPolicyMixin
     from sb3_walle.samplers.errors import SamplerError, SamplerWarning
+    from sb3_walle.timeline.callback import TimelineCallback
 
 _HOMES = {
     "AsyncA2C": "sb3_walle.algorithms.a2c",
@@ -49,6 +51,7 @@ _HOMES = {
     "SamplerError": "sb3_walle.samplers.errors",
     "SamplerVecEnv": "sb3_walle.envs.vec_env",
     "SamplerWarning": "sb3_walle.samplers.errors",
+    "TimelineCallback": "sb3_walle.timeline.callback",
 }
 
 

@@ -13,10 +13,10 @@ WITHOUT_EXTRA = f"import sys\nsys.modules.update(dict.fromkeys({EXTRA!r}))\n"
 ROOT = Path(__file__).parents[1]
 
 TRAIN = """
-from sb3_walle import AsyncPPO
+from sb3_walle import AsyncPPO, TimelineCallback
 
 with AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=2, n_steps=16, batch_size=32, n_epochs=1, normalize=True) as model:
-    model.learn(64)
+    model.learn(64, callback=TimelineCallback())
     model.save("model.zip")
     try:
         model.learn(64, progress_bar=True)
@@ -48,6 +48,11 @@ def test_training_needs_none_of_the_extra(environment: dict[str, str], tmp_path:
     bar, timesteps = done.stdout.splitlines()
     assert bar.startswith("progress bar:") and "tqdm and rich" in bar
     assert int(timesteps) == 64
+    # One line says why there is no picture.
+    told = [line for line in done.stderr.splitlines() if "timeline" in line and "Warning" in line]
+    assert len(told) == 1 and "timeline.png is not drawn" in told[0] and "matplotlib" in told[0]
+    assert "pip install 'sb3_walle[extra]'" in told[0]
+    assert (tmp_path / "timeline.json").exists() and not (tmp_path / "timeline.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
+from sb3_walle.timeline.timeline import UPDATE, LearnerSpan, Timeline
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.updater import Updater, check_learner
 from sb3_walle.user_warning import warn_user
@@ -352,6 +353,7 @@ class AsyncMixin(_Base):
                 return super().learn(total_timesteps, *args, **kwargs)  # type: ignore[safe-super]
         finally:
             self._is_learning = False
+            self._experience.timeline = None
             self._experience.interrupt()
             if self.num_timesteps < timesteps_to_learn(self) and self._updater is not None:
                 self._updater.abandon()
@@ -390,12 +392,24 @@ class AsyncMixin(_Base):
             print(request.summary(spec))
         return request.make_collector(spec)
 
+    def record_timeline(self, timeline: Timeline) -> None:
+        """
+        Record what learner and samplers do until ``learn()`` ends, see :class:`~sb3_walle.TimelineCallback`.
+
+        :param timeline: keeps it
+        """
+        self._experience.timeline = timeline
+
     def _record_collection(self) -> None:
         """Have the next log tell how the samplers are doing."""
         for name, value in self._experience.figures().items():
             self.logger.record(name, value)
-        if self.mode == "free" and self._experience.collector is not None:
-            self.logger.record("async/stale_steps", self._experience.collector.statistics.n_stale_steps)
+        if self._experience.collector is not None:
+            statistics = self._experience.collector.statistics
+            # TensorBoard draws no words.
+            self.logger.record("async/bottleneck", statistics.workload.take_bottleneck(), exclude="tensorboard")
+            if self.mode == "free":
+                self.logger.record("async/stale_steps", statistics.n_stale_steps)
         if self._learn_seconds is not None:
             self.logger.record("time/learn_seconds", self._learn_seconds)
 
@@ -404,10 +418,13 @@ class AsyncMixin(_Base):
     @contextmanager
     def _training(self) -> Iterator[None]:
         """Around an update: shares the CPUs with the samplers, and measures how long the update takes."""
-        started = perf_counter()
+        began = perf_counter()
         with self._experience.cpus_shared():
             yield
-        self._learn_seconds = perf_counter() - started
+        ended = perf_counter()
+        self._learn_seconds = ended - began
+        if self._experience.timeline is not None:
+            self._experience.timeline.note(LearnerSpan(UPDATE, began, ended))
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""

@@ -11,6 +11,7 @@ from sb3_walle.backends.limits import available_cpus
 from sb3_walle.collection.collector import Collector
 from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.infos import InfoSelection
+from sb3_walle.timeline.timeline import Timeline
 from sb3_walle.updates.global_state import threads_at_most
 
 
@@ -28,6 +29,8 @@ class ExperienceSource:
         self.seed: int | None = None
         #: how many collectors were made from this seed: the streams of the next one are others
         self.n_collectors = 0
+        #: keeps what learner and samplers do, if it is wanted
+        self.timeline: Timeline | None = None
         self._key: tuple | None = None
         self._policy_settings: PolicySettings | None = None
 
@@ -64,7 +67,7 @@ class ExperienceSource:
             self.n_collectors += 1
             env.vec_env.collector = collector
             collector.start_run()
-        collector.infos = self.infos
+        collector.infos, collector.timeline = self.infos, self.timeline
         return collector
 
     def cpus_shared(self) -> AbstractContextManager[None]:
@@ -85,4 +88,4 @@ class ExperienceSource:
         return {**self.collector.statistics.figures(), "async/restarts": self.collector.samplers.n_restarts}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "collector": None, "_key": None}
+        return {**vars(self), "collector": None, "timeline": None, "_key": None}

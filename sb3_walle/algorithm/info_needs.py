@@ -8,10 +8,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 from sb3_walle.callbacks import SafeCheckpointCallback
+from sb3_walle.timeline.callback import TimelineCallback
 
-# None of SB3's own callbacks looks at an info that does not end an episode, nor does the one that stands in for one.
+# None of SB3's own callbacks looks at an info that does not end an episode, nor do those of this package.
 _STOCK = {value for value in vars(callbacks).values() if isinstance(value, type) and issubclass(value, BaseCallback)}
-_STOCK.add(SafeCheckpointCallback)
+_STOCK |= {SafeCheckpointCallback, TimelineCallback}
 
 
 def wants_all_infos(callback: BaseCallback) -> bool:

@@ -18,7 +18,7 @@ from sb3_walle.cli.arguments import (
 )
 
 # What is neither an argument of AsyncPPO nor of the training's length.
-OF_THE_COMMAND = ("env", "policy", "run_dir", "plain")
+OF_THE_COMMAND = ("env", "policy", "run_dir", "plain", "timeline")
 # Arguments of AsyncPPO that do not depend on what suits the environment. All others are hyperparameters.
 OF_THE_MACHINERY = (
     "seed",
@@ -59,6 +59,8 @@ def add_command(commands: Any) -> None:
     add_option(run, "--seed", None, text, type=integer(0))
     add_option(run, "--device", "auto", "PyTorch device of the learner", metavar="NAME")
     add_option(run, "--run-dir", Path("runs"), "where to make the run's directory", type=Path, metavar="DIR")
+    text = "also leave timeline.json (for ui.perfetto.dev) and timeline.png: who waits for whom"
+    run.add_argument("--timeline", action="store_true", help=text)
 
     samplers = parser.add_argument_group("samplers")
     text = "sampler processes (default: the CPUs that this process may use)"
@@ -116,6 +118,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         runs=arguments.run_dir,
         algorithm={**machinery, **chosen.arguments},
         reason=chosen.reason,
+        timeline=arguments.timeline,
     )
     outcome = train(settings)
     print(training_summary(settings, outcome))

@@ -13,7 +13,7 @@ from time import time_ns
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device, safe_mean
 from stable_baselines3.ppo import PPO
@@ -23,6 +23,7 @@ from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import check_environment, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
 from sb3_walle.saving import written_whole
+from sb3_walle.timeline.callback import TimelineCallback
 
 MODEL = "model.zip"
 PROGRESS = "progress.csv"
@@ -53,6 +54,7 @@ class TrainingSettings:
     :param runs: the directory in which the run's own directory is made
     :param algorithm: further arguments of :class:`~sb3_walle.AsyncPPO` by name
     :param reason: which hyperparameters these are, and why, in one line
+    :param timeline: whether to leave a timeline, too
     """
 
     env_id: str
@@ -61,6 +63,7 @@ class TrainingSettings:
     runs: Path = Path("runs")
     algorithm: Mapping[str, Any] = field(default_factory=dict)
     reason: str = "SB3's defaults"
+    timeline: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,10 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
         model.set_logger(configure(str(directory), ["stdout", "csv", "tensorboard"]))
         n_iterations = math.ceil(settings.total_timesteps / (model.n_steps * model.n_envs))
         log_interval = math.ceil(n_iterations / N_LOGS)
+        timelines = [TimelineCallback(directory)] if settings.timeline else []
+        callbacks: list[BaseCallback] = [progress_bar, *timelines]
         try:
-            model.learn(settings.total_timesteps, callback=progress_bar, log_interval=log_interval)
+            model.learn(settings.total_timesteps, callback=callbacks, log_interval=log_interval)
         except KeyboardInterrupt:
             interrupted = True
         finally:
@@ -160,6 +165,8 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
                 progress_bar.on_training_end()
             # A training of hours may have ended by an error or by Ctrl-C.
             save_run(model, directory)
+            for timeline in timelines:
+                timeline.write()
             model.logger.close()
     finally:
         env.close()

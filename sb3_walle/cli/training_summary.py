@@ -11,6 +11,7 @@ from sb3_walle.cli.training import (
     TrainingOutcome,
     TrainingSettings,
 )
+from sb3_walle.timeline.callback import PICTURE, TRACE
 
 
 def training_summary(settings: TrainingSettings, outcome: TrainingOutcome) -> str:
@@ -24,6 +25,8 @@ def training_summary(settings: TrainingSettings, outcome: TrainingOutcome) -> st
         f"  log             {directory / PROGRESS}, and TensorBoard events: tensorboard --logdir '{directory}'",
         f"  learning curve  {directory / LEARNING_CURVE}",
     ]
+    if settings.timeline:
+        lines.append(f"  timeline        {directory / PICTURE}, and for https://ui.perfetto.dev {directory / TRACE}")
     statistics = directory / STATISTICS
     if statistics.exists():
         lines.insert(2, f"  statistics      {statistics}, of VecNormalize, which the model needs")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
 from time import perf_counter
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.infos import unpack
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import CollectionSettings, Ticket
+from sb3_walle.timeline.timeline import GivenTicket, TakenChunk, Timeline
 
 
 def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
@@ -43,6 +45,9 @@ class Collector(ABC):
     :raises MemoryError: if there is too little memory for the queues
     """
 
+    #: whether a rollout takes a fixed share of every sampler
+    needs_all_samplers: ClassVar[bool] = True
+
     def __init__(
         self,
         samplers: SamplerClient,
@@ -55,7 +60,9 @@ class Collector(ABC):
         self.task = task
         #: which infos are passed on from now on
         self.infos = task.infos
-        self.statistics = CollectionStatistics(samplers.n_samplers)
+        self.statistics = CollectionStatistics(samplers.n_samplers, self.needs_all_samplers)
+        #: keeps what is done from now on, if it is wanted
+        self.timeline: Timeline | None = None
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = plan.chunk_steps
@@ -87,6 +94,7 @@ class Collector(ABC):
         self.queues.chunks.release_all()
         self._n_taken = 0
         self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
+        self.statistics.workload.forget()
 
     def interrupt(self) -> None:
         """Have the samplers abandon what they are collecting. Does not wait for them."""
@@ -154,22 +162,28 @@ class Collector(ABC):
             return False
         number = next(self._ticket_numbers[sampler])
         run = self.queues.control.run
+        if self.timeline is not None:
+            self.timeline.note(GivenTicket(sampler, number, perf_counter()))
         self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos))
         return True
 
     def _next_chunk(self) -> Arrival:
         """Wait for the next chunk of any sampler."""
         while True:
-            started = perf_counter()
+            wait_began = perf_counter()
             sampler, report = self.samplers.next_report()
-            self.statistics.wait_seconds += perf_counter() - started
+            taken_at = perf_counter()
+            self.statistics.add_wait(taken_at - wait_began)
             seal = report.seal
             if seal is not None and report.infos is not None:
                 # A slot that holds something else is an error now, and not when the chunk is used.
                 chunk = self.queues.chunks.chunk(sampler, report.slot, seal)
                 self._n_taken += 1
                 release = partial(self._release, sampler, report.slot)
-                return Arrival(sampler, seal.ticket, seal.version, chunk, unpack(report.infos), report.seconds, release)
+                if self.timeline is not None:
+                    self.timeline.note(TakenChunk(sampler, seal, report.began, report.ended, wait_began, taken_at))
+                seconds = report.ended - report.began
+                return Arrival(sampler, seal.ticket, seal.version, chunk, unpack(report.infos), seconds, release)
 
     def _release(self, sampler: int, slot: int) -> None:
         self.queues.chunks.release(sampler, slot)

@@ -30,6 +30,8 @@ class FreeCollector(Collector):
         if any number, only the experience queue and what waits for its turn bound how far samplers run ahead
     """
 
+    needs_all_samplers = False
+
     def __init__(
         self,
         samplers: SamplerClient,

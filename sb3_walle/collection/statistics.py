@@ -3,13 +3,21 @@
 import numpy as np
 
 from sb3_walle.collection.arrival import Arrival
+from sb3_walle.collection.workload import Workload
 
 
 class CollectionStatistics:
-    """Figures of the rollout that is being collected, or was collected last."""
+    """
+    Figures of the rollout that is being collected, or was collected last.
 
-    def __init__(self, n_samplers: int) -> None:
+    :param n_samplers: number of samplers
+    :param needs_all_samplers: as for :class:`Workload`
+    """
+
+    def __init__(self, n_samplers: int, needs_all_samplers: bool) -> None:
         self._n_samplers = n_samplers
+        #: tells what holds up training
+        self.workload = Workload(n_samplers, needs_all_samplers)
         self.begin_rollout(version=0, queue_fill=0.0)
 
     def begin_rollout(self, version: int, queue_fill: float) -> None:
@@ -24,13 +32,20 @@ class CollectionStatistics:
         self._lag_weights: list[int] = []
         self._busy_seconds = np.zeros(self._n_samplers)
         self._env_steps = np.zeros(self._n_samplers)
+        self.workload.begin_rollout()
+
+    def add_wait(self, seconds: float) -> None:
+        """The learner has waited for a chunk."""
+        self.wait_seconds += seconds
+        self.workload.add_wait(seconds)
 
     def add_steps(self, arrival: Arrival, n_env_steps: int) -> None:
         """Count steps of a chunk, summed over environments, that are put into the rollout."""
         self._lags.append(self._version - arrival.version)
         self._lag_weights.append(n_env_steps)
-        n_collected = arrival.chunk.n_steps * arrival.chunk.n_envs
-        self._busy_seconds[arrival.sampler] += arrival.seconds * n_env_steps / n_collected
+        seconds = arrival.seconds * n_env_steps / (arrival.chunk.n_steps * arrival.chunk.n_envs)
+        self._busy_seconds[arrival.sampler] += seconds
+        self.workload.add_work(arrival.sampler, seconds)
         self._env_steps[arrival.sampler] += n_env_steps
 
     @property

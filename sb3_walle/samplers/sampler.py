@@ -54,14 +54,16 @@ class ChunkReport:
     :param slot: slot that was filled
     :param seal: what lies there; ``None`` if the chunk was abandoned
     :param infos: the infos that are passed on; ``None`` if it was abandoned
-    :param seconds: how long it took
+    :param began: when the sampler began it, by its ``perf_counter()``: all processes of a machine have the same clock
+    :param ended: when it was complete
     """
 
     ticket: int
     slot: int
     seal: Seal | None
     infos: PackedInfos | None
-    seconds: float
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,9 @@ class _ChunkFiller:
         self.to_env_actions = env_actions(action_space, settings.squash_output, n_envs)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
-        started = time.perf_counter()
+        began = time.perf_counter()
         if ticket.run != self.control.run:
-            return ChunkReport(ticket.number, ticket.slot, None, None, 0.0)
+            return ChunkReport(ticket.number, ticket.slot, None, None, began, began)
         self._pull(ticket.version)
         chunk = self.chunks.open(ticket.slot)
         infos = InfoRecorder(ticket.infos)
@@ -169,7 +171,7 @@ class _ChunkFiller:
                 check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
             self.chunks.seal(ticket.slot, seal)
-        return ChunkReport(ticket.number, ticket.slot, seal, packed, time.perf_counter() - started)
+        return ChunkReport(ticket.number, ticket.slot, seal, packed, began, time.perf_counter())
 
     def _pull(self, version: int | None) -> None:
         published = self.policy.pull(version)

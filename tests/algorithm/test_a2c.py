@@ -119,7 +119,7 @@ def test_sb3s_figures_and_our_own_are_logged(tmp_path: Path) -> None:
     keys = {name: {key for row in rows for key in row} for name, rows in logs.items()}
     own = {"time/collect_seconds", "time/wait_seconds", "time/learn_seconds"}
     own |= {"async/policy_lag_mean", "async/policy_lag_max", "async/sampler_steps_per_second", "async/queue_fill"}
-    own |= {"async/restarts"}
+    own |= {"async/restarts", "async/bottleneck"}
     assert keys["sb3"] <= keys["ours"] and keys["ours"] - keys["sb3"] == own
     assert {"train/policy_loss", "train/std", "rollout/ep_rew_mean"} <= keys["sb3"]
     timesteps = [[row["time/total_timesteps"] for row in rows] for rows in logs.values()]

@@ -31,7 +31,10 @@ OWN = {
     "async/queue_fill",
     "async/restarts",
     "async/compiled_update",
+    "async/bottleneck",
 }
+# What is a word, and not in TensorBoard.
+WORDS = {"async/bottleneck"}
 # What depends on the clock.
 MEASURED = {"time/fps", "time/time_elapsed"}
 BOTH: dict[str, Any] = {"sb3": sb3, "ours": ours}
@@ -89,7 +92,8 @@ def read_json(folder: Path) -> list[dict[str, Any]]:
 
 def read_csv(folder: Path) -> list[dict[str, Any]]:
     with (folder / "progress.csv").open() as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{key: float(value) for key, value in row.items() if value and key not in WORDS} for row in rows]
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -106,7 +110,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 def read_table(folder: Path) -> list[dict[str, Any]]:
     """The tables of text, as they are read by people."""
     tables = (folder / "log.txt").read_text().split("\n-")
-    lines = [re.findall(r"^\| +(\S+) +\| (\S+) +\|$", table, re.MULTILINE) for table in tables]
+    lines = [re.findall(r"^\| +(\S+) +\| (\S.*?) +\|$", table, re.MULTILINE) for table in tables]
     names = {key.split("/")[1] for key in OWN | MEASURED}
     return [{name: float(value) for name, value in table if name not in names} for table in lines]
 
@@ -128,8 +132,17 @@ def test_every_output_has_what_sb3_writes_to_it(output: str, read: Any, tmp_path
 
 def test_tensorboard_gets_our_figures_too(tmp_path: Path) -> None:
     ours("free", tensorboard_log=str(tmp_path)).learn(2 * ROLLOUT).logger.close()
-    tags = EventAccumulator(str(tmp_path / "AsyncPPO_1")).Reload().Tags()["scalars"]
-    assert set(tags) > OWN | {"async/stale_steps"}
+    tags = EventAccumulator(str(tmp_path / "AsyncPPO_1")).Reload().Tags()
+    assert set(tags["scalars"]) > OWN - WORDS | {"async/stale_steps"} and not tags["tensors"]
+
+
+@pytest.mark.parametrize(("output", "file"), [("csv", "progress.csv"), ("json", "progress.json"), ("log", "log.txt")])
+def test_the_bottleneck_is_a_word(output: str, file: str, tmp_path: Path) -> None:
+    model = ours("sync")
+    model.set_logger(configure(str(tmp_path), [output]))
+    model.learn(2 * ROLLOUT)
+    model.logger.close()
+    assert len(re.findall("learner|samplers", (tmp_path / file).read_text())) == 2
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -116,7 +116,7 @@ def test_sb3s_figures_and_our_own_are_logged(mode: str, tmp_path: Path) -> None:
     found = {key for row in logs["ours"] for key in row}
     own = {"time/collect_seconds", "time/wait_seconds", "time/learn_seconds"}
     own |= {"async/policy_lag_mean", "async/policy_lag_max", "async/sampler_steps_per_second", "async/queue_fill"}
-    own |= {"async/restarts", "async/compiled_update"}
+    own |= {"async/restarts", "async/compiled_update", "async/bottleneck"}
     assert found - expected == own | ({"async/stale_steps"} if mode == "free" else set())
     assert expected <= found
     timesteps = [[row["time/total_timesteps"] for row in log] for log in logs.values()]

@@ -239,7 +239,7 @@ class FakeBackend:
 def result_of(request: Request) -> Any:
     """What a sampler answers: something by which one sees what it was asked."""
     if isinstance(request, Collect):
-        return ChunkReport(request.ticket.number, request.ticket.slot, None, None, 0.0)
+        return ChunkReport(request.ticket.number, request.ticket.slot, None, None, 0.0, 0.0)
     return request
 
 

@@ -66,7 +66,7 @@ def fails_with_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) 
         (["--help"], ["train", "bench", "example"]),
         (
             ["train", "--help"],
-            ["--n-samplers", "--max-policy-lag", "--plain", "--no-normalize", "pipelined"],
+            ["--n-samplers", "--max-policy-lag", "--plain", "--no-normalize", "--timeline", "pipelined"],
         ),
         (["bench", "--help"], ["--n-samplers", "ppo,sac,td3,ddpg,dqn", "(default: 10)", "example"]),
         (["--version"], [__version__]),
@@ -170,6 +170,15 @@ def test_train_leaves_run_directory(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert str(directory) in output
 
 
+def test_train_leaves_a_timeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--timeline", "--timesteps", "200", "--run-dir", str(tmp_path), *TINY]
+    assert main(["train", "CartPole-v1", *options]) == 0
+    directory = run_directory(tmp_path)
+    assert is_picture(directory / "timeline.png")
+    assert json.loads((directory / "timeline.json").read_text())["traceEvents"]
+    assert str(directory / "timeline.json") in capsys.readouterr().out
+
+
 def test_train_for_less_than_a_rollout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "Pendulum-v1", "--timesteps", "10", "--run-dir", str(tmp_path), *TINY]) == 0
     directory = run_directory(tmp_path)
@@ -188,10 +197,11 @@ def test_interrupt_saves_what_there_is(
             return super()._on_step()
 
     monkeypatch.setattr(training, "ProgressBarCallback", Interrupt)
-    assert main(["train", "CartPole-v1", "--timesteps", "1000", "--run-dir", str(tmp_path), *TINY]) == 130
+    options = ["--timeline", "--timesteps", "1000", "--run-dir", str(tmp_path), *TINY]
+    assert main(["train", "CartPole-v1", *options]) == 130
     directory = run_directory(tmp_path)
     assert len(progress_rows(directory)) == 1
-    assert is_picture(directory / "learning_curve.png")
+    assert is_picture(directory / "learning_curve.png") and is_picture(directory / "timeline.png")
     assert PPO.load(directory / "model.zip", device="cpu").num_timesteps > 100
     assert "Interrupted after" in capsys.readouterr().out
 

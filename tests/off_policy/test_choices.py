@@ -204,6 +204,7 @@ def test_logs_come_with_episodes_as_in_sb3() -> None:
     assert last["async/replay_ratio"] == pytest.approx(1 / 8)
     assert {"rollout/exploration_rate", "rollout/ep_rew_mean", "time/episodes", "time/fps"} <= last.keys()
     assert {"async/policy_lag_max", "async/queue_fill", "async/restarts", "time/learn_seconds"} <= last.keys()
+    assert last["async/bottleneck"] in ("learner", "samplers", "slowest sampler 0", "slowest sampler 1")
 
 
 @pytest.mark.parametrize("algorithm", [AsyncSAC, AsyncTD3])
