@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle.backends import as_backend
@@ -23,6 +23,7 @@ from sb3_walle.envs.sampler_shape import (
     measured_n_samplers,
     repeatable_n_samplers,
 )
+from sb3_walle.envs.subprocesses import what_to_write_instead
 from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.envs.wrappers import chain_of, why_not_in_samplers
 from sb3_walle.samplers.factories import (
@@ -272,7 +273,8 @@ def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], work
 def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], choices: SamplerChoices) -> list[EnvFactory]:
     """How to get the environments into samplers. Raises ``TypeError`` where that is impossible."""
     if type(inside) is not DummyVecEnv:
-        raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
+        remedy = what_to_write_instead(inside) if isinstance(inside, SubprocVecEnv) else HOW_TO_BUILD
+        raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {remedy}")
     obstacle = why_not_in_samplers(wrappers)
     if obstacle is not None:
         raise TypeError(obstacle)
