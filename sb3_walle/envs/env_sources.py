@@ -25,7 +25,7 @@ from sb3_walle.envs.sampler_shape import (
 )
 from sb3_walle.envs.subprocesses import what_to_write_instead
 from sb3_walle.envs.vec_env import SamplerVecEnv
-from sb3_walle.envs.wrappers import chain_of, why_not_in_samplers
+from sb3_walle.envs.wrappers import chain_of, put_around, why_not_in_samplers
 from sb3_walle.samplers.factories import (
     EnvFactory,
     PickledEnv,
@@ -262,11 +262,11 @@ def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], work
             yield samplers
             return
         # The wrappers stay the same objects: the user may save their statistics, say.
-        wrappers[0].venv = samplers
+        put_around(wrappers[0], samplers)
         try:
             yield venv
         except BaseException:
-            wrappers[0].venv = inside
+            put_around(wrappers[0], inside)
             raise
 
 
