@@ -163,6 +163,7 @@ def _video_recorder(wrapper: VecVideoRecorder) -> VideoRecorderSpec:
         wrapper.name_prefix,
         cast(float, wrapper.frames_per_sec),
         wrapper.step_id,
+        id(wrapper.record_video_trigger),
     )
 
 

@@ -21,14 +21,16 @@ class VideoRecorderSpec:
     :param fps: frames of a second
     :param first_step: number of steps that it has counted so far. The layer counts on by itself, so that no number
         makes another layer of it
+    :param trigger_id: tells one trigger from another, also in a sampler, where each message brings a copy
     """
 
     video_folder: str
-    record_video_trigger: Callable[[int], bool]
+    record_video_trigger: Callable[[int], bool] = field(compare=False)
     video_length: int
     name_prefix: str
     fps: float
     first_step: int = field(default=0, compare=False)
+    trigger_id: int = 0
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
         """:return: the layer that records, in the first sampler; in others, the layer below"""
