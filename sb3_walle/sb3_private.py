@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import CheckpointCallback
     from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
     from stable_baselines3.common.policies import BasePolicy
-    from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+    from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecVideoRecorder
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
     from torch.optim import Optimizer
 
@@ -163,3 +163,8 @@ def mean_and_deviation(noise: "NormalActionNoise | OrnsteinUhlenbeckActionNoise"
 def theta_and_dt(noise: "OrnsteinUhlenbeckActionNoise") -> tuple[float, float]:
     """:return: ``theta`` and ``dt`` of its constructor"""
     return float(noise._theta), float(noise._dt)
+
+
+def stop_recording(recorder: "VecVideoRecorder") -> None:
+    """Have a ``VecVideoRecorder`` write what it has recorded, and record no more."""
+    recorder._stop_recording()

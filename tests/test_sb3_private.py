@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecVideoRecorder
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 import sb3_walle
@@ -49,6 +49,7 @@ def by_argument() -> dict[str, list[set[str]]]:
         "policy": [private_names_of(on_policy.policy), private_names_of(off_policy.policy)],
         "noise": [private_names_of(noise)],
         "callback": [private_names_of(CheckpointCallback)],
+        "recorder": [private_names_of(VecVideoRecorder)],
     }
 
 

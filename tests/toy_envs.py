@@ -1,7 +1,8 @@
 """Small environments made for tests. Samplers import this file, so it imports no torch, which takes seconds."""
 
+import os
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -51,6 +52,34 @@ class StampedEnv(gym.Env):
 
     def _stamp(self) -> np.ndarray:
         return np.array([self.identity, self.episode, self.steps], dtype=np.float64)
+
+
+class FilmedEnv(StampedEnv):
+    """Renders what it shows: an image of three squares, which a video keeps."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    render_mode = "rgb_array"
+    # By how much one more brightens a square: of the identity, the episode and the step.
+    SHADES = (40, 10, 30)
+
+    def render(self) -> np.ndarray:
+        image = np.zeros((32, 32, 3), np.uint8)
+        for square, value, shade in zip(self.squares(image), self._stamp(), self.SHADES, strict=True):
+            square[:] = int(value) * shade
+        return image
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+    @classmethod
+    def stamp_of(cls, image: np.ndarray) -> tuple[int, ...]:
+        """The identity, episode and step in an image."""
+        squares = cls.squares(image)
+        return tuple(round(square.mean() / shade) for square, shade in zip(squares, cls.SHADES, strict=True))
+
+    @staticmethod
+    def squares(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        return image[:16, :16], image[:16, 16:], image[16:, :16]
 
 
 class RandomWalk(gym.Env):

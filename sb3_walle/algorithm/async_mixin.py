@@ -20,6 +20,7 @@ from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.pickling import state_without_samplers
 from sb3_walle.algorithm.workload import workload_of
+from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import check_mode
@@ -319,6 +320,9 @@ class AsyncMixin(_Base):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
+        env = wrapped_samplers(self.env)
+        if env is not None:
+            leave_recording_to_samplers(env)
         self._experience.look_at_policy(self.policy)
         collector = self._up_to_date_collector(self._n_steps_per_rollout())
         if collector is not None:

@@ -103,7 +103,7 @@ class SupervisedSampler:
             return False
         self._close_until(number)
         if isinstance(reply, Result) and not is_preparation:
-            self._setup.note(request)
+            self._setup.note(request, reply.value)
         return not is_preparation
 
     def kill(self, reason: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
 from sb3_walle.backends import as_backend
@@ -23,8 +23,9 @@ from sb3_walle.envs.sampler_shape import (
     measured_n_samplers,
     repeatable_n_samplers,
 )
+from sb3_walle.envs.subprocesses import what_to_write_instead
 from sb3_walle.envs.vec_env import SamplerVecEnv
-from sb3_walle.envs.wrappers import chain_of, why_not_in_samplers
+from sb3_walle.envs.wrappers import chain_of, put_around, why_not_in_samplers
 from sb3_walle.samplers.factories import (
     EnvFactory,
     PickledEnv,
@@ -261,18 +262,19 @@ def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], work
             yield samplers
             return
         # The wrappers stay the same objects: the user may save their statistics, say.
-        wrappers[0].venv = samplers
+        put_around(wrappers[0], samplers)
         try:
             yield venv
         except BaseException:
-            wrappers[0].venv = inside
+            put_around(wrappers[0], inside)
             raise
 
 
 def _factories_of(inside: VecEnv, wrappers: list[VecEnvWrapper], choices: SamplerChoices) -> list[EnvFactory]:
     """How to get the environments into samplers. Raises ``TypeError`` where that is impossible."""
     if type(inside) is not DummyVecEnv:
-        raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {HOW_TO_BUILD}")
+        remedy = what_to_write_instead(inside) if isinstance(inside, SubprocVecEnv) else HOW_TO_BUILD
+        raise TypeError(f"The environments cannot be taken out of a {type(inside).__name__}. {remedy}")
     obstacle = why_not_in_samplers(wrappers)
     if obstacle is not None:
         raise TypeError(obstacle)

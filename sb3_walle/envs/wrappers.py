@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import (
     VecMonitor,
     VecNormalize,
     VecTransposeImage,
+    VecVideoRecorder,
     unwrap_vec_normalize,
 )
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
@@ -24,6 +25,7 @@ from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.samplers.normalizer import WHOLE
 from sb3_walle.samplers.stack import LayerSpec
 from sb3_walle.samplers.vec_wrappers import StockWrapper
+from sb3_walle.samplers.video import VideoRecorderSpec
 
 NormalizeArgument: TypeAlias = bool | dict[str, Any]
 
@@ -42,6 +44,7 @@ class WrappedSamplers:
     observation_space: spaces.Space
     vec_normalize: VecNormalize | None
     monitors: tuple[VecMonitor, ...]
+    video_recorders: tuple[VecVideoRecorder, ...]
 
 
 def chain_of(env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
@@ -51,6 +54,14 @@ def chain_of(env: VecEnv) -> tuple[VecEnv, list[VecEnvWrapper]]:
         wrappers.insert(0, env)
         env = env.venv
     return env, wrappers
+
+
+def put_around(wrapper: VecEnvWrapper, env: VecEnv) -> None:
+    """Exchange what is inside of a wrapper."""
+    wrapper.venv = env
+    if isinstance(wrapper, VecVideoRecorder):
+        # What it renders.
+        wrapper.env = env
 
 
 def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
@@ -75,6 +86,7 @@ def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
         space,
         next((wrapper for wrapper in wrappers if isinstance(wrapper, VecNormalize)), None),
         tuple(wrapper for wrapper in wrappers if isinstance(wrapper, VecMonitor)),
+        tuple(wrapper for wrapper in wrappers if isinstance(wrapper, VecVideoRecorder)),
     )
 
 
@@ -143,6 +155,18 @@ def _monitor(wrapper: VecMonitor) -> StockWrapper:
     )
 
 
+def _video_recorder(wrapper: VecVideoRecorder) -> VideoRecorderSpec:
+    return VideoRecorderSpec(
+        wrapper.video_folder,
+        wrapper.record_video_trigger,
+        wrapper.video_length,
+        wrapper.name_prefix,
+        cast(float, wrapper.frames_per_sec),
+        wrapper.step_id,
+        id(wrapper.record_video_trigger),
+    )
+
+
 _LAYERS: dict[type[VecEnvWrapper], Callable[[Any], LayerSpec]] = {
     VecCheckNan: _stock("VecCheckNan", "raise_exception", "warn_once", "check_inf"),
     VecExtractDictObs: _stock("VecExtractDictObs", "key"),
@@ -150,6 +174,7 @@ _LAYERS: dict[type[VecEnvWrapper], Callable[[Any], LayerSpec]] = {
     VecMonitor: _monitor,
     VecNormalize: normalizer_spec,
     VecTransposeImage: _stock("VecTransposeImage", "skip"),
+    VecVideoRecorder: _video_recorder,
 }
 
 

@@ -55,7 +55,7 @@ class SamplerEnvs:
         self.identities = [(os.getpid(), id(env.unwrapped)) for env in self.envs]
         #: names of the monitor files that each environment writes
         self.monitor_files = [monitor_files(env) for env in self.envs]
-        self._first_env = first_env
+        self.first_env, self.pulse = first_env, pulse
         self._step_functions = [_with_pulse(env.step, pulse) for env in self.envs]
         self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
@@ -133,7 +133,7 @@ class SamplerEnvs:
             raise self._wrong(observation, "the first observation of an episode", index) from error
 
     def _wrong(self, observation: Any, which: str, index: int) -> ObservationError:
-        return wrong_observation(observation, which, self._first_env + index, self.observation_space)
+        return wrong_observation(observation, which, self.first_env + index, self.observation_space)
 
     def _empty_observations(self) -> Observations:
         if isinstance(self.observation_space, spaces.Dict):

@@ -118,13 +118,14 @@ class WriteOwnFiles(Request):
 
 @dataclass(frozen=True)
 class Configure(Request):
-    """Get ready to collect chunks."""
+    """Get ready to collect chunks, see :meth:`Sampler.configure`."""
 
     settings: CollectionSettings
+    n_steps: int = 0
     summary: ClassVar[str] = "preparing to collect"
 
     def run(self, sampler: Sampler) -> None:
-        sampler.configure(self.settings)
+        sampler.configure(self.settings, self.n_steps)
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,13 @@ class Sampler:
         self._stack = EnvStack(SamplerEnvs(factories, self._pulse, self.index * len(factories)), layers)
         return self._stack.describe()
 
-    def configure(self, settings: CollectionSettings) -> None:
-        """Get ready to collect chunks."""
-        self.stack.wrap(settings.layers)
+    def configure(self, settings: CollectionSettings, n_steps: int = 0) -> None:
+        """
+        Get ready to collect chunks.
+
+        :param n_steps: how many steps a sampler before this one has made with these settings
+        """
+        self.stack.wrap(settings.layers, n_steps)
         self._filler = _ChunkFiller(self.index, self.stack, settings)
 
     def collect(self, ticket: Ticket) -> ChunkReport:
@@ -136,7 +140,7 @@ class Sampler:
 
     def close(self) -> None:
         if self._stack is not None:
-            self._stack.envs.close()
+            self._stack.close()
         self._stack = self._filler = None
 
 
@@ -191,7 +195,7 @@ class _ChunkFiller:
         self.actor.begin_chunk(chunk)
         with stack.changing():
             n_steps = self._step(chunk, ticket, infos)
-        stack.end_chunk(row(chunk.observations, n_steps), chunk.episode_starts[n_steps])
+        stack.end_chunk(n_steps, row(chunk.observations, n_steps), chunk.episode_starts[n_steps])
         return n_steps
 
     def _step(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.layers import EnvLayer, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
+from sb3_walle.samplers.video import VideoRecorder
 from sb3_walle.transport.chunk import Chunk, Observations
 
 
@@ -60,6 +61,8 @@ class EnvStack:
         #: what the policy sees
         self.policy_layer: EnvLayer = self.vec_env_layer
         self._outer_layers: tuple[LayerSpec, ...] = ()
+        # How many steps were made since those were put around.
+        self._n_steps = 0
         # Those that were built and know where the environments are; the others are built when the next chunk begins.
         self._built: list[EnvLayer] = []
         #: whether what the environments show is the first observation of an episode, ``[B]``
@@ -80,18 +83,19 @@ class EnvStack:
         yield
         self.needs_reset = False
 
-    def wrap(self, layers: tuple[LayerSpec, ...]) -> None:
+    def wrap(self, layers: tuple[LayerSpec, ...], n_steps: int = 0) -> None:
         """
         Put layers around what the ``SamplerVecEnv`` shows. They are built when the next chunk begins, and continue
         from where the environments are.
 
         :param layers: from the inside to the outside
+        :param n_steps: how many steps a sampler before this one has made with them
         """
         # Those below the first difference stay: they remember frames, episodes and the like.
         n_same = 0
         while n_same < min(len(layers), len(self._built)) and layers[n_same] == self._outer_layers[n_same]:
             n_same += 1
-        self._outer_layers = layers
+        self._outer_layers, self._n_steps = layers, n_steps
         self._keep_layers(n_same)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
@@ -112,6 +116,7 @@ class EnvStack:
         with self.changing():
             layer.step(actions, layer.observations, rewards, self.episode_starts, on_info)
             layer.keep(layer.observations)
+        self._n_steps += 1
 
     def begin_chunk(self, chunk: Chunk, published: Mapping[str, np.ndarray]) -> None:
         """
@@ -128,10 +133,11 @@ class EnvStack:
         if self._normalizer is not None:
             self._normalizer.begin_chunk(chunk, is_outermost=self._normalizer is self.policy_layer)
 
-    def end_chunk(self, observations: Observations, episode_starts: np.ndarray) -> None:
+    def end_chunk(self, n_steps: int, observations: Observations, episode_starts: np.ndarray) -> None:
         """
         Note where the environments are.
 
+        :param n_steps: number of steps made
         :param observations: what the last step led to, ``[B, ...]``
         :param episode_starts: whether these are the first of an episode, ``[B]``
         """
@@ -139,6 +145,14 @@ class EnvStack:
             self._normalizer.end_chunk()
         self.policy_layer.keep(observations)
         self.episode_starts[:] = episode_starts
+        self._n_steps += n_steps
+
+    def close(self) -> None:
+        """Close the environments, and write the video that is being recorded."""
+        try:
+            self.envs.close()
+        finally:
+            self._keep_layers(0)
 
     @property
     def _normalizer(self) -> NormalizedEnvs | None:
@@ -146,6 +160,9 @@ class EnvStack:
 
     def _keep_layers(self, n_layers: int) -> None:
         """Forget all but the innermost of the outer layers."""
+        for layer in self._built[n_layers:]:
+            if isinstance(layer, VideoRecorder):
+                layer.end()
         del self._built[n_layers:]
         self.policy_layer = self._built[-1] if self._built else self.vec_env_layer
 
@@ -156,3 +173,5 @@ class EnvStack:
             if isinstance(self.policy_layer, NormalizedEnvs):
                 # Before the next layer looks at what it shows.
                 self.policy_layer.load_statistics(published)
+            elif isinstance(self.policy_layer, VideoRecorder):
+                self.policy_layer.step_id += self._n_steps

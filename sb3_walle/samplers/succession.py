@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from sb3_walle.samplers.factories import PickledEnv
 from sb3_walle.samplers.requests import (
     BuildEnvs,
+    Collect,
     Configure,
     EnvMethod,
     Register,
     Request,
     Reset,
     SetAttr,
+    Step,
     WriteOwnFiles,
 )
 
@@ -47,7 +50,8 @@ class Setters:
 class SetupRequests:
     """
     Remembers what a sampler was asked to do that lasts: how its environments are built, what was set in them, with
-    what seeds they began, and how to collect. Of what was set more than once, the last counts.
+    what seeds they began, how to collect, and how many steps were made since then. Of what was set more than once, the
+    last counts.
     """
 
     def __init__(self) -> None:
@@ -56,17 +60,23 @@ class SetupRequests:
         self._setters = Setters()
         self._reset: Reset | None = None
         self._configure: Configure | None = None
+        self._n_steps = 0
 
-    def note(self, request: Request) -> None:
-        """Remember a request that was carried out."""
-        if isinstance(request, BuildEnvs):
+    def note(self, request: Request, value: Any = None) -> None:
+        """Remember a request that was carried out, and what it returned."""
+        if isinstance(request, Collect):
+            # What was abandoned counts for nothing.
+            self._n_steps += 0 if value.seal is None else value.seal.n_steps
+        elif isinstance(request, Step):
+            self._n_steps += 1
+        elif isinstance(request, BuildEnvs):
             self._build = request
         elif isinstance(request, Register) and self._build is not None:
             self._build = replace(self._build, registrations=request.registrations)
         elif isinstance(request, WriteOwnFiles):
             self._files = request
         elif isinstance(request, Configure):
-            self._configure = request
+            self._configure, self._n_steps = request, 0
         elif isinstance(request, Reset) and request.seeds[0] is not None:
             self._reset = request
         else:
@@ -96,7 +106,8 @@ class SetupRequests:
             yield Reset(seeds, options=[{}] * len(seeds))
         if self._configure is not None:
             settings = self._configure.settings
-            yield replace(self._configure, settings=replace(settings, actor=settings.actor.for_successor(incarnation)))
+            actor = settings.actor.for_successor(incarnation)
+            yield replace(self._configure, settings=replace(settings, actor=actor), n_steps=self._n_steps)
 
 
 def other_seed(seed: int, incarnation: int) -> int:

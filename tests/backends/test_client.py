@@ -42,6 +42,7 @@ from sb3_walle.samplers.requests import (
     Step,
 )
 from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
+from sb3_walle.transport.chunk import Seal
 from sb3_walle.transport.layout import Field, Layout
 from sb3_walle.transport.memory_queues import QueuePlan
 from sb3_walle.transport.ports import LearnerQueues, SamplerQueues
@@ -239,7 +240,8 @@ class FakeBackend:
 def result_of(request: Request) -> Any:
     """What a sampler answers: something by which one sees what it was asked."""
     if isinstance(request, Collect):
-        return ChunkReport(request.ticket.number, request.ticket.slot, None, None, 0.0, 0.0)
+        ticket = request.ticket
+        return ChunkReport(ticket.number, ticket.slot, Seal(ticket.number, 0, ticket.n_steps), None, 0.0, 0.0)
     return request
 
 
@@ -259,6 +261,7 @@ class ModelPlace:
 
     :param open: what was asked and not answered, in its order
     :param to_send: what the present sampler still has to be sent, in this order
+    :param n_steps: how many steps were made since it got ready to collect
     :param seeds: all that were used
     :param failure: of which the present sampler is going to die
     """
@@ -269,6 +272,7 @@ class ModelPlace:
     setters: dict[tuple[type, str, int], Request] = field(default_factory=dict)
     reset: Reset | None = None
     configure: Configure | None = None
+    n_steps: int = 0
     seeds: set[int | None] = field(default_factory=set)
     failure: str | None = None
     n_successors: int = 0
@@ -409,7 +413,11 @@ def note(place: ModelPlace, request: Request) -> None:
     if isinstance(request, BuildEnvs):
         place.build = request
     elif isinstance(request, Configure):
-        place.configure = request
+        place.configure, place.n_steps = request, 0
+    elif isinstance(request, Step):
+        place.n_steps += 1
+    elif isinstance(request, Collect):
+        place.n_steps += request.ticket.n_steps
     elif isinstance(request, Reset) and None not in request.seeds:
         place.reset = request
     elif isinstance(request, SetAttr) or (isinstance(request, EnvMethod) and request.name.startswith("set_")):
@@ -427,7 +435,7 @@ def briefing(place: ModelPlace) -> Iterable[Request | Reseeded]:
     if place.reset is not None:
         yield Reseeded(place.reset)
     if place.configure is not None:
-        yield configure(place.n_successors)
+        yield replace(configure(place.n_successors), n_steps=place.n_steps)
 
 
 # Requests
@@ -780,7 +788,8 @@ def test_new_sampler_is_told_what_those_before_it_were_told_and_does_what_was_le
     assert kinds(told) == [*preparations, Collect, GetAttr]
     assert told[0] == replace(build(), show_warnings=False, again=True)
     assert told[3:5] == [SetAttr("x", 2, [0]), SetAttr("x", 2, [1])]
-    assert told[6] == configure(incarnation=1)
+    # One chunk was delivered before the death.
+    assert told[6] == replace(configure(incarnation=1), n_steps=4)
     assert told[-1] is last
     assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
     # The other one was left in peace.

@@ -290,6 +290,72 @@ def test_any_other_vec_env_trains_in_lockstep_with_one_warning(name: str) -> Non
     env.close()
 
 
+def unpicklable_spec() -> gym.Env:
+    """What its process cannot send."""
+    env = gym.make("CartPole-v1")
+    env.unwrapped.spec.kwargs["lock"] = threading.Lock()
+    return env
+
+
+def dead(env: SubprocVecEnv) -> SubprocVecEnv:
+    env.processes[1].kill()
+    env.processes[1].join()
+    return env
+
+
+def with_a_step_under_way(env: SubprocVecEnv) -> SubprocVecEnv:
+    env.reset()
+    env.step_async(np.zeros(2, int))
+    return env
+
+
+def closed(env: SubprocVecEnv) -> SubprocVecEnv:
+    env.close()
+    return env
+
+
+UNKNOWN = "make_vec_env(..., n_envs=2, vec_env_cls=SamplerVecEnv), or SamplerVecEnv(env_fns) with the same 2 functions."
+KNOWN = (
+    'make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=SamplerVecEnv), '
+    'or pass env="CartPole-v1", n_envs=2 to the algorithm.'
+)
+SUBPROCESSES = {
+    "ids": (lambda: SubprocVecEnv([lambda: Monitor(gym.make("CartPole-v1"))] * 2), KNOWN),
+    "a spec that cannot be pickled": (lambda: SubprocVecEnv([unpicklable_spec] * 2), KNOWN),
+    "functions": (lambda: SubprocVecEnv([StampedEnv] * 2), UNKNOWN),
+    "several ids": (
+        lambda: SubprocVecEnv([lambda name=name: gym.make(name) for name in ("CartPole-v0", "CartPole-v1")]),
+        UNKNOWN,
+    ),
+    "a step under way": (lambda: with_a_step_under_way(SubprocVecEnv([StampedEnv] * 2)), UNKNOWN),
+    "a dead process": (lambda: dead(SubprocVecEnv([StampedEnv] * 2)), UNKNOWN),
+    "closed": (lambda: closed(SubprocVecEnv([StampedEnv] * 2)), UNKNOWN),
+}
+
+
+@pytest.mark.parametrize("name", SUBPROCESSES)
+def test_the_warning_of_a_subproc_vec_env_shows_what_to_write(name: str) -> None:
+    build, expected = SUBPROCESSES[name]
+    env = build()
+    with pytest.warns(UserWarning, match="cannot be taken out of a SubprocVecEnv") as caught:
+        AsyncPPO("MlpPolicy", env, **SETTINGS)
+    (warning,) = [text for text in map(str, (entry.message for entry in caught)) if "SubprocVecEnv" in text]
+    assert warning.endswith(f"Replace SubprocVecEnv by SamplerVecEnv: {expected}")
+    if name == "a step under way":
+        assert env.step_wait()[0].shape == (2, 3)
+    if name not in ("a dead process", "closed"):
+        assert env.reset().shape[0] == 2
+        env.close()
+
+
+def test_what_to_write_instead_of_a_subproc_vec_env_works() -> None:
+    env = make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=SamplerVecEnv)
+    with AsyncPPO("MlpPolicy", env, **{**SETTINGS, "backend": "process"}) as model:
+        assert isinstance(model.env, SamplerVecEnv) and model.n_envs == 2
+    with AsyncPPO("MlpPolicy", env="CartPole-v1", n_envs=2, **SETTINGS) as model:
+        assert isinstance(model.env, SamplerVecEnv) and model.n_envs == 2
+
+
 def test_loading_into_a_vec_env_in_lockstep_warns_once(tmp_path: Path) -> None:
     AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=1, **SETTINGS).save(tmp_path / "model")
     env = Doubled(make_vec_env("CartPole-v1", 2))

@@ -29,8 +29,9 @@ from sb3_walle.samplers.requests import (
     Step,
     answer,
 )
-from sb3_walle.samplers.sampler import CollectionSettings, Sampler, Ticket
+from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
 from sb3_walle.samplers.succession import SetupRequests
+from sb3_walle.transport.chunk import Seal
 from sb3_walle.transport.layout import Field
 from sb3_walle.transport.ports import SamplerQueues
 
@@ -92,6 +93,11 @@ CONFIGURE = Configure(
     )
 )
 
+N_STEPS = 4
+COLLECT = Collect(Ticket(0, 0, 0, N_STEPS, None, None, InfoSelection()))
+REPORT = ChunkReport(0, 0, Seal(0, 0, N_STEPS), None, 0.0)
+STEP = Step(np.zeros(1))
+
 seeds_of_resets = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8)
 
 
@@ -111,7 +117,7 @@ def told(*requests: Request, incarnation: int = 1) -> list[Request]:
     """What a successor is told after those before it have carried out these requests."""
     briefing = SetupRequests()
     for request in requests:
-        briefing.note(request)
+        briefing.note(request, REPORT if isinstance(request, Collect) else None)
     return list(briefing.for_successor(incarnation))
 
 
@@ -166,18 +172,27 @@ def test_methods_that_set_nothing_are_not_called_again(name: str) -> None:
 
 
 def test_what_leaves_nothing_behind_is_not_done_again() -> None:
-    ticket = Ticket(0, 0, 0, 4, None, None, InfoSelection())
     assert (
         told(
             GetAttr("x", [0]),
             EnvIsWrapped(gym.Wrapper, [0]),
-            Step(np.zeros(1)),
-            Collect(ticket),
+            STEP,
+            COLLECT,
             reset(None, None),
             CloseEnvs(),
         )
         == []
     )
+
+
+def test_steps_are_counted_from_where_it_got_ready_to_collect() -> None:
+    def steps_told(*requests: Request) -> int:
+        (request,) = told(*requests)
+        assert isinstance(request, Configure)
+        return request.n_steps
+
+    assert steps_told(STEP, COLLECT, CONFIGURE, COLLECT, STEP, COLLECT) == 2 * N_STEPS + 1
+    assert steps_told(CONFIGURE, COLLECT, CONFIGURE) == 0
 
 
 def test_last_reset_with_seeds_counts_without_its_options() -> None:
