@@ -63,6 +63,8 @@ def record_video(request: VideoRequest) -> str | None:
             if found is None:
                 return None
             reason = f"{INSTALL_RENDERER}, or else: {found}" if uses_mujoco else found
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {TIMEOUT:.0f} seconds"
     except KeyboardInterrupt:
         return "Ctrl-C has skipped it"
     return reason
@@ -81,12 +83,8 @@ def _recorded(request: VideoRequest, folder: Path, variables: dict[str, str]) ->
     # Modules of the user may lie where only this process looks.
     environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "sb3_walle.cli.video_process", str(folder)]
-    try:
-        done = subprocess.run(
-            command, input=cloudpickle.dumps(request), env=environment, capture_output=True, timeout=TIMEOUT
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {TIMEOUT:.0f} seconds"
+    packed = cloudpickle.dumps(request)
+    done = subprocess.run(command, input=packed, env=environment, capture_output=True, timeout=TIMEOUT)
     if (folder / RECORDED).exists():
         (folder / RECORDED).replace(request.video)
         return None

@@ -41,7 +41,7 @@ class PaintedEnv(gym.Env):
 gym.register("Painted-v0", entry_point=PaintedEnv)
 """
 PICTURES = "return np.full((64, 96, 3), self.brightness, np.uint8)"
-TRAIN = ["--timesteps", "64", *[option for option in TINY if option != "--no-video"]]
+TRAIN = ["--timesteps", "64", "--learner", "eager", *[option for option in TINY if option != "--no-video"]]
 
 
 def train(
@@ -62,8 +62,9 @@ def line_about_the_video(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def brightnesses(path: Path) -> list[int]:
-    imageio = pytest.importorskip("imageio")
-    return [round(float(frame.mean())) for frame in imageio.get_reader(path, "ffmpeg")]
+    imageio = pytest.importorskip("imageio.v2")
+    with imageio.get_reader(path, "ffmpeg") as reader:
+        return [round(float(frame.mean())) for frame in reader]
 
 
 def test_video_of_ten_seconds_of_the_trained_agent(
