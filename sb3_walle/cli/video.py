@@ -53,16 +53,13 @@ def record_video(request: VideoRequest) -> str | None:
     if find_spec("moviepy") is None:
         return "it needs moviepy (pip install moviepy)"
     print("Recording a video (Ctrl-C skips it)", flush=True)
-    uses_mujoco = "mujoco" in sys.modules
-    settings = mujoco_settings() if uses_mujoco else [{}]
-    reason = INSTALL_RENDERER
+    reason = None
     try:
-        for variables in settings:
+        for variables in mujoco_settings():
             with TemporaryDirectory(dir=request.video.parent) as folder:
-                found = _recorded(request, Path(folder), variables)
-            if found is None:
-                return None
-            reason = f"{INSTALL_RENDERER}, or else: {found}" if uses_mujoco else found
+                reason = _recorded(request, Path(folder), variables)
+            if reason is None or not reason.startswith(INSTALL_RENDERER):
+                break
     except subprocess.TimeoutExpired:
         return f"it took longer than {TIMEOUT:.0f} seconds"
     except KeyboardInterrupt:
@@ -75,7 +72,8 @@ def mujoco_settings() -> list[dict[str, str]]:
     if "MUJOCO_GL" in os.environ:
         return [{}]
     without_display = [{"MUJOCO_GL": name} for name, library in RENDERERS.items() if find_library(library)]
-    return [*without_display, *([{}] if "DISPLAY" in os.environ else [])]
+    with_display: list[dict[str, str]] = [{}] if "DISPLAY" in os.environ else []
+    return [*without_display, *with_display] or [{}]
 
 
 def _recorded(request: VideoRequest, folder: Path, variables: dict[str, str]) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize, VecVideoRecorder
 
-from sb3_walle.cli.video import REASON, RECORDED, VideoRequest
+from sb3_walle.cli.video import INSTALL_RENDERER, REASON, RECORDED, VideoRequest
 
 SECONDS = 10
 # SB3's, for environments that do not say.
@@ -36,6 +36,9 @@ def record(request: VideoRequest, folder: Path) -> None:
     model = request.algorithm.load(request.model, environment_of(request), "cpu", **without_buffer)
     env = model.get_env()
     assert env is not None
+    env.reset()
+    if not isinstance(env.get_images()[0], np.ndarray):
+        raise ValueError("the environment's render() returns no pictures")
     n_frames = SECONDS * int(env.get_attr("metadata")[0].get("render_fps", FRAMES_PER_SECOND))
     recorder = VecVideoRecorder(env, str(folder), lambda step: step == 0, n_frames)
     observations: Any = recorder.reset()
@@ -45,8 +48,6 @@ def record(request: VideoRequest, folder: Path) -> None:
         actions, states = model.predict(observations, states, starts, deterministic=True)
         observations, _, starts, _ = recorder.step(actions)
     recorder.close()
-    if not Path(recorder.video_path).exists():
-        raise ValueError("the environment's render() returns no pictures")
     Path(recorder.video_path).replace(folder / RECORDED)
 
 
@@ -56,5 +57,7 @@ if __name__ == "__main__":
         record(pickle.load(sys.stdin.buffer), folder)
     except Exception as error:
         traceback.print_exc()
-        (folder / REASON).write_text(" ".join(str(error).split()) or type(error).__name__)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        hint = f"{INSTALL_RENDERER}, or else: " if "mujoco" in sys.modules else ""
+        (folder / REASON).write_text(hint + reason)
         sys.exit(1)

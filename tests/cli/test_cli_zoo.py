@@ -198,16 +198,20 @@ def test_wrappers_and_frames_reach_samplers_and_the_printed_evaluation(
         "n_steps": 32,
         "frame_stack": 3,
         "normalize": "dict(norm_obs=False, norm_reward=True)",
-        "env_wrapper": [{"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 7}}],
+        "env_wrapper": [
+            "gymnasium.wrappers.TimeAwareObservation",
+            {"stable_baselines3.common.atari_wrappers.MaxAndSkipEnv": {"skip": 5}},
+        ],
     }
     rows({"MountainCar-v0": row})
     assert main(["train", "MountainCar-v0", "--run-dir", str(tmp_path / "runs"), *SHORT]) == 0
     output = capsys.readouterr().out
     model = PPO.load(run_directory(tmp_path / "runs") / "model.zip", device="cpu")
-    assert model.observation_space.shape == (6,) and model.num_timesteps == 64
-    # Episodes of seven steps that cost one each.
+    # Position, velocity and time, three times.
+    assert model.observation_space.shape == (9,) and model.num_timesteps == 64
+    # Episodes of 200 steps that cost one each, of which the policy sees every fifth.
     exec(output[output.index("from stable_baselines3 import PPO") :], {})
-    assert "-7.0" in capsys.readouterr().out
+    assert "-200.0" in capsys.readouterr().out
 
 
 def test_options_that_are_given_win(rows: Any, tmp_path: Path) -> None:
