@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.net_arch import add_net_arch, policy_arguments
 from benchmarks.returns.comparison import compare_returns
@@ -21,17 +22,33 @@ from sb3_walle.cli.arguments import (
     run_command_line,
     set_command,
 )
+from sb3_walle.cli.zoo import zoo_hyperparameters
 
 EXAMPLES = """\
 examples:
   python -m benchmarks.returns HalfCheetah-v4 --timesteps 1e6 --modes pipelined sync --normalize
+  python -m benchmarks.returns HalfCheetah-v4 --zoo --seeds 3 --modes pipelined --out runs/zoo
   python -m benchmarks.returns Pendulum-v1 --algo sac --net-arch 64 64
 """
 # Off-policy algorithms make a gradient step for about each environment step.
 TIMESTEPS = {"ppo": 200_000, "dqn": 50_000}
 OTHER_TIMESTEPS = 10_000
 # Options of all algorithms. All others are of PPO.
-COMMON = ("run", "prog", "env", "algo", "timesteps", "seeds", "n_samplers", "modes", "normalize", "net_arch", "out")
+COMMON = (
+    "run",
+    "prog",
+    "env",
+    "algo",
+    "timesteps",
+    "seeds",
+    "n_samplers",
+    "modes",
+    "normalize",
+    "net_arch",
+    "out",
+    "zoo",
+)
+N_SAMPLERS = 10
 
 
 def build_parser() -> Parser:
@@ -47,6 +64,8 @@ def build_parser() -> Parser:
     )
     set_command(parser, run_command)
     add_comparison(parser)
+    # The Zoo may have another default.
+    parser.set_defaults(n_samplers=None)
 
     runs = parser.add_argument_group("runs")
     text = "environment steps of each run, all environments together (default: PPO 200000, DQN 50000, others 10000)"
@@ -61,6 +80,9 @@ def build_parser() -> Parser:
     text = "normalise observations and rewards, as SB3's VecNormalize does"
     contenders.add_argument("--normalize", action="store_true", help=text)
     add_net_arch(contenders)
+
+    text = "hyperparameters, steps and number of environments that the RL Zoo has for the environment, with PPO"
+    contenders.add_argument("--zoo", action="store_true", help=text)
 
     ppo = parser.add_argument_group("PPO", "For all contenders. The defaults are those of SB3's PPO.")
     text = "steps of each environment in an iteration (default: 2048 divided by the number of environments)"
@@ -84,20 +106,40 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
     """
     algorithm = arguments.algo
     of_the_policy = policy_arguments(arguments)
+    ppo = {name: value for name, value in vars(arguments).items() if name not in COMMON}
     common = {
         "env_id": arguments.env,
         "total_timesteps": arguments.timesteps or TIMESTEPS.get(algorithm, OTHER_TIMESTEPS),
         "n_seeds": arguments.seeds,
-        "n_samplers": arguments.n_samplers,
+        "n_samplers": arguments.n_samplers or N_SAMPLERS,
         "modes": tuple(arguments.modes),
         "normalize": arguments.normalize,
     }
-    ppo = {name: value for name, value in vars(arguments).items() if name not in COMMON}
     if algorithm == "ppo":
-        return PPOReturns(**common, ppo=ppo)
-    if ppo:
-        raise UsageError(f"--{next(iter(ppo)).replace('_', '-')} is for --algo ppo, not for {algorithm}")
+        zoo = settings_of_the_zoo(arguments) if arguments.zoo else {"ppo": {}}
+        return PPOReturns(**{**common, **zoo, "ppo": {**zoo["ppo"], **ppo}})
+    for name in (*ppo, *(["zoo"] if arguments.zoo else [])):
+        raise UsageError(f"--{name.replace('_', '-')} is for --algo ppo, not for {algorithm}")
     return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy)
+
+
+def settings_of_the_zoo(arguments: argparse.Namespace) -> dict[str, Any]:
+    """
+    :return: arguments of :class:`PPOReturns` that the RL Zoo knows, unless the user gives them
+    :raises UsageError: if there are none, or if they are of environments in wrappers
+    """
+    known = zoo_hyperparameters("ppo", arguments.env)
+    if known is None:
+        raise UsageError(f"the RL Zoo has no hyperparameters for '{arguments.env}', or is not installed")
+    if known.wrappers or known.frame_stack or known.left_out:
+        raise UsageError(f"the RL Zoo trains '{arguments.env}' in wrappers, which this comparison does not know")
+    ppo = dict(known.arguments)
+    return {
+        "normalize": ppo.pop("normalize", arguments.normalize),
+        "total_timesteps": arguments.timesteps or known.total_timesteps,
+        "n_samplers": arguments.n_samplers or known.n_envs,
+        "ppo": ppo,
+    }
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from benchmarks.contenders import AsyncContender, Trainee, VecEnvContender
 from benchmarks.returns.returns_settings import ReturnsSettings
+from sb3_walle.cli.hyperparameter_choice import in_words
 
 # What SB3's PPO collects in an iteration with one environment.
 SAMPLES_PER_ITERATION = 2048
@@ -36,11 +37,11 @@ class PPOReturns(ReturnsSettings):
 
     def describe_algorithm(self) -> dict[str, Any]:
         """:return: what runs must have in common, of PPO alone"""
-        return {**self.ppo, "n_steps": self.n_steps, **self.async_ppo}
+        return {**as_json({**self.ppo, "n_steps": self.n_steps}), **self.async_ppo}
 
     def algorithm_in_words(self) -> list[str]:
         """:return: how PPO is set, in lines"""
-        arguments = ", ".join(f"{name}={value}" for name, value in self.ppo.items() if name != "n_steps")
+        arguments = in_words({name: value for name, value in self.ppo.items() if name != "n_steps"})
         return [
             f"n_steps={self.n_steps}, which makes {self.n_steps * self.n_envs:,} samples an iteration",
             arguments or "all other arguments are the defaults of PPO",
@@ -51,8 +52,15 @@ class PPOReturns(ReturnsSettings):
         arguments: dict[str, Any] = {**self.ppo, "n_steps": self.n_steps}
         if self.normalize:
             # Rewards are divided by the spread of returns, which are discounted as the algorithm discounts them.
-            arguments["normalize"] = {"gamma": self.ppo.get("gamma", GAMMA)}
+            given = self.normalize if isinstance(self.normalize, Mapping) else {}
+            arguments["normalize"] = {"gamma": self.ppo.get("gamma", GAMMA), **given}
         lockstep = VecEnvContender("DummyVecEnv", self.n_envs)
         # The benchmark has no use for the mode "free", AsyncPPO has.
         samplers = AsyncContender(self.n_samplers, self.envs_per_sampler)
         return self.trainees_of(lockstep, samplers, arguments, self.async_ppo)
+
+
+def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: arguments as JSON-serialisable values, classes and schedules in words"""
+    plain = (bool, int, float, str, type(None))
+    return {name: value if isinstance(value, plain) else in_words({name: value}) for name, value in arguments.items()}

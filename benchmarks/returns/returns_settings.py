@@ -22,7 +22,8 @@ class ReturnsSettings(ABC):
     :param n_samplers: our samplers
     :param envs_per_sampler: environments of each sampler; SB3's algorithm has as many as all samplers together
     :param modes: our modes, each of which is a contender
-    :param normalize: whether observations and rewards are normalised, by all contenders
+    :param normalize: whether observations and rewards are normalised, by all contenders, or arguments of
+        ``VecNormalize``
     :param n_bins: bins into which the steps of a run are divided, a multiple of five
     """
 
@@ -35,7 +36,7 @@ class ReturnsSettings(ABC):
     n_samplers: int = 10
     envs_per_sampler: int = 1
     modes: tuple[Mode, ...] = ("pipelined",)
-    normalize: bool = False
+    normalize: bool | Mapping[str, Any] = False
     n_bins: int = 20
 
     @property

@@ -10,6 +10,15 @@ USAGE_ERROR = 2
 
 # All choices are repeated here because importing what knows them takes seconds.
 ALGORITHMS = ("ppo", "sac", "td3", "ddpg", "dqn")
+#: what ``sb3-walle train`` trains: names of public classes of the package, which SB3 has without "Async"
+TRAINABLE = {
+    "ppo": "AsyncPPO",
+    "a2c": "AsyncA2C",
+    "sac": "AsyncSAC",
+    "td3": "AsyncTD3",
+    "ddpg": "AsyncDDPG",
+    "dqn": "AsyncDQN",
+}
 BACKENDS = ("process", "inline", "ray")
 LEARNERS = ("auto", "compiled", "eager")
 MODES = {

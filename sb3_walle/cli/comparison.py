@@ -5,16 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
-from gymnasium import spaces
 from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_walle import AsyncDDPG, AsyncDQN, AsyncPPO, AsyncSAC, AsyncTD3
-from sb3_walle.cli.environments import check_environment, quiet_factory
+from sb3_walle.cli.environments import check_environment, policy_of, quiet_factory
 from sb3_walle.cli.tables import format_ratio, format_table
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_updates
 
@@ -33,13 +30,6 @@ N_STEPS = 2048
 # Environment steps of the other algorithms: before a measurement, half of them random, and during one.
 WARM_UP, TIMESTEPS = 600, 2_000
 BUFFER_SIZE = 100_000
-
-
-def policy_of(env: gym.Env) -> str:
-    """SB3's name of the policy that suits an environment's observations."""
-    if isinstance(env.observation_space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 """Environments that a command names: whether they can be made at all, and making many without many warnings."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.samplers.factories import SpecFactory, factory_from_id
+from sb3_walle.samplers.monitor import monitored
 from sb3_walle.samplers.quiet import quiet
 
 
@@ -59,15 +64,64 @@ def check_environment(env_id: str) -> gym.Env:
     return env
 
 
+def policy_of(env: gym.Env) -> str:
+    """SB3's name of the policy that suits an environment's observations."""
+    if isinstance(env.observation_space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+
+
+@dataclass(frozen=True)
+class WrapperSpec:
+    """
+    A wrapper around an environment, imported only where an environment is built.
+
+    :param path: its module and class, as in ``"stable_baselines3.common.atari_wrappers.AtariWrapper"``
+    :param arguments: its arguments but for the environment
+    """
+
+    path: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        return self.path.rpartition(".")[0]
+
+    @property
+    def class_name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+    def wrap(self, env: gym.Env) -> gym.Env:
+        wrapper_class = getattr(importlib.import_module(self.module), self.class_name)
+        return wrapper_class(env, **self.arguments)
+
+
+@dataclass(frozen=True)
 class QuietFactory(SpecFactory):
-    """Builds an environment without the warnings that Gymnasium and MuJoCo give about the age of many of them."""
+    """
+    Builds an environment without the warnings that Gymnasium and MuJoCo give about the age of many of them.
+
+    :param wrappers: wrappers around it, from the inside to the outside
+    """
+
+    wrappers: tuple[WrapperSpec, ...] = ()
 
     def __call__(self) -> gym.Env:
         with quiet():
-            return super().__call__()
+            env = super().__call__()
+            if self.wrappers:
+                # As with SB3's make_vec_env, returns are those of the environment itself.
+                env = monitored(env)
+            for wrapper in self.wrappers:
+                env = wrapper.wrap(env)
+        return env
+
+    def modules(self) -> set[str]:
+        """Names of the modules that hold the environment's class and its wrappers."""
+        return super().modules() | {wrapper.module for wrapper in self.wrappers}
 
 
-def quiet_factory(env_id: str) -> QuietFactory:
+def quiet_factory(env_id: str, wrappers: tuple[WrapperSpec, ...] = ()) -> QuietFactory:
     with quiet():
         factory = factory_from_id(env_id)
-    return QuietFactory(factory.spec, factory.default_render_mode)
+    return QuietFactory(factory.spec, factory.default_render_mode, wrappers)

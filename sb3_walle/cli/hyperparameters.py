@@ -1,4 +1,4 @@
-"""The hyperparameters that ``sb3-walle train`` takes for an environment where the user gives none."""
+"""Hyperparameters that suit an environment: what they are, and those that sb3_walle knows itself."""
 
 import re
 from collections.abc import Mapping
@@ -8,28 +8,32 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_walle.on_policy.rollout_size import steps_per_env
-
-# SB3's, which hold where an argument is not given.
-BATCH_SIZE = 64
-TOTAL_TIMESTEPS = 1_000_000
+from sb3_walle.cli.environments import WrapperSpec
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
     """
-    A row of the table: what suits an environment, with any number of samplers.
+    What suits an environment.
 
     :param source: where they come from
     :param total_timesteps: environment steps that they take to learn it
-    :param n_samples: samples of a rollout, all environments together
-    :param arguments: arguments of :class:`~sb3_walle.AsyncPPO` that are not its defaults
+    :param n_envs: number of environments, all samplers together
+    :param arguments: arguments of the algorithm that are not its defaults
+    :param policy: the policy; ``None`` for the one that suits the environment's observations
+    :param wrappers: wrappers around each environment, from the inside to the outside
+    :param frame_stack: observations that the policy sees at once, with ``VecFrameStack``; ``None`` for one alone
+    :param left_out: what else the source has, and why ``sb3-walle train`` does without it
     """
 
     source: str
     total_timesteps: int
-    n_samples: int
+    n_envs: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    policy: str | None = None
+    wrappers: tuple[WrapperSpec, ...] = ()
+    frame_stack: int | None = None
+    left_out: tuple[str, ...] = ()
 
 
 # Activation, initial weights, discount and lambda are those that the RL Zoo has for HalfCheetah; initial actions vary
@@ -40,21 +44,22 @@ HALF_CHEETAH: Mapping[str, Any] = {
     "policy_kwargs": {"activation_fn": th.nn.ReLU, "ortho_init": False, "log_std_init": -1.0},
 }
 FIGURES = "sb3_walle's figures"
-# https://github.com/DLR-RM/rl-baselines3-zoo, version 2.9.2. It trains with one to eight environments.
+# https://github.com/DLR-RM/rl-baselines3-zoo, version 2.9.2.
 ZOO = "the RL Zoo's hyperparams/ppo.yml"
 # Those of the PPO paper (Schulman et al., 2017, table 3), normalised. The Zoo's tuned ones for Hopper-v4 (996 after
 # 2.5 minutes) and Walker2d-v4 have larger networks or smaller minibatches.
-MUJOCO = Hyperparameters("the RL Zoo's mujoco-defaults", 1_000_000, 2048, {"normalize": True})
+MUJOCO = Hyperparameters("the RL Zoo's mujoco-defaults", 1_000_000, 8, {"n_steps": 256, "normalize": True})
 
-#: by the name of the environment without its version
+#: of PPO, by the name of the environment without its version
 TABLE: Mapping[str, Hyperparameters] = {
     # The Zoo's take a quarter of an hour.
-    "HalfCheetah": Hyperparameters(FIGURES, 2_000_000, 20_480, {"normalize": True, **HALF_CHEETAH}),
+    "HalfCheetah": Hyperparameters(FIGURES, 2_000_000, 10, {"n_steps": 2048, "normalize": True, **HALF_CHEETAH}),
     "CartPole": Hyperparameters(
         ZOO,
         100_000,
-        256,
+        8,
         {
+            "n_steps": 32,
             "batch_size": 256,
             "n_epochs": 20,
             "learning_rate": LinearSchedule(1e-3, 0, 1),
@@ -64,7 +69,10 @@ TABLE: Mapping[str, Hyperparameters] = {
         },
     ),
     "Pendulum": Hyperparameters(
-        ZOO, 100_000, 4096, {"learning_rate": 1e-3, "gamma": 0.9, "use_sde": True, "sde_sample_freq": 4}
+        ZOO,
+        100_000,
+        4,
+        {"n_steps": 1024, "learning_rate": 1e-3, "gamma": 0.9, "use_sde": True, "sde_sample_freq": 4},
     ),
     "Hopper": MUJOCO,
     "Walker2d": MUJOCO,
@@ -72,56 +80,5 @@ TABLE: Mapping[str, Hyperparameters] = {
 }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """
-    What a run trains with.
-
-    :param total_timesteps: environment steps to train for, all environments together
-    :param arguments: arguments of :class:`~sb3_walle.AsyncPPO` that are not its defaults
-    :param reason: which these are, and why, in one line
-    """
-
-    total_timesteps: int
-    arguments: Mapping[str, Any]
-    reason: str
-
-
-def choose_hyperparameters(env_id: str, n_envs: int, given: Mapping[str, Any], plain: bool) -> Choice:
-    """
-    Take the hyperparameters that suit the environment, but for what the user gives.
-
-    :param given: what the user gives: arguments of :class:`~sb3_walle.AsyncPPO`, and ``timesteps``
-    :param plain: whether to take SB3's defaults for any environment
-    """
-    arguments = dict(given)
-    total_timesteps = arguments.pop("timesteps", None)
-    known = TABLE.get(re.sub(r"-v\d+$", "", env_id))
-    if plain or known is None:
-        why = "as --plain says" if plain else f"for 'sb3-walle train' knows no better ones for {env_id}"
-        but = f", but for {in_words(arguments)}" if arguments else ""
-        return Choice(total_timesteps or TOTAL_TIMESTEPS, arguments, f"SB3's defaults{but}, {why}")
-    own = in_words(arguments)
-    arguments = {**known.arguments, **arguments}
-    if "n_steps" not in given:
-        batch_size = arguments.get("batch_size", BATCH_SIZE)
-        arguments["n_steps"] = steps_per_env(known.n_samples, n_envs, batch_size)
-        n_samples = arguments["n_steps"] * n_envs
-        if "batch_size" not in given and n_samples < batch_size:
-            arguments["batch_size"] = n_samples
-    but = f", but for {own}" if own else ""
-    reason = f"for {env_id} from {known.source}{but} (--plain takes SB3's defaults): {in_words(arguments)}"
-    return Choice(total_timesteps or known.total_timesteps, arguments, reason)
-
-
-def in_words(arguments: Mapping[str, Any]) -> str:
-    """:return: arguments as they stand in a call"""
-    return ", ".join(f"{name}={_value(value)}" for name, value in arguments.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"dict({in_words(value)})"
-    if isinstance(value, LinearSchedule):
-        return f"LinearSchedule({value.start}, {value.end}, {value.end_fraction})"
-    return getattr(value, "__name__", repr(value))
+def without_version(env_id: str) -> str:
+    return re.sub(r"-v\d+$", "", env_id)

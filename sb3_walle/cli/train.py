@@ -9,6 +9,7 @@ from sb3_walle.cli.arguments import (
     INTERRUPTED,
     LEARNERS,
     MODES,
+    TRAINABLE,
     add_env,
     add_option,
     add_ppo_options,
@@ -17,9 +18,9 @@ from sb3_walle.cli.arguments import (
     set_command,
 )
 
-# What is neither an argument of AsyncPPO nor of the training's length.
-OF_THE_COMMAND = ("env", "policy", "run_dir", "plain", "timeline")
-# Arguments of AsyncPPO that do not depend on what suits the environment. All others are hyperparameters.
+# What is neither an argument of the algorithm nor of the training's length.
+OF_THE_COMMAND = ("env", "algo", "policy", "run_dir", "plain", "video", "timeline", "n_envs")
+# Arguments of the algorithm that do not depend on what suits the environment. All others are hyperparameters.
 OF_THE_MACHINERY = (
     "seed",
     "device",
@@ -35,6 +36,7 @@ OF_THE_MACHINERY = (
 EXAMPLE = """\
 example:
   sb3-walle train HalfCheetah-v4 --n-samplers 10
+  sb3-walle train Pendulum-v1 --algo sac
   sb3-walle train CartPole-v1 --plain --timesteps 1e5
 """
 
@@ -42,17 +44,19 @@ example:
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
-        help="train AsyncPPO and leave a run directory",
-        description="Train AsyncPPO on an environment, with hyperparameters that are known to learn it where\n"
-        "there are some. Leaves a directory with model.zip (which SB3's PPO.load reads),\n"
-        "progress.csv, TensorBoard events, settings.json and learning_curve.png, and prints how to\n"
-        "load and evaluate the model. Ctrl-C ends the training early and saves what there is.",
+        help="train an algorithm and leave a run directory",
+        description="Train an algorithm on an environment, with hyperparameters that are known to learn it where\n"
+        "there are some: a small table of our own, or the RL Zoo's files (pip install rl_zoo3).\n"
+        "Leaves a directory with model.zip (which SB3 loads), progress.csv, TensorBoard events,\n"
+        "settings.json, learning_curve.png and video.mp4, and prints how to load and evaluate the\n"
+        "model. Ctrl-C ends the training early and saves what there is.",
         epilog=EXAMPLE,
     )
     set_command(parser, run_command)
     add_env(parser)
 
     run = parser.add_argument_group("run")
+    add_option(run, "--algo", "ppo", "algorithm", choices=TRAINABLE)
     text = "environment steps to train for, all environments together"
     add_option(run, "--timesteps", 1_000_000, text, only_given=True, type=integer(1))
     text = "seed of the pseudo-random generators (default: none)"
@@ -61,13 +65,18 @@ def add_command(commands: Any) -> None:
     add_option(run, "--run-dir", Path("runs"), "where to make the run's directory", type=Path, metavar="DIR")
     text = "also leave timeline.json (for ui.perfetto.dev) and timeline.png: who waits for whom"
     run.add_argument("--timeline", action="store_true", help=text)
+    text = "leave a video of ten seconds of the trained agent"
+    run.add_argument("--video", action=argparse.BooleanOptionalAction, default=True, help=text)
 
     samplers = parser.add_argument_group("samplers")
-    text = "sampler processes (default: the CPUs that this process may use)"
+    text = "environments of all samplers (default: what suits the environment; else one for each sampler)"
+    add_option(samplers, "--n-envs", None, text, type=integer(1))
+    text = "sampler processes (default: as many as hold these environments best; else one for each CPU)"
     add_option(samplers, "--n-samplers", None, text, type=integer(1))
-    add_option(samplers, "--envs-per-sampler", 1, "environments that each sampler steps", type=integer(1))
+    text = "environments that each sampler steps (default: what follows from the other two)"
+    add_option(samplers, "--envs-per-sampler", None, text, type=integer(1))
     text = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
-    add_option(samplers, "--mode", "pipelined", text, choices=MODES)
+    add_option(samplers, "--mode", None, f"{text} (default: sync for A2C, pipelined for others)", choices=MODES)
     text = "updates that experience may be old by, with --mode free (default: 1)"
     add_option(samplers, "--max-policy-lag", None, text, type=integer(1))
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"
@@ -85,11 +94,11 @@ def add_command(commands: Any) -> None:
 
     text = "An option that is given wins over what is known to suit the environment. The defaults shown\n"
     text += "are those of SB3's PPO, for all other environments."
-    ppo = parser.add_argument_group("PPO", text)
+    ppo = parser.add_argument_group("hyperparameters", text)
     text = "SB3's defaults, instead of what is known to suit the environment"
     ppo.add_argument("--plain", action="store_true", help=text)
     policies = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
-    add_option(ppo, "--policy", "MlpPolicy", "policy network", choices=policies)
+    add_option(ppo, "--policy", None, "policy network (default: what suits the observations)", choices=policies)
     text = "steps of each environment in an iteration"
     add_option(ppo, "--n-steps", 2048, text, only_given=True, type=integer(1))
     add_ppo_options(ppo)
@@ -102,24 +111,37 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     # Before hours of training, not at their end.
     require_extra("a training run", "matplotlib", "rich", "tensorboard", "tqdm")
-    from sb3_walle.backends.limits import available_cpus
-    from sb3_walle.cli.hyperparameters import choose_hyperparameters
+    from sb3_walle.cli.hyperparameter_choice import choose_hyperparameters
     from sb3_walle.cli.training import TrainingSettings, train
     from sb3_walle.cli.training_summary import training_summary
 
-    n_envs = (arguments.n_samplers or available_cpus()) * arguments.envs_per_sampler
     machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}
     given = {name: value for name, value in of_the_user(arguments).items() if name not in (*OF_THE_COMMAND, *machinery)}
-    chosen = choose_hyperparameters(arguments.env, n_envs, given, arguments.plain)
+    chosen = choose_hyperparameters(arguments.algo, arguments.env, n_envs_of(arguments), given, arguments.plain)
     settings = TrainingSettings(
         env_id=arguments.env,
         total_timesteps=chosen.total_timesteps,
-        policy=arguments.policy,
+        algo=arguments.algo,
+        policy=arguments.policy or chosen.policy,
+        wrappers=chosen.wrappers,
+        frame_stack=chosen.frame_stack,
         runs=arguments.run_dir,
         algorithm={**machinery, **chosen.arguments},
         reason=chosen.reason,
         timeline=arguments.timeline,
+        video=arguments.video,
     )
     outcome = train(settings)
     print(training_summary(settings, outcome))
     return INTERRUPTED if outcome.interrupted else 0
+
+
+def n_envs_of(arguments: argparse.Namespace) -> int | None:
+    """:return: how many environments the user asks for, ``None`` if she leaves that open"""
+    from sb3_walle.backends.limits import available_cpus
+
+    if arguments.n_envs is not None:
+        return arguments.n_envs
+    if arguments.n_samplers is None and arguments.envs_per_sampler is None:
+        return None
+    return (arguments.n_samplers or available_cpus()) * (arguments.envs_per_sampler or 1)

@@ -1,6 +1,5 @@
 """A training run from the command line: what it prints and the directory that it leaves behind."""
 
-import inspect
 import json
 import math
 import pickle
@@ -13,15 +12,19 @@ from time import time_ns
 from typing import Any
 
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, LogEveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device, safe_mean
-from stable_baselines3.ppo import PPO
+from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_walle import AsyncPPO
+from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, sb3_class, sb3_defaults
 from sb3_walle.cli.arguments import UsageError
-from sb3_walle.cli.environments import check_environment, quiet_factory, usage_errors
+from sb3_walle.cli.environments import WrapperSpec, check_environment, policy_of, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
+from sb3_walle.cli.video import VIDEO, VideoRequest, record_video
+from sb3_walle.cli.zoo import NoiseSpec
+from sb3_walle.envs.env_sources import EnvSource, SamplerChoices, in_samplers
+from sb3_walle.envs.sampler_shape import Workload
 from sb3_walle.saving import written_whole
 from sb3_walle.timeline.callback import TimelineCallback
 
@@ -41,6 +44,7 @@ HYPERPARAMETERS = (
     "clip_range",
     "ent_coef",
 )
+OF_OFF_POLICY = ("buffer_size", "learning_starts", "tau", "train_freq", "gradient_steps")
 # More tables than these tell a reader no more.
 N_LOGS = 100
 
@@ -51,19 +55,28 @@ class TrainingSettings:
     What to train and where to put it.
 
     :param total_timesteps: environment steps to train for, all environments together
+    :param algo: one of :data:`~sb3_walle.cli.arguments.TRAINABLE`
+    :param policy: the policy; ``None`` for the one that suits the environment's observations
+    :param wrappers: wrappers around each environment, from the inside to the outside
+    :param frame_stack: observations that the policy sees at once; ``None`` for one alone
     :param runs: the directory in which the run's own directory is made
-    :param algorithm: further arguments of :class:`~sb3_walle.AsyncPPO` by name
+    :param algorithm: further arguments of the algorithm by name
     :param reason: which hyperparameters these are, and why, in one line
     :param timeline: whether to leave a timeline, too
+    :param video: whether to leave a video of the trained agent
     """
 
     env_id: str
     total_timesteps: int
-    policy: str = "MlpPolicy"
+    algo: str = "ppo"
+    policy: str | None = None
+    wrappers: tuple[WrapperSpec, ...] = ()
+    frame_stack: int | None = None
     runs: Path = Path("runs")
     algorithm: Mapping[str, Any] = field(default_factory=dict)
     reason: str = "SB3's defaults"
     timeline: bool = False
+    video: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,7 @@ class TrainingOutcome:
     :param timesteps: environment steps that the model was trained for, all environments together
     :param interrupted: whether Ctrl-C ended it
     :param mean_reward: mean reward of the last 100 episodes; not a number if none has ended
+    :param no_video: why there is no video, if one was asked for
     """
 
     directory: Path
@@ -81,6 +95,7 @@ class TrainingOutcome:
     interrupted: bool
     minutes: float
     mean_reward: float
+    no_video: str | None = None
 
 
 def create_run_directory(runs: Path, env_id: str) -> Path:
@@ -106,24 +121,44 @@ def create_run_directory(runs: Path, env_id: str) -> Path:
             return directory
 
 
-def create_model(settings: TrainingSettings) -> AsyncPPO:
+def create_model(settings: TrainingSettings) -> Any:
     """
     :return: the algorithm, with the environment in its samplers
     :raises UsageError: if it refuses its arguments, or does not support the environment's spaces
     """
     env = check_environment(settings.env_id)
-    if settings.policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
+    policy = settings.policy or policy_of(env)
+    if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
         raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
     device = settings.algorithm.get("device", "auto")
     try:
         get_device(device)
     except RuntimeError as error:
         raise UsageError(f"unknown device '{device}': {error}") from error
+    arguments = dict(settings.algorithm)
+    noise = arguments.get("action_noise")
+    if isinstance(noise, NoiseSpec):
+        arguments["action_noise"] = noise.create(env.action_space)
     with usage_errors():
-        return AsyncPPO(settings.policy, quiet_factory(settings.env_id), verbose=1, **settings.algorithm)
+        source: EnvSource = quiet_factory(settings.env_id, settings.wrappers)
+        if settings.frame_stack:
+            source = stacked(source, settings.frame_stack, arguments)
+        return algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
 
 
-def save_run(model: AsyncPPO, directory: Path) -> None:
+def stacked(factory: EnvSource, n_stack: int, arguments: dict[str, Any]) -> VecFrameStack:
+    """
+    :param arguments: of the algorithm; those that say how to start samplers are taken out
+    :return: samplers inside of a ``VecFrameStack``
+    """
+    workload = Workload(has_seed=arguments.get("seed") is not None, verbose=1)
+    preload = ("torch", "stable_baselines3")
+    with in_samplers(factory, SamplerChoices.taken_from(arguments), preload, workload) as samplers:
+        assert samplers is not None
+        return VecFrameStack(samplers, n_stack)
+
+
+def save_run(model: Any, directory: Path) -> None:
     """
     Write the model, the statistics of ``VecNormalize`` if there is one, and the learning curve of what has been logged.
     """
@@ -151,10 +186,9 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
         (directory / SETTINGS).write_text(describe(settings, model))
         print(summary(settings, model))
         model.set_logger(configure(str(directory), ["stdout", "csv", "tensorboard"]))
-        n_iterations = math.ceil(settings.total_timesteps / (model.n_steps * model.n_envs))
-        log_interval = math.ceil(n_iterations / N_LOGS)
+        log_interval, loggers = logging_of(settings, model)
         timelines = [TimelineCallback(directory)] if settings.timeline else []
-        callbacks: list[BaseCallback] = [progress_bar, *timelines]
+        callbacks: list[BaseCallback] = [progress_bar, *loggers, *timelines]
         try:
             model.learn(settings.total_timesteps, callback=callbacks, log_interval=log_interval)
         except KeyboardInterrupt:
@@ -172,35 +206,64 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
         env.close()
     minutes = (time_ns() - model.start_time) / 60e9
     rewards = [episode["r"] for episode in model.ep_info_buffer or ()]
-    return TrainingOutcome(directory, model.num_timesteps, interrupted, minutes, float(safe_mean(rewards)))
+    no_video = record_video(video_request(settings, directory)) if settings.video else None
+    mean_reward = float(safe_mean(rewards))
+    return TrainingOutcome(directory, model.num_timesteps, interrupted, minutes, mean_reward, no_video)
 
 
-def describe(settings: TrainingSettings, model: AsyncPPO) -> str:
+def video_request(settings: TrainingSettings, directory: Path) -> VideoRequest:
+    statistics = directory / STATISTICS
+    return VideoRequest(
+        quiet_factory(settings.env_id, settings.wrappers),
+        settings.frame_stack,
+        sb3_class(settings.algo),
+        directory / MODEL,
+        statistics if statistics.exists() else None,
+        directory / VIDEO,
+    )
+
+
+def logging_of(settings: TrainingSettings, model: Any) -> tuple[int | None, list[BaseCallback]]:
+    """
+    :return: ``log_interval`` of ``learn()``, and callbacks, for about as many tables in all as a reader wants
+    """
+    if is_on_policy(settings.algo):
+        n_iterations = math.ceil(settings.total_timesteps / (model.n_steps * model.n_envs))
+        return math.ceil(n_iterations / N_LOGS), []
+    # Other algorithms count episodes, of which there may be any number.
+    rollout = model.train_freq.frequency * model.n_envs
+    return None, [LogEveryNTimesteps(max(math.ceil(settings.total_timesteps / N_LOGS), rollout))]
+
+
+def describe(settings: TrainingSettings, model: Any) -> str:
     """:return: the settings as a JSON object"""
 
     def name_of(class_or_schedule: Any) -> str:
         return getattr(class_or_schedule, "__name__", repr(class_or_schedule))
 
-    of_sb3 = inspect.signature(PPO.__init__).parameters
+    of_sb3 = sb3_defaults(settings.algo)
     values = {
         "env_id": settings.env_id,
+        "wrappers": [wrapper.path for wrapper in settings.wrappers],
+        "frame_stack": settings.frame_stack,
         "total_timesteps": settings.total_timesteps,
-        "policy": settings.policy,
-        **{name: of_sb3[name].default for name in HYPERPARAMETERS},
+        "algo": settings.algo,
+        "policy": next(name for name, known in model.policy_aliases.items() if known is type(model.policy)),
+        **{name: of_sb3[name] for name in (*HYPERPARAMETERS, *OF_OFF_POLICY) if name in of_sb3},
         **settings.algorithm,
         "n_envs": model.n_envs,
     }
     return json.dumps(values, indent=2, default=name_of) + "\n"
 
 
-def summary(settings: TrainingSettings, model: AsyncPPO) -> str:
+def summary(settings: TrainingSettings, model: Any) -> str:
     """:return: what is about to be trained, in a few lines"""
-    rollout = model.n_steps * model.n_envs
-    envs_per_sampler = settings.algorithm.get("envs_per_sampler", 1)
+    samplers = model.get_env().unwrapped
+    shape = f"{plural(samplers.n_samplers, 'sampler')} of {plural(samplers.envs_per_sampler, 'environment')}"
+    rollout = model.n_steps * model.n_envs if is_on_policy(settings.algo) else 0
     lines = [
         f"Training {type(model).__name__} on {settings.env_id} for {settings.total_timesteps:,} timesteps",
-        f"{plural(model.n_envs // envs_per_sampler, 'sampler')} of {plural(envs_per_sampler, 'environment')}; "
-        f"{rollout:,} timesteps an iteration",
+        f"{shape}; {rollout:,} timesteps an iteration" if rollout else shape,
         f"Hyperparameters: {settings.reason}",
     ]
     if settings.total_timesteps < rollout:

@@ -1,8 +1,11 @@
 """What a training run prints at its end: its result, where that lies, and how to load and evaluate it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+from sb3_walle.cli.algorithms import sb3_class
+from sb3_walle.cli.environments import WrapperSpec
 from sb3_walle.cli.training import (
     LEARNING_CURVE,
     MODEL,
@@ -11,6 +14,7 @@ from sb3_walle.cli.training import (
     TrainingOutcome,
     TrainingSettings,
 )
+from sb3_walle.cli.video import VIDEO
 from sb3_walle.timeline.callback import PICTURE, TRACE
 
 
@@ -30,23 +34,41 @@ def training_summary(settings: TrainingSettings, outcome: TrainingOutcome) -> st
     statistics = directory / STATISTICS
     if statistics.exists():
         lines.insert(2, f"  statistics      {statistics}, of VecNormalize, which the model needs")
-    return "\n".join([*lines, "", "In Python, this loads and evaluates it:", evaluation(settings.env_id, directory)])
+    if settings.video:
+        lines.append(f"  video           {f'none: {outcome.no_video}' if outcome.no_video else directory / VIDEO}")
+    return "\n".join([*lines, "", "In Python, this loads and evaluates it:", evaluation(settings, directory)])
 
 
-def evaluation(env_id: str, directory: Path) -> str:
+def evaluation(settings: TrainingSettings, directory: Path) -> str:
     """:return: lines of Python that load the model of a run and evaluate it"""
+    algorithm = sb3_class(settings.algo)
+    wrappers = settings.wrappers
     imports = [
-        "from stable_baselines3 import PPO",
+        f"from {algorithm.__module__.partition('.')[0]} import {algorithm.__name__}",
         "from stable_baselines3.common.env_util import make_vec_env",
         "from stable_baselines3.common.evaluation import evaluate_policy",
     ]
-    statements = [f"env = make_vec_env({env_id!r})"]
+    imports += [f"from {wrapper.module} import {wrapper.class_name}" for wrapper in wrappers]
+    wrapped = f", wrapper_class=lambda env: {nested(wrappers)}" if wrappers else ""
+    statements = [f"env = make_vec_env({settings.env_id!r}{wrapped})"]
+    if settings.frame_stack:
+        imports.append("from stable_baselines3.common.vec_env import VecFrameStack")
+        statements.append(f"env = VecFrameStack(env, {settings.frame_stack})")
     statistics = directory / STATISTICS
     if statistics.exists():
         imports.append("from stable_baselines3.common.vec_env import VecNormalize")
         statements += [f"env = VecNormalize.load({str(statistics)!r}, env)", "env.training = False"]
     statements += [
-        f"model = PPO.load({str(directory / MODEL)!r}, env)",
+        f"model = {algorithm.__name__}.load({str(directory / MODEL)!r}, env)",
         "print(evaluate_policy(model, model.get_env()))",
     ]
     return "\n".join([*imports, *statements])
+
+
+def nested(wrappers: Sequence[WrapperSpec]) -> str:
+    """:return: Python that puts wrappers around ``env``, from the inside to the outside"""
+    code = "env"
+    for wrapper in wrappers:
+        arguments = "".join(f", {name}={value!r}" for name, value in wrapper.arguments.items())
+        code = f"{wrapper.class_name}({code}{arguments})"
+    return code

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from benchmarks.returns.returns_settings import ReturnsSettings
 from sb3_walle.cli.arguments import UsageError, run_command_line
 
 NAN = float("nan")
+needs_zoo = pytest.mark.skipif(find_spec("rl_zoo3") is None, reason="needs rl_zoo3")
 
 
 def csv_rows(directory: Path) -> list[dict[str, str]]:
@@ -400,10 +402,36 @@ def test_command_compares_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch)
     assert (td3.total_timesteps, td3.arguments) == (10_000, {"policy_kwargs": {"net_arch": [64, 32]}})
 
 
+@needs_zoo
+def test_command_takes_the_zoos_hyperparameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, _, _ = asked_for(monkeypatch, "HalfCheetah-v4 --zoo --seeds 3 --modes pipelined")
+    assert (settings.total_timesteps, settings.n_seeds, settings.n_envs) == (1_000_000, 3, 1)
+    assert settings.normalize is True and settings.n_steps == 512
+    assert (settings.ppo["batch_size"], settings.ppo["clip_range"]) == (64, 0.1)
+    settings, _, _ = asked_for(monkeypatch, "CartPole-v1 --zoo --gamma 0.5 --timesteps 1e3 --n-samplers 4")
+    assert (settings.total_timesteps, settings.n_envs, settings.ppo["gamma"]) == (1000, 4, 0.5)
+
+
+@needs_zoo
+def test_comparison_with_the_zoos_hyperparameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = (
+        "CartPole-v1 --zoo --n-samplers 2 --seeds 2 --timesteps 320 --n-steps 32 --batch-size 32 --modes pipelined"
+    )
+    settings, _, _ = asked_for(monkeypatch, options)
+    monkeypatch.undo()
+    settings = replace(settings, async_ppo={"learner": "eager"})
+    report = compare_returns(settings, tmp_path).report
+    # Also again: settings that are no numbers are the same ones as before.
+    assert compare_returns(settings, tmp_path).report == report
+    assert "learning_rate=LinearSchedule(0.001, 0, 1)" in report
+    assert runs_of(csv_rows(tmp_path))[0] == ("0", "PPO, DummyVecEnv(2)")
+
+
 @pytest.mark.parametrize(
     ("options", "mentioned"),
     [
         ("--seeds 1", "--seeds"),
+        ("--algo sac --zoo", "--zoo is for --algo ppo"),
         ("--modes sync fast", "--modes"),
         ("--timesteps 100", "at least 200 are needed"),
         ("--n-steps 1 --n-samplers 1", "n_steps"),

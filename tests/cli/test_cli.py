@@ -20,7 +20,7 @@ from sb3_walle import __version__
 from sb3_walle.cli import build_parser, comparison, main, training
 from sb3_walle.cli.learning_curve import plot_learning_curve, read_learning_curve
 
-TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0"]
+TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0", "--no-video"]
 
 BROKEN_ENV = """
 import gymnasium as gym
@@ -66,7 +66,16 @@ def fails_with_usage_error(argv: list[str], capsys: pytest.CaptureFixture[str]) 
         (["--help"], ["train", "bench", "example"]),
         (
             ["train", "--help"],
-            ["--n-samplers", "--max-policy-lag", "--plain", "--no-normalize", "--timeline", "pipelined"],
+            [
+                "--n-samplers",
+                "--n-envs",
+                "--max-policy-lag",
+                "--plain",
+                "--no-normalize",
+                "--no-video",
+                "--timeline",
+                "pipelined",
+            ],
         ),
         (["bench", "--help"], ["--n-samplers", "ppo,sac,td3,ddpg,dqn", "(default: 10)", "example"]),
         (["--version"], [__version__]),
@@ -109,6 +118,9 @@ def test_whole_numbers_may_be_written_shortly() -> None:
         (["--learning-rate", "0"], "--learning-rate"),
         (["--mode", "fast"], "--mode"),
         (["--policy", "LstmPolicy"], "--policy"),
+        (["--algo", "reinforce"], "--algo"),
+        (["--algo", "sac", "--n-epochs", "3"], "--n-epochs is no option of SAC"),
+        (["--n-envs", "5", "--n-samplers", "2"], "n_samplers=2"),
         (["--device", "abacus"], "abacus"),
         (["--mode", "sync", "--max-policy-lag", "3"], "max_policy_lag"),
     ],

@@ -16,7 +16,8 @@ from test_cli import TINY, run_directory
 
 from benchmarks.figures.figures_settings import FiguresSettings
 from sb3_walle.cli import main, training
-from sb3_walle.cli.hyperparameters import TABLE, ZOO, choose_hyperparameters
+from sb3_walle.cli.hyperparameter_choice import choose_hyperparameters
+from sb3_walle.cli.hyperparameters import TABLE, ZOO
 from sb3_walle.cli.training import TrainingSettings
 
 OF_THE_ZOO = [*(name for name, row in TABLE.items() if row.source == ZOO), "Ant"]
@@ -47,13 +48,15 @@ def asked_for(monkeypatch: pytest.MonkeyPatch, *options: str) -> TrainingSetting
 @pytest.mark.parametrize("name", OF_THE_ZOO)
 def test_rows_of_the_zoo_are_the_zoos(name: str) -> None:
     published, row = zoo(name), TABLE[name]
+    arguments = dict(row.arguments)
     assert published.pop("policy") == "MlpPolicy"
     assert row.total_timesteps == published.pop("n_timesteps")
-    assert row.n_samples == published.pop("n_envs", 1) * published.pop("n_steps", 2048)
+    # Where the Zoo trains with one environment, there are more with as many samples.
+    assert row.n_envs * arguments.pop("n_steps") == published.pop("n_envs", 1) * published.pop("n_steps", 2048)
     defaults = {name: parameter.default for name, parameter in inspect.signature(PPO.__init__).parameters.items()}
     defaults["normalize"] = False
-    for argument in {**published, **row.arguments}:
-        found, expected = (source.get(argument, defaults[argument]) for source in (row.arguments, published))
+    for argument in {**published, **arguments}:
+        found, expected = (source.get(argument, defaults[argument]) for source in (arguments, published))
         if argument == "policy_kwargs":
             expected = eval(expected, {"nn": sys.modules["torch"].nn})
         if isinstance(expected, str) and expected.startswith("lin_"):
@@ -66,19 +69,20 @@ def test_rows_of_the_zoo_are_the_zoos(name: str) -> None:
 
 def test_half_cheetah_is_learned_by_the_agent_of_the_figures() -> None:
     figures, row = FiguresSettings(), TABLE["HalfCheetah"]
-    assert row.arguments == {"normalize": True, **figures.agent.ppo}
+    assert row.arguments == {"n_steps": 2048, "normalize": True, **figures.agent.ppo}
     assert row.total_timesteps == figures.timesteps
-    assert row.n_samples == pytest.approx(figures.samples_per_iteration, rel=0.05)
+    assert row.n_envs * 2048 == pytest.approx(figures.samples_per_iteration, rel=0.05)
 
 
 @pytest.mark.parametrize("n_envs", [1, 2, 3, 10, 16, 64])
 @pytest.mark.parametrize("name", TABLE)
 def test_rollouts_have_whole_minibatches(name: str, n_envs: int) -> None:
-    chosen = choose_hyperparameters(f"{name}-v4", n_envs, {}, plain=False)
+    row, chosen = TABLE[name], choose_hyperparameters("ppo", f"{name}-v4", n_envs, {}, plain=False)
+    assert chosen.arguments["n_envs"] == n_envs
     n_samples = chosen.arguments["n_steps"] * n_envs
     assert n_samples % chosen.arguments.get("batch_size", 64) == 0
-    assert n_samples == pytest.approx(TABLE[name].n_samples, rel=0.6)
-    assert chosen.total_timesteps == TABLE[name].total_timesteps
+    assert n_samples == pytest.approx(row.n_envs * row.arguments["n_steps"], rel=0.6)
+    assert chosen.total_timesteps == row.total_timesteps
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -100,8 +104,8 @@ def test_what_is_given_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "mentioned"),
     [
         (["HalfCheetah-v4", "--plain"], "as --plain says"),
-        (["MountainCar-v0"], "knows no better ones for MountainCar-v0"),
-        (["MountainCar-v0", "--gamma", "0.5"], "but for gamma=0.5"),
+        (["FrozenLake-v1"], "nor the RL Zoo knows better ones for FrozenLake-v1"),
+        (["FrozenLake-v1", "--gamma", "0.5"], "but for gamma=0.5"),
     ],
 )
 def test_otherwise_they_are_sb3s(options: list[str], mentioned: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""The algorithms that ``sb3-walle train`` trains."""
+
+import inspect
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+import sb3_walle
+from sb3_walle.cli.arguments import TRAINABLE
+
+SB3_PACKAGES = ("stable_baselines3", "sb3_contrib")
+
+
+def algorithm_class(name: str) -> Any:
+    """
+    :param name: one of :data:`~sb3_walle.cli.arguments.TRAINABLE`
+    :return: its class, with samplers
+    """
+    return getattr(sb3_walle, TRAINABLE[name])
+
+
+def sb3_class(name: str) -> type[BaseAlgorithm]:
+    """:return: SB3's class of the same algorithm, which loads its models"""
+    classes = algorithm_class(name).__mro__
+    return next(base for base in classes if base.__module__.partition(".")[0] in SB3_PACKAGES)
+
+
+def is_on_policy(name: str) -> bool:
+    return issubclass(sb3_class(name), OnPolicyAlgorithm)
+
+
+def sb3_defaults(name: str) -> dict[str, Any]:
+    """:return: the arguments of SB3's constructor that have a default, and these"""
+    parameters = inspect.signature(sb3_class(name).__init__).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
