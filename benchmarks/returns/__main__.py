@@ -26,12 +26,26 @@ EXAMPLES = """\
 examples:
   python -m benchmarks.returns HalfCheetah-v4 --timesteps 1e6 --modes pipelined sync --normalize
   python -m benchmarks.returns Pendulum-v1 --algo sac --net-arch 64 64
+  python -m benchmarks.returns CartPole-v1 --algo dqn --modes pipelined --prioritized
 """
 # Off-policy algorithms make a gradient step for about each environment step.
 TIMESTEPS = {"ppo": 200_000, "dqn": 50_000}
 OTHER_TIMESTEPS = 10_000
 # Options of all algorithms. All others are of PPO.
-COMMON = ("run", "prog", "env", "algo", "timesteps", "seeds", "n_samplers", "modes", "normalize", "net_arch", "out")
+COMMON = (
+    "run",
+    "prog",
+    "env",
+    "algo",
+    "timesteps",
+    "seeds",
+    "n_samplers",
+    "modes",
+    "normalize",
+    "net_arch",
+    "prioritized",
+    "out",
+)
 
 
 def build_parser() -> Parser:
@@ -61,6 +75,8 @@ def build_parser() -> Parser:
     text = "normalise observations and rewards, as SB3's VecNormalize does"
     contenders.add_argument("--normalize", action="store_true", help=text)
     add_net_arch(contenders)
+    text = "ours with prioritised replay, too, in each of its modes (only dqn)"
+    contenders.add_argument("--prioritized", action="store_true", help=text)
 
     ppo = parser.add_argument_group("PPO", "For all contenders. The defaults are those of SB3's PPO.")
     text = "steps of each environment in an iteration (default: 2048 divided by the number of environments)"
@@ -84,6 +100,8 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
     """
     algorithm = arguments.algo
     of_the_policy = policy_arguments(arguments)
+    if arguments.prioritized and algorithm != "dqn":
+        raise UsageError(f"--prioritized is for --algo dqn, not for {algorithm}")
     common = {
         "env_id": arguments.env,
         "total_timesteps": arguments.timesteps or TIMESTEPS.get(algorithm, OTHER_TIMESTEPS),
@@ -97,7 +115,7 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
         return PPOReturns(**common, ppo=ppo)
     if ppo:
         raise UsageError(f"--{next(iter(ppo)).replace('_', '-')} is for --algo ppo, not for {algorithm}")
-    return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy)
+    return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy, prioritized=arguments.prioritized)
 
 
 if __name__ == "__main__":

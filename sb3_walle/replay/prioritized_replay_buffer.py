@@ -111,7 +111,7 @@ class PrioritizedReplayBuffer(DictReplayBuffer):
                 raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if not 0 < self.min_priority < np.inf:
             raise ValueError(
-                f"min_priority must be above 0, got {self.min_priority}: a transition without priority is never sampled"
+                f"min_priority must be a number above 0, got {self.min_priority}: what has no priority is never sampled"
             )
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {self.n_steps}")
@@ -181,15 +181,16 @@ class PrioritizedReplayBuffer(DictReplayBuffer):
         :return: the samples
         :raises ValueError: if the buffer is empty
         """
-        if self.size() == 0:
+        total = self._priorities.total
+        if total == 0:
             raise ValueError("The replay buffer is empty: there is nothing to sample.")
         shares = (np.arange(batch_size) + np.random.random(batch_size)) / batch_size
-        indices = self._priorities.find(shares * self._priorities.total)
+        indices = self._priorities.find(shares * total)
         # N and the sum of all priorities are the same for all weights, and so do not change their ratios.
         priorities = self._priorities[indices]
         weights = (priorities / priorities.min()) ** -self._beta(progress_remaining)
-        transitions = self._get_samples(indices, env)
-        return PrioritizedSamples(*transitions, self.to_torch(weights.astype(np.float32).reshape(-1, 1)), indices)
+        column = self.to_torch(weights.astype(np.float32).reshape(-1, 1))
+        return PrioritizedSamples(*self._get_samples(indices, env), weights=column, indices=indices)
 
     def update_priorities(self, indices: np.ndarray, errors: np.ndarray | th.Tensor) -> None:
         """

@@ -14,7 +14,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from toy_envs import StampedEnv
 
-from sb3_walle import AsyncDQN, PrioritizedReplayBuffer, SamplerVecEnv
+from sb3_walle import AsyncDQN, AsyncOffPolicyMixin, PrioritizedReplayBuffer, SamplerVecEnv
 from sb3_walle.collection.modes import MODES
 
 N_SAMPLERS = 3
@@ -112,6 +112,26 @@ def test_a_buffer_that_was_saved_continues(tmp_path: Path) -> None:
         loaded.learn(20, reset_num_timesteps=False)
         assert_all_can_be_sampled(loaded.replay_buffer)
         assert 2 * loaded.replay_buffer.size() == loaded.num_timesteps > model.num_timesteps
+
+
+class OwnTraining(DQN):
+    """Learns nothing, but weights and returns errors."""
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        buffer: Any = self.replay_buffer
+        samples = buffer.sample_weighted(batch_size, progress_remaining=0.5)
+        assert samples.weights.shape == (batch_size, 1)
+        buffer.update_priorities(samples.indices, np.full(batch_size, 9.0))
+
+
+class AsyncOwnTraining(AsyncOffPolicyMixin, OwnTraining):
+    learns_from_weights = True
+
+
+def test_an_update_of_ones_own_can_use_it() -> None:
+    with AsyncOwnTraining("MlpPolicy", StampedEnv, n_samplers=2, **PRIORITIZED, **tiny()) as model:
+        model.learn(60)
+        assert model.replay_buffer.max_priority == pytest.approx(9)  # type: ignore[union-attr]
 
 
 def test_more_environments_get_an_empty_buffer() -> None:

@@ -238,7 +238,7 @@ def test_a_copy_and_an_empty_buffer() -> None:
         ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
         ({"beta": -0.1}, "beta must be from 0 to 1, got -0.1"),
         ({"final_beta": float("nan")}, "final_beta must be from 0 to 1, got nan"),
-        ({"min_priority": 0.0}, "min_priority must be above 0, got 0.0"),
+        ({"min_priority": 0.0}, "min_priority must be a number above 0, got 0.0"),
         ({"n_steps": 0}, "n_steps must be at least 1, got 0"),
         (
             {"n_steps": 2, "optimize_memory_usage": True, "handle_timeout_termination": False},
