@@ -189,8 +189,9 @@ class PrioritizedReplayBuffer(DictReplayBuffer):
         # N and the sum of all priorities are the same for all weights, and so do not change their ratios.
         priorities = self._priorities[indices]
         weights = (priorities / priorities.min()) ** -self._beta(progress_remaining)
+        transitions = self._get_samples(indices, env)._asdict()
         column = self.to_torch(weights.astype(np.float32).reshape(-1, 1))
-        return PrioritizedSamples(*self._get_samples(indices, env), weights=column, indices=indices)
+        return PrioritizedSamples(**transitions, weights=column, indices=indices)
 
     def update_priorities(self, indices: np.ndarray, errors: np.ndarray | th.Tensor) -> None:
         """
