@@ -14,6 +14,7 @@ __all__ = [
     "AsyncSAC",
     "AsyncTD3",
     "NonFiniteError",
+    "PrioritizedReplayBuffer",
     "SafeCheckpointCallback",
     "SamplerError",
     "SamplerVecEnv",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sb3_walle.errors import NonFiniteError
     from sb3_walle.off_policy import AsyncOffPolicyMixin
     from sb3_walle.on_policy import AsyncOnPolicyMixin
+    from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
     from sb3_walle.samplers.errors import SamplerError, SamplerWarning
     from sb3_walle.timeline.callback import TimelineCallback
 
@@ -47,6 +49,7 @@ _HOMES = {
     "AsyncSAC": "sb3_walle.algorithms.sac",
     "AsyncTD3": "sb3_walle.algorithms.td3",
     "NonFiniteError": "sb3_walle.errors",
+    "PrioritizedReplayBuffer": "sb3_walle.replay.prioritized_replay_buffer",
     "SafeCheckpointCallback": "sb3_walle.callbacks",
     "SamplerError": "sb3_walle.samplers.errors",
     "SamplerVecEnv": "sb3_walle.envs.vec_env",

@@ -70,6 +70,11 @@ def normalized_observations(buffer: "BaseBuffer", observations: Any, vec_normali
     return buffer._normalize_obs(observations, vec_normalize)
 
 
+def normalized_rewards(buffer: "BaseBuffer", rewards: np.ndarray, vec_normalize: "VecNormalize | None") -> np.ndarray:
+    """:return: what the buffer hands out of rewards that it holds, in the same shape"""
+    return buffer._normalize_reward(rewards, vec_normalize)
+
+
 def vec_normalize_of(algorithm: "BaseAlgorithm") -> "VecNormalize | None":
     """:return: the ``VecNormalize`` around its environments"""
     return algorithm._vec_normalize_env

@@ -35,6 +35,7 @@ ROOMS = (
     "timeline",
     "collection",
     "callbacks",
+    "replay",
     "updates",
     "algorithm",
     "on_policy",
@@ -107,7 +108,7 @@ def test_only_the_ray_backend_knows_ray() -> None:
 def test_updates_know_nothing_of_samplers() -> None:
     for path in (ROOT / "updates").rglob("*.py"):
         rooms = {name.split(".")[1] for name in imports(path) if name.startswith("sb3_walle.")}
-        assert rooms <= {"updates", "errors", "saving", "sb3_private", "user_warning"}, path
+        assert rooms <= {"updates", "replay", "errors", "saving", "sb3_private", "user_warning"}, path
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

@@ -29,6 +29,7 @@ examples:
   python -m benchmarks.returns HalfCheetah-v4 --timesteps 1e6 --modes pipelined sync --normalize
   python -m benchmarks.returns HalfCheetah-v4 --zoo --seeds 3 --modes pipelined --out runs/zoo
   python -m benchmarks.returns Pendulum-v1 --algo sac --net-arch 64 64
+  python -m benchmarks.returns CartPole-v1 --algo dqn --modes pipelined --prioritized
 """
 # Off-policy algorithms make a gradient step for about each environment step.
 TIMESTEPS = {"ppo": 200_000, "dqn": 50_000}
@@ -45,6 +46,7 @@ COMMON = (
     "modes",
     "normalize",
     "net_arch",
+    "prioritized",
     "out",
     "zoo",
 )
@@ -80,6 +82,8 @@ def build_parser() -> Parser:
     text = "normalise observations and rewards, as SB3's VecNormalize does"
     contenders.add_argument("--normalize", action="store_true", help=text)
     add_net_arch(contenders)
+    text = "ours with prioritised replay, too, in each of its modes (only dqn)"
+    contenders.add_argument("--prioritized", action="store_true", help=text)
 
     text = "hyperparameters, steps and number of environments that the RL Zoo has for the environment, with PPO"
     contenders.add_argument("--zoo", action="store_true", help=text)
@@ -107,6 +111,8 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
     algorithm = arguments.algo
     of_the_policy = policy_arguments(arguments)
     ppo = {name: value for name, value in vars(arguments).items() if name not in COMMON}
+    if arguments.prioritized and algorithm != "dqn":
+        raise UsageError(f"--prioritized is for --algo dqn, not for {algorithm}")
     common = {
         "env_id": arguments.env,
         "total_timesteps": arguments.timesteps or TIMESTEPS.get(algorithm, OTHER_TIMESTEPS),
@@ -120,7 +126,7 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
         return PPOReturns(**{**common, **zoo, "ppo": {**zoo["ppo"], **ppo}})
     for name in (*ppo, *(["zoo"] if arguments.zoo else [])):
         raise UsageError(f"--{name.replace('_', '-')} is for --algo ppo, not for {algorithm}")
-    return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy)
+    return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy, prioritized=arguments.prioritized)
 
 
 def settings_of_the_zoo(arguments: argparse.Namespace) -> dict[str, Any]:

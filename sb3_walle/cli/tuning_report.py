@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import median
 
 from sb3_walle.cli.extras import MissingExtra, require_extra
-from sb3_walle.cli.hyperparameters import in_words
+from sb3_walle.cli.hyperparameter_choice import in_words
 from sb3_walle.cli.tables import format_ratio, format_table
 from sb3_walle.cli.tuning import Contender, Outcome
 

@@ -29,6 +29,7 @@ from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
 from sb3_walle.off_policy.replay_ratio import ReplayRatio
 from sb3_walle.off_policy.replay_storage import ReplayStorage
+from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
@@ -73,6 +74,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False
+    #: whether ``train()`` weights the losses of a :class:`~sb3_walle.PrioritizedReplayBuffer` and returns errors to it
+    learns_from_weights: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -110,6 +113,11 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
                 f"{self.n_envs} environments. Count in steps instead, as in train_freq=(1, 'step')."
             )
         self._check_ladder()
+        if isinstance(buffer_of(self), PrioritizedReplayBuffer) and not self.learns_from_weights:
+            raise ValueError(
+                f"{type(self).__name__} cannot learn from a PrioritizedReplayBuffer: it neither weights its losses nor "
+                "returns errors to the buffer. Use AsyncDQN, or another replay_buffer_class."
+            )
         compute_rewards_here(buffer_of(self), self.env)
 
     def _check_ladder(self) -> None:
@@ -300,7 +308,10 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _update_eagerly(self, gradient_steps: int, batch_size: int) -> None:
         with finite_steps(self.policy, n_updates(self) + 1) if self.check_nan else nullcontext():
-            super().train(gradient_steps, batch_size)
+            self._train_as_sb3(gradient_steps, batch_size)
+
+    def _train_as_sb3(self, gradient_steps: int, batch_size: int) -> None:
+        super().train(gradient_steps, batch_size)
 
     def _prepare_updates(self) -> None:
         updater = self._get_updater()

@@ -6,7 +6,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_walle.updates.replay_samples import is_sb3s_own
+from sb3_walle.updates.replay_samples import is_known
 
 
 def buffer_of(algorithm: OffPolicyAlgorithm) -> ReplayBuffer | None:
@@ -37,7 +37,7 @@ def wants_all_infos(buffer: ReplayBuffer | None) -> bool:
     """:return: whether the buffer may look at any info of any step"""
     if buffer is None:
         return False
-    return not is_sb3s_own(buffer) or (isinstance(buffer, HerReplayBuffer) and buffer.copy_info_dict)
+    return not is_known(buffer) or (isinstance(buffer, HerReplayBuffer) and buffer.copy_info_dict)
 
 
 def check_n_envs(buffer: ReplayBuffer, n_envs: int) -> None:

@@ -25,7 +25,7 @@ def agrees(step: UpdateStep, before: State, found: State, minibatch: Minibatch, 
     :param before: the state before the minibatch
     :param found: as the program has left it
     :param minibatch: what was learned from
-    :param statistics: what the program has returned
+    :param statistics: what the program has returned: statistics, and errors of samples after them, if any
     """
     state, values = before, iter(statistics)
     for stage in step.made:
@@ -35,6 +35,10 @@ def agrees(step: UpdateStep, before: State, found: State, minibatch: Minibatch, 
         for name in stage.statistics:
             size = max(1.0, float(gradient.sizes.get(name, 0.0)))
             if _difference(numbers[name], next(values), size) > step.max_difference:
+                return False
+        if gradient.errors is not None:
+            of_samples = statistics[len(step.statistics) :]
+            if _difference(gradient.errors, of_samples) > step.max_difference:
                 return False
         if not _gradients_agree(gradient, expected, found):
             return False

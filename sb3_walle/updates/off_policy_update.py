@@ -30,6 +30,8 @@ class ReplayRows(NamedTuple):
     :param dones: whether the episode ended there, and not because of a time limit, ``[B, 1]``
     :param rewards: ``[B, 1]``
     :param discounts: discount factor of what comes next, ``[B, 1]`` or ``[1]``
+    :param weights: by how much samples count in the loss, ``[B, 1]``, or ``[1]``: 1 for all of them. Only algorithms
+        that learn from weights look at them
     """
 
     observations: Observations
@@ -38,6 +40,7 @@ class ReplayRows(NamedTuple):
     dones: th.Tensor
     rewards: th.Tensor
     discounts: th.Tensor
+    weights: th.Tensor
 
     def targets(self, next_values: th.Tensor) -> th.Tensor:
         """What the values of the observations should be, ``[B, 1]``."""
@@ -131,15 +134,15 @@ class OffPolicyUpdate(AlgorithmUpdate):
         return n_updates(self.algorithm)
 
     def minibatches(self, progress: Progress) -> Iterator[Inputs]:
-        algorithm = self.algorithm
-        batch_size, gamma = self.batch_size, self.tensor([algorithm.gamma])
+        gamma, one = self.tensor([self.algorithm.gamma]), self.tensor([1.0])
         # Whether the policy is in training mode makes no difference to what can be traced.
         for index in range(self._gradient_steps):
-            samples = self.buffer.sample(batch_size, env=vec_normalize_of(algorithm))
-            rows = tensors_of(samples, gamma)
+            samples = self.sample()
+            rows = tensors_of(samples, gamma, one)
             if index == 0:
                 check_kinds(rows, self._kinds)
             yield Inputs(self.program(index), rows, [*self.noise(samples.actions), self.coefficients(index)])
+            self.learned_from(samples, progress.statistics[-1])
 
     def finish(self, number: int, progress: Progress) -> None:
         columns: dict[str, list[float]] = {}
@@ -148,7 +151,8 @@ class OffPolicyUpdate(AlgorithmUpdate):
             program: [name for stage in made for name in stages[stage]] for program, made in self.programs().items()
         }
         for program, values in zip(progress.programs, progress.statistics, strict=True):
-            for name, value in zip(names[program], values.tolist(), strict=True):
+            # Errors of samples may come after the statistics.
+            for name, value in zip(names[program], values.tolist(), strict=False):
                 columns.setdefault(name, []).append(value)
         add_updates(self.algorithm, len(progress.statistics))
         self.algorithm.logger.record("train/n_updates", n_updates(self.algorithm), exclude="tensorboard")
@@ -157,6 +161,13 @@ class OffPolicyUpdate(AlgorithmUpdate):
     def program(self, index: int) -> str:
         """Name of the program that makes gradient step ``index`` of this update."""
         return "update"
+
+    def sample(self) -> Any:
+        """A minibatch of the replay buffer, drawn as SB3 draws it."""
+        return self.buffer.sample(self.batch_size, env=vec_normalize_of(self.algorithm))
+
+    def learned_from(self, samples: Any, found: th.Tensor) -> None:
+        """Called with each minibatch, and what its program has returned."""
 
     def noise(self, actions: th.Tensor) -> list[th.Tensor]:
         """Random numbers for a minibatch, drawn as SB3 draws them."""

@@ -9,20 +9,21 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from sb3_walle.sb3_private import normalized_observations
 from sb3_walle.updates.unsupported import Unsupported
 
-_STOCK = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer)
+_KNOWN = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, PrioritizedReplayBuffer)
 
 
-def is_sb3s_own(buffer: ReplayBuffer) -> bool:
-    """Whether a replay buffer does what SB3's do, and nothing else."""
-    return type(buffer) in _STOCK
+def is_known(buffer: ReplayBuffer) -> bool:
+    """Whether a replay buffer does what SB3's or this package's do, and nothing else."""
+    return type(buffer) in _KNOWN
 
 
 def check_buffer(buffer: ReplayBuffer) -> None:
     """:raises Unsupported: if the buffer is of a class of the user's own, whose samples may be anything"""
-    if not is_sb3s_own(buffer):
+    if not is_known(buffer):
         raise Unsupported(f"the replay buffer is a {type(buffer).__name__}, not one of SB3's own")
 
 
@@ -32,10 +33,17 @@ def example_samples(buffer: ReplayBuffer, batch_size: int, normalizer: VecNormal
     device = buffer.device
     column = th.zeros(batch_size, 1, device=device)
     actions = th.zeros(batch_size, buffer.action_dim, dtype=_torch_dtype(buffer.actions.dtype), device=device)
-    discounts = column if isinstance(buffer, NStepReplayBuffer) else th.zeros(1, device=device)
-    examples = [*observations, actions, *observations, column, column, discounts]
+    same_for_all = th.zeros(1, device=device)
+    discounts = column if _has_discounts(buffer) else same_for_all
+    weights = column if isinstance(buffer, PrioritizedReplayBuffer) else same_for_all
+    examples = [*observations, actions, *observations, column, column, discounts, weights]
     # Tracing takes what is the same tensor for the same input.
     return [tensor.clone() for tensor in examples]
+
+
+def _has_discounts(buffer: ReplayBuffer) -> bool:
+    has_some = isinstance(buffer, PrioritizedReplayBuffer) and buffer.n_steps > 1
+    return has_some or isinstance(buffer, NStepReplayBuffer)
 
 
 def _example_observations(buffer: ReplayBuffer, batch_size: int, normalizer: VecNormalize | None) -> list[th.Tensor]:
@@ -50,12 +58,13 @@ def _example_observations(buffer: ReplayBuffer, batch_size: int, normalizer: Vec
     ]
 
 
-def tensors_of(samples: Any, gamma: th.Tensor) -> list[th.Tensor]:
+def tensors_of(samples: Any, gamma: th.Tensor, weight: th.Tensor) -> list[th.Tensor]:
     """
-    Observations, actions, next observations, dones, rewards and discounts.
+    Observations, actions, next observations, dones, rewards, discounts and weights.
 
     :param samples: a minibatch of a replay buffer
     :param gamma: discount factor where the samples have none, ``[1]``
+    :param weight: weight where they have none, ``[1]``
     """
     return [
         *_parts(samples.observations),
@@ -64,6 +73,7 @@ def tensors_of(samples: Any, gamma: th.Tensor) -> list[th.Tensor]:
         samples.dones,
         samples.rewards,
         gamma if samples.discounts is None else samples.discounts,
+        getattr(samples, "weights", weight),
     ]
 
 

@@ -96,11 +96,13 @@ class Losses:
     :param of_groups: what each group of a stage minimises
     :param statistics: numbers to log, by name
     :param sizes: how large the terms are that cancel in a gradient or statistic: the measure for its rounding
+    :param errors: temporal-difference errors of the samples, ``[B, 1]``, if the step returns them
     """
 
     of_groups: dict[str, th.Tensor]
     statistics: dict[str, th.Tensor]
     sizes: dict[str, th.Tensor] = field(default_factory=dict)
+    errors: th.Tensor | None = None
 
 
 class Gradient(NamedTuple):
@@ -109,12 +111,14 @@ class Gradient(NamedTuple):
     :param statistics: numbers to log, by name
     :param buffers: the policy's buffers after the forward pass
     :param sizes: as in :class:`Losses`
+    :param errors: temporal-difference errors, ``[B]``, if the stage has some
     """
 
     vectors: dict[str, th.Tensor]
     statistics: dict[str, th.Tensor]
     buffers: tuple[th.Tensor, ...]
     sizes: dict[str, th.Tensor]
+    errors: th.Tensor | None = None
 
 
 class UpdateStep(ABC):
@@ -184,7 +188,8 @@ class UpdateStep(ABC):
             {name: value.detach().reshape(()) for name, value in some.items()}
             for some in (losses.statistics, losses.sizes)
         )
-        return Gradient(vectors, statistics, tuple(found[name] for name in self.spec.buffers), sizes)
+        errors = None if losses.errors is None else losses.errors.detach().reshape(-1)
+        return Gradient(vectors, statistics, tuple(found[name] for name in self.spec.buffers), sizes, errors)
 
     def apply(
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
@@ -210,20 +215,21 @@ class UpdateStep(ABC):
     def __call__(self, *inputs: th.Tensor) -> tuple[th.Tensor]:
         """
         :param inputs: the tensors of the state, then those of the minibatch
-        :return: the statistics, in the order of :attr:`statistics`
+        :return: the statistics, in the order of :attr:`statistics`, and after them the errors of the samples, if any
         """
         state, minibatch = self.unpacked(inputs)
-        new, statistics = state, []
+        new, statistics, errors = state, [], []
         for stage in self.made:
             gradient = self.gradient(stage, new, minibatch)
             new, further = self.apply(stage, new, gradient, minibatch)
             found = {**gradient.statistics, **further}
             statistics += [found[name] for name in stage.statistics]
+            errors += [] if gradient.errors is None else [gradient.errors]
         with th.no_grad():
             for before, after in zip(state.changing(), new.changing(), strict=True):
                 if after is not before:
                     before.copy_(after)
-            return (th.stack(statistics),)
+            return (th.cat([th.stack(statistics), *errors]),)
 
     def unpacked(self, inputs: Sequence[th.Tensor]) -> tuple[State, Minibatch]:
         """The inputs of a call by name."""

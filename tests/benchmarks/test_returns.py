@@ -24,6 +24,7 @@ from benchmarks.returns.ppo_returns import PPOReturns
 from benchmarks.returns.recorded_training import ReturnRecorder, train_once
 from benchmarks.returns.returns_log import BinReturn, ReturnsLog
 from benchmarks.returns.returns_settings import ReturnsSettings
+from sb3_walle import PrioritizedReplayBuffer
 from sb3_walle.cli.arguments import UsageError, run_command_line
 
 NAN = float("nan")
@@ -164,6 +165,27 @@ def test_dqn_learns_as_often_with_any_number_of_environments(n_samplers: int, tr
     settings = OffPolicyReturns("CartPole-v1", algorithm="dqn", n_samplers=n_samplers)
     assert {trainee.arguments["train_freq"] for trainee in settings.trainees()} == {train_freq}
     assert f"train_freq={train_freq}, learning_rate=0.0023" in settings.algorithm_in_words()[0]
+
+
+def test_prioritised_replay_takes_part_beside_uniform_replay() -> None:
+    settings = OffPolicyReturns(
+        "CartPole-v1",
+        total_timesteps=400,
+        n_samplers=2,
+        n_bins=5,
+        algorithm="dqn",
+        arguments={"policy_kwargs": {"net_arch": [4]}, "batch_size": 4, "learning_starts": 20, "gradient_steps": 1},
+        of_ours={"backend": "inline", "learner": "eager"},
+        prioritized=True,
+    )
+    # What was compared before can be continued with it.
+    assert settings.describe() == replace(settings, prioritized=False).describe()
+    _, uniform, prioritized = settings.trainees()
+    assert prioritized.name == f"{uniform.name}, prioritised"
+    assert "replay_buffer_class" not in uniform.arguments
+    with prioritized.running(settings.env_id, seed=0) as model:
+        assert isinstance(model.replay_buffer, PrioritizedReplayBuffer)
+    assert sum(row.n_episodes for row in train_once(prioritized, settings, 0, lambda row: None)) > 0
 
 
 def test_algorithms_of_other_actions_are_refused(tmp_path: Path) -> None:
@@ -398,6 +420,8 @@ def test_command_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_compares_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     dqn, _, _ = asked_for(monkeypatch, "CartPole-v1 --algo dqn --n-samplers 4")
     assert dqn == OffPolicyReturns("CartPole-v1", 50_000, n_samplers=4, modes=("pipelined", "free"), algorithm="dqn")
+    prioritized, _, _ = asked_for(monkeypatch, "CartPole-v1 --algo dqn --n-samplers 4 --prioritized")
+    assert prioritized == replace(dqn, prioritized=True)
     td3, _, _ = asked_for(monkeypatch, "Pendulum-v1 --algo td3 --net-arch 64 32")
     assert (td3.total_timesteps, td3.arguments) == (10_000, {"policy_kwargs": {"net_arch": [64, 32]}})
 
@@ -438,6 +462,7 @@ def test_comparison_with_the_zoos_hyperparameters(tmp_path: Path, monkeypatch: p
         ("--n-samplers 0", "--n-samplers"),
         ("--net-arch 64", "--net-arch is for off-policy algorithms"),
         ("--algo dqn --batch-size 32", "--batch-size is for --algo ppo"),
+        ("--algo ppo --prioritized", "--prioritized is for --algo dqn"),
     ],
 )
 def test_bad_options(options: str, mentioned: str, capsys: pytest.CaptureFixture[str]) -> None:

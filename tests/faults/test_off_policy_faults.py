@@ -10,7 +10,7 @@ from killer import killing
 from stable_baselines3.common.buffers import ReplayBuffer
 from stamped_task import CHECKSUM, EPISODE_LENGTH, LIFE, STEP, StampedTask, checksum
 
-from sb3_walle import AsyncDQN, SamplerError, SamplerVecEnv
+from sb3_walle import AsyncDQN, PrioritizedReplayBuffer, SamplerError, SamplerVecEnv
 
 N_ENVS = 3
 SETTINGS: dict[str, Any] = {
@@ -72,6 +72,22 @@ def test_samplers_killed_where_a_buffer_cannot_store_truncation(mode: str, train
         with killing(model, longest_pause=0.02) as killed:
             model.learn(N_ENVS * 160, reset_num_timesteps=False)
         check_chains(model.replay_buffer)
+    assert killed
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize(("mode", "train_freq"), [("pipelined", 4), ("free", 4)])
+def test_priorities_where_samplers_are_killed(mode: str, train_freq: int) -> None:
+    """Transitions are whole, come once, and each has a priority: kills change nothing."""
+    env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
+    arguments = {**SETTINGS, "replay_buffer_class": PrioritizedReplayBuffer, "learner": "eager"}
+    with AsyncDQN("MlpPolicy", env, mode=mode, train_freq=train_freq, **arguments) as model:
+        with killing(model, longest_pause=0.02) as killed:
+            model.learn(N_ENVS * 240)
+        check_stored(model, N_ENVS * 240, is_ordered=mode != "free")
+        buffer: Any = model.replay_buffer
+        assert (buffer.priorities[: buffer.pos] > 0).all() and (buffer.priorities[buffer.pos :] == 0).all()
+        assert model._n_updates == 240 / train_freq - SETTINGS["learning_starts"] // (N_ENVS * train_freq)
     assert killed
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 from toy_envs import RandomWalk, StampedEnv
 
-from sb3_walle import AsyncDQN, AsyncSAC, AsyncTD3
+from sb3_walle import AsyncDQN, AsyncSAC, AsyncTD3, PrioritizedReplayBuffer
 from sb3_walle.updates import compiled_update, program_compiler, updater
 from sb3_walle.updates.compiled_update import make_update
 from sb3_walle.updates.dqn_update import DQNUpdate
@@ -383,8 +383,9 @@ def test_an_entropy_coefficient_whose_gradient_cancels_is_no_difference() -> Non
         (AsyncTD3, RandomWalk, {}),
         # The target follows between updates.
         (AsyncDQN, StampedEnv, {"learning_starts": 40, "target_update_interval": 20, "tau": 0.5}),
+        (AsyncDQN, StampedEnv, {"learning_starts": 40, "replay_buffer_class": PrioritizedReplayBuffer}),
     ],
-    ids=["SAC", "TD3", "DQN"],
+    ids=["SAC", "TD3", "DQN", "DQN with priorities"],
 )
 def test_training_with_compiled_updates_is_that_with_eager_ones(
     algorithm: Any, env: Any, settings: dict[str, Any]

@@ -57,16 +57,18 @@ def test_halves_give_the_numbers_of_the_whole_step(name: str) -> None:
     untouched = [tensor.clone() for tensor in before]
     state, minibatch = step.unpacked(before)
     found: dict[str, th.Tensor] = {}
+    errors: list[th.Tensor] = []
     for stage in step.made:
         gradient, of_worker = gradients_of_halves(step, stage, state, before)
         assert all(th.equal(gradient.vectors[group], of_worker.vectors[group]) for group in gradient.vectors)
         # An optimizer does not need the samples.
         state, further = step.apply(stage, state, gradient, minibatch._replace(rows=None, noise=()))
         found |= {**gradient.statistics, **further}
+        errors += [] if gradient.errors is None else [gradient.errors]
     expected = step.unpacked(after)[0]
     for one, other in zip(state.changing(), expected.changing(), strict=True):
         assert th.equal(one, other)
-    assert th.equal(th.stack([found[each] for each in step.statistics]), statistics)
+    assert th.equal(th.cat([th.stack([found[each] for each in step.statistics]), *errors]), statistics)
     # Neither half has changed anything in place.
     assert all(th.equal(one, other) for one, other in zip(before, untouched, strict=True))
 
