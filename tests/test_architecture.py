@@ -16,9 +16,11 @@ TORCH_ACTORS = (
     "numpy_exploring_export",
     "numpy_parts",
     "policy_hooks",
+    "predictor_choice",
     "random_streams",
     "torch_actor",
     "torch_policy",
+    "torch_predictor",
 )
 ROOT = Path(sb3_walle.__file__).parent
 # From the bottom to the top. A room may import from itself and from those below.

@@ -7,11 +7,11 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
-from sb3_walle.callbacks import SafeCheckpointCallback
+from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
 
-# None of SB3's own callbacks looks at an info that does not end an episode, nor does the one that stands in for one.
+# None of SB3's own callbacks looks at an info that does not end an episode, nor do those that stand in for one.
 _STOCK = {value for value in vars(callbacks).values() if isinstance(value, type) and issubclass(value, BaseCallback)}
-_STOCK.add(SafeCheckpointCallback)
+_STOCK |= {AsyncEvalCallback, SafeCheckpointCallback}
 
 
 def wants_all_infos(callback: BaseCallback) -> bool:

@@ -91,7 +91,9 @@ class SamplerChoices:
 
 
 @contextlib.contextmanager
-def in_samplers(env: EnvSource, choices: SamplerChoices, preload: Sequence[str] = ()) -> Iterator[VecEnv | None]:
+def in_samplers(
+    env: EnvSource, choices: SamplerChoices, preload: Sequence[str] = (), may_refuse: bool = False
+) -> Iterator[VecEnv | None]:
     """
     Put environments into samplers, for good unless the block raises an exception.
 
@@ -99,6 +101,7 @@ def in_samplers(env: EnvSource, choices: SamplerChoices, preload: Sequence[str] 
     :param choices: by default there is one sampler for each CPU that this process may use, or for every
         ``envs_per_sampler`` environments of a ``DummyVecEnv``
     :param preload: see :class:`SamplerVecEnv`
+    :param may_refuse: whether a ``VecEnv`` that cannot be divided among samplers is an error
     :return: the samplers; or ``env`` itself, if it is ``None``, a ``VecEnv`` wrapper whose environments are in samplers
         now, or a ``VecEnv`` that cannot be divided among samplers
     :raises ValueError: if the numbers do not fit
@@ -108,7 +111,7 @@ def in_samplers(env: EnvSource, choices: SamplerChoices, preload: Sequence[str] 
     if env is None:
         yield None
     elif isinstance(env, VecEnv):
-        with _divided(env, choices, preload) as divided:
+        with _divided(env, choices, preload, may_refuse) as divided:
             yield divided
     else:
         n_envs = (choices.n_samplers or available_cpus()) * choices.envs_per_sampler
@@ -171,7 +174,7 @@ def _copies(env: gym.Env, n_envs: int) -> Sequence[EnvFactory]:
 
 
 @contextlib.contextmanager
-def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str]) -> Iterator[VecEnv]:
+def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], may_refuse: bool) -> Iterator[VecEnv]:
     inside, wrappers = chain_of(venv)
     if isinstance(inside, SamplerVecEnv):
         _check_agreement(inside, choices)
@@ -182,6 +185,8 @@ def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str]) -> I
     except VectorizedEnvError:
         raise
     except TypeError as error:
+        if may_refuse:
+            raise
         warn_user(f"{LOCKSTEP} {error}")
         yield venv
         return

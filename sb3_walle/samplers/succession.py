@@ -10,6 +10,7 @@ from sb3_walle.samplers.requests import (
     BuildEnvs,
     Configure,
     EnvMethod,
+    Evaluate,
     Register,
     Request,
     Reset,
@@ -54,7 +55,7 @@ class SetupRequests:
         self._build: BuildEnvs | None = None
         self._files: WriteOwnFiles | None = None
         self._setters = Setters()
-        self._reset: Reset | None = None
+        self._reset: Reset | Evaluate | None = None
         self._configure: Configure | None = None
 
     def note(self, request: Request) -> None:
@@ -67,7 +68,7 @@ class SetupRequests:
             self._files = request
         elif isinstance(request, Configure):
             self._configure = request
-        elif isinstance(request, Reset) and request.seeds[0] is not None:
+        elif isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
             self._reset = request
         else:
             self._setters.note(request)
