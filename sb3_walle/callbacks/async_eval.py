@@ -62,7 +62,7 @@ class AsyncEvalCallback(EvalCallback):
     - Otherwise it counts as soon as it is there, and training never waits before its end. An evaluation that comes due
       while another one is under way is skipped; ``eval/n_skipped`` tells how many were.
 
-    The first time that training waits or that an evaluation is skipped, a warning says so.
+    A warning says once that training waits, or that evaluations are skipped.
 
     .. code-block:: python
 
@@ -160,8 +160,12 @@ class AsyncEvalCallback(EvalCallback):
     def _on_step(self) -> bool:
         is_due = self.eval_freq > 0 and self.n_calls % self.eval_freq == 0
         self._evaluator.look(at_once=is_due)
-        if self._candidate is not None and self._counts_now(self._candidate, is_due) and not self._take_in():
-            return False
+        if self._candidate is not None:
+            is_done = self._evaluator.is_done
+            if is_due and not is_done:
+                self._note_slowness()
+            if (is_due if self._is_repeatable else is_done) and not self._take_in():
+                return False
         if is_due and self._candidate is None:
             self._begin()
         return True
@@ -170,18 +174,19 @@ class AsyncEvalCallback(EvalCallback):
         if self._candidate is not None:
             self._take_in()
 
-    def _counts_now(self, candidate: _Candidate, is_due: bool) -> bool:
-        """Whether the result of what is being evaluated is to be taken in now."""
-        waits = self.model.seed is not None and getattr(self.model, "mode", "sync") != "free"
-        is_done = self._evaluator.is_done
-        if is_due and not is_done:
-            self.n_skipped += not waits
-            self._warn_of_slowness("training waits for it" if waits else "further evaluations are skipped meanwhile")
-        return is_due if waits else is_done
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether the same seed gives the same training. Then nothing may depend on how long an evaluation takes."""
+        return self.model.seed is not None and getattr(self.model, "mode", "sync") != "free"
 
-    def _warn_of_slowness(self, consequence: str) -> None:
-        if not self._is_warned:
+    def _note_slowness(self) -> None:
+        """An evaluation comes due while another one is under way."""
+        if not self._is_repeatable:
+            self.n_skipped += 1
+        # The first takes longer: the sampler may have to import torch.
+        if self._n_started > 1 and not self._is_warned:
             self._is_warned = True
+            consequence = "training waits for it" if self._is_repeatable else "evaluations are skipped meanwhile"
             warn_user(
                 f"An evaluation of {self.n_eval_episodes} episodes takes longer than training from one evaluation to "
                 f"the next, so {consequence}. Increase eval_freq, which is {self.eval_freq} calls, decrease "

@@ -44,8 +44,8 @@ class Evaluator:
         chunk = chunk_layout(1, 1, spaces.Discrete(1), (actions_field(spaces.Discrete(1), 1, 1),))
         plan = QueuePlan(Layout(()), ExperienceGeometry(chunk, samplers.n_samplers, n_slots=1))
         self._queues = samplers.open_queues(plan)
-        # Samplers that are closed first finish what they are doing. This comes before, also at the interpreter's end.
-        weakref.finalize(self, self._queues.control.start_run)
+        # Samplers that are closed finish what they are doing first. Python calls what was registered last before that.
+        weakref.finalize(samplers, self._queues.control.start_run)
         self._n_expected = 0
         self._look_at = 0.0
 
