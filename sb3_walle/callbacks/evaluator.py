@@ -67,6 +67,7 @@ class Evaluator:
         :param seeds: of every environment, or ``None``
         :param options: Gymnasium's reset options of every environment
         """
+        self._n_expected = 0
         size = len(task.n_episodes) // self._samplers.n_samplers
         for sampler in range(self._samplers.n_samplers):
             envs = slice(sampler * size, (sampler + 1) * size)
@@ -106,7 +107,6 @@ class Evaluator:
         )
 
     def interrupt(self) -> None:
-        """Have samplers abandon what they are evaluating. Does not wait for them."""
+        """Have samplers abandon what they are evaluating. Does not wait for them; its end never comes."""
         self._queues.control.start_run()
         self._samplers.forget_reports()
-        self._n_expected = 0
