@@ -20,7 +20,6 @@ TORCH_ACTORS = (
     "random_streams",
     "torch_actor",
     "torch_policy",
-    "torch_predictor",
 )
 ROOT = Path(sb3_walle.__file__).parent
 # From the bottom to the top. A room may import from itself and from those below.

@@ -4,7 +4,9 @@ import io
 import os
 import pickle
 import warnings
-from contextlib import ExitStack
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -307,20 +309,18 @@ class AsyncEvalCallback(EvalCallback):
                 f"episode_reward={np.mean(rewards):.2f} +/- {np.std(rewards):.2f}"
             )
             print(f"Episode length: {np.mean(lengths):.2f} +/- {np.std(lengths):.2f}")
-        # One of its own: what training has recorded in the meantime belongs to another step.
-        logger = Logger(self.logger.dir, self.logger.output_formats)
-        logger.set_level(self.logger.level)
-        logger.record("eval/mean_reward", float(np.mean(rewards)))
-        logger.record("eval/mean_ep_length", np.mean(lengths))
-        if evaluation.successes:
-            success_rate = np.mean(evaluation.successes)
-            if self.verbose >= 1:
-                print(f"Success rate: {100 * success_rate:.2f}%")
-            logger.record("eval/success_rate", success_rate)
-        if self.n_skipped > 0:
-            logger.record("eval/n_skipped", self.n_skipped)
-        logger.record("time/total_timesteps", candidate.num_timesteps, exclude="tensorboard")
-        logger.dump(candidate.num_timesteps)
+        with _emptied(self.logger) as logger:
+            logger.record("eval/mean_reward", float(np.mean(rewards)))
+            logger.record("eval/mean_ep_length", np.mean(lengths))
+            if evaluation.successes:
+                success_rate = np.mean(evaluation.successes)
+                if self.verbose >= 1:
+                    print(f"Success rate: {100 * success_rate:.2f}%")
+                logger.record("eval/success_rate", success_rate)
+            if self.n_skipped > 0:
+                logger.record("eval/n_skipped", self.n_skipped)
+            logger.record("time/total_timesteps", candidate.num_timesteps, exclude="tensorboard")
+            logger.dump(candidate.num_timesteps)
 
     def _save_best(self, candidate: _Candidate) -> None:
         if self.best_model_save_path is None:
@@ -359,6 +359,17 @@ def _check_spaces(samplers: SamplerVecEnv, training: VecEnv) -> None:
             f"eval_env has the spaces {found}, but the training environments {expected}. Where they differ in "
             "nothing but VecEnv wrappers, put the same ones around eval_env."
         )
+
+
+@contextmanager
+def _emptied(logger: Logger) -> Iterator[Logger]:
+    """For the length of the block, a logger without what training has recorded, which belongs to another step."""
+    recorded = logger.name_to_value, logger.name_to_count, logger.name_to_excluded
+    logger.name_to_value, logger.name_to_count, logger.name_to_excluded = defaultdict(float), defaultdict(int), {}
+    try:
+        yield logger
+    finally:
+        logger.name_to_value, logger.name_to_count, logger.name_to_excluded = recorded
 
 
 def _files(model: BaseAlgorithm) -> dict[str, bytes]:

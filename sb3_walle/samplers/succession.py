@@ -55,7 +55,7 @@ class SetupRequests:
         self._build: BuildEnvs | None = None
         self._files: WriteOwnFiles | None = None
         self._setters = Setters()
-        self._reset: Reset | Evaluate | None = None
+        self._reset: Reset | None = None
         self._configure: Configure | None = None
 
     def note(self, request: Request) -> None:
@@ -69,7 +69,7 @@ class SetupRequests:
         elif isinstance(request, Configure):
             self._configure = request
         elif isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
-            self._reset = request
+            self._reset = Reset(request.seeds, request.options)
         else:
             self._setters.note(request)
 
