@@ -277,12 +277,11 @@ def test_the_same_seed_gives_the_same_evaluations_and_the_same_end(mode: str, tm
 def test_other_seeds_give_other_evaluations() -> None:
     found = []
     for seed in (1, 1, 2):
-        evaluation = AsyncEvalCallback(Task, eval_freq=10, verbose=0)
+        evaluation = AsyncEvalCallback(SamplerVecEnv([Task], backend="inline"), eval_freq=10, verbose=0)
         model = ours(seed=seed, learning_rate=0.0)
         model.policy.load_state_dict(ours(seed=0).policy.state_dict())
         model.learn(ROLLOUT, callback=evaluation)
         found.append(evaluation.last_mean_reward)
-        evaluation.eval_env.close()
     assert found[0] == found[1] != found[2]
 
 
@@ -338,10 +337,10 @@ def test_callbacks_end_training_as_in_sb3_one_evaluation_later() -> None:
     ):
         ends = []
         for kind, model in ((EvalCallback, sb3()), (AsyncEvalCallback, ours())):
-            eval_env = DummyVecEnv([functools.partial(Graded, returns)])
+            env_fns = [functools.partial(Graded, returns)]
+            eval_env = DummyVecEnv(env_fns) if kind is EvalCallback else SamplerVecEnv(env_fns, backend="inline")
             evaluation = kind(eval_env, n_eval_episodes=1, eval_freq=15, verbose=0, warn=False, **make())
             ends.append(model.learn(20 * ROLLOUT, callback=evaluation).num_timesteps)
-        evaluation.eval_env.close()
         assert ends == [expected, expected + 15 * N_ENVS]
 
 
