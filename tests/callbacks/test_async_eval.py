@@ -31,6 +31,7 @@ from training_pairs import N_ENVS, ROLLOUT, SETTINGS, Lines, Trace, logged_by, o
 
 import sb3_walle
 from sb3_walle import AsyncEvalCallback, AsyncPPO, SamplerVecEnv
+from sb3_walle.algorithm.info_needs import wants_all_infos
 
 SEED = 5
 Classes = tuple[type[BaseAlgorithm], type[BaseAlgorithm]]
@@ -439,6 +440,11 @@ def test_it_takes_what_algorithms_take(kind: str) -> None:
     ours(env="Pendulum-v1" if kind == "id" else Task).learn(ROLLOUT, callback=CallbackList([evaluation]))
     assert np.isfinite(evaluation.last_mean_reward)
     evaluation.eval_env.close()
+
+
+def test_it_needs_no_infos_of_steps() -> None:
+    assert not wants_all_infos(AsyncEvalCallback(inline(Task)))
+    assert wants_all_infos(AsyncEvalCallback(inline(Task), callback_after_eval=Trace("after", [])))
 
 
 def test_render_shows_every_step() -> None:
