@@ -8,6 +8,7 @@ __all__ = [
     "AsyncA2C",
     "AsyncDDPG",
     "AsyncDQN",
+    "AsyncEvalCallback",
     "AsyncOffPolicyMixin",
     "AsyncOnPolicyMixin",
     "AsyncPPO",
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sb3_walle.algorithms.ppo import AsyncPPO
     from sb3_walle.algorithms.sac import AsyncSAC
     from sb3_walle.algorithms.td3 import AsyncTD3
-    from sb3_walle.callbacks import SafeCheckpointCallback
+    from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
     from sb3_walle.envs.vec_env import SamplerVecEnv
     from sb3_walle.errors import NonFiniteError
     from sb3_walle.off_policy import AsyncOffPolicyMixin
@@ -43,6 +44,7 @@ _HOMES = {
     "AsyncA2C": "sb3_walle.algorithms.a2c",
     "AsyncDDPG": "sb3_walle.algorithms.ddpg",
     "AsyncDQN": "sb3_walle.algorithms.dqn",
+    "AsyncEvalCallback": "sb3_walle.callbacks",
     "AsyncOffPolicyMixin": "sb3_walle.off_policy",
     "AsyncOnPolicyMixin": "sb3_walle.on_policy",
     "AsyncPPO": "sb3_walle.algorithms.ppo",

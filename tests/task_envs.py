@@ -1,5 +1,6 @@
 """Environments for tests of what is reported and evaluated; like those in toy_envs.py, they need no torch."""
 
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +19,14 @@ class Task(RandomWalk):
         if terminated or truncated:
             info["is_success"] = not terminated
         return observation, reward, terminated, truncated, info
+
+
+class TellsOfTorch(Task):
+    """The return of an episode, which has one step, says whether its process has imported torch."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        observation, *_, info = super().step(action)
+        return observation, float("torch" in sys.modules), True, False, info
 
 
 class Graded(gym.Env):

@@ -16,6 +16,7 @@ TORCH_ACTORS = (
     "numpy_exploring_export",
     "numpy_parts",
     "policy_hooks",
+    "predictor_choice",
     "random_streams",
     "torch_actor",
     "torch_policy",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sb3_contrib import TQC
 from stable_baselines3 import PPO
@@ -59,6 +60,15 @@ def check_callbacks_and_curriculum(folder: Path, output: str) -> None:
     assert (folder / "golf" / "evaluations.npz").exists()
 
 
+def check_evaluation(folder: Path, output: str) -> None:
+    assert number_after("EvalCallback:", output) > 0 and number_after("AsyncEvalCallback:", output) > 0
+    sb3, ours = (np.load(folder / name / "evaluations.npz") for name in ("EvalCallback", "AsyncEvalCallback"))
+    np.testing.assert_array_equal(ours["timesteps"], sb3["timesteps"])
+    # NumPy and torch round differently, and a pendulum may make more of it.
+    np.testing.assert_allclose(ours["results"].mean(), sb3["results"].mean(), rtol=0.1)
+    assert saved(folder / "AsyncEvalCallback" / "best_model").num_timesteps in ours["timesteps"]
+
+
 def check_slow_simulator(folder: Path, output: str) -> None:
     ours, theirs = number_after("AsyncPPO, 8 samplers:", output), number_after("PPO, DummyVecEnv(8):", output)
     assert ours > 0 and theirs > 0
@@ -88,6 +98,7 @@ CHECKS: dict[str, tuple[int, Check]] = {
     "custom_env": (1, check_custom_env),
     "vec_normalize": (1, check_vec_normalize),
     "callbacks_and_curriculum": (4000, check_callbacks_and_curriculum),
+    "evaluation": (5000, check_evaluation),
     "slow_simulator": (1, check_slow_simulator),
     "images": (1, check_images),
     "tqc": (200, check_tqc),

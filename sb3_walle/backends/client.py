@@ -15,7 +15,7 @@ from sb3_walle.backends.supervised_sampler import SupervisedSampler
 from sb3_walle.backends.supervision import Restarts, Supervision, hung
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Collect, Reply, Request, Step
-from sb3_walle.samplers.sampler import ChunkReport, Ticket
+from sb3_walle.samplers.sampler import Ticket
 from sb3_walle.transport.memory_queues import QueuePlan
 from sb3_walle.transport.ports import LearnerQueues
 
@@ -29,7 +29,7 @@ NO_REQUEST = -1
 
 class SamplerClient:
     """
-    Sends requests and sorts the replies: those that a caller waits for, and the reports of chunks, which may come at
+    Sends requests and sorts the replies: those that a caller waits for, and reports, of chunks say, which may come at
     any time. Where a sampler dies, another one takes its place, is set up as the dead one was, and carries out what
     that one left undone, so that each caller gets its reply.
 
@@ -51,7 +51,7 @@ class SamplerClient:
         self._silence = SilenceWarning(self._supervised)
         # Replies are recognised by number. So what is lost or left over when an exception, Ctrl-C say, ends a wait
         # at any instruction, no reply is ever taken for the answer to something else.
-        self._collecting: set[int] = set()
+        self._posted: set[int] = set()
         self._reports: deque[tuple[int, Reply]] = deque()
         # What was asked of samplers that died and cannot be asked of others.
         self._lost: deque[tuple[int, Death]] = deque()
@@ -99,15 +99,19 @@ class SamplerClient:
 
     def collect(self, sampler: int, ticket: Ticket) -> None:
         """Ask a sampler for a chunk. Its report is delivered by :meth:`next_report`."""
+        self.post(sampler, Collect(ticket))
+
+    def post(self, sampler: int, request: Request) -> None:
+        """Ask a sampler for something without waiting. What it returns is delivered by :meth:`next_report`."""
         number = next(self._numbers)
-        self._collecting.add(number)
-        self._supervised[sampler].send(number, Collect(ticket))
+        self._posted.add(number)
+        self._supervised[sampler].send(number, request)
 
-    def next_report(self) -> tuple[int, ChunkReport]:
+    def next_report(self) -> tuple[int, Any]:
         """
-        Wait for a chunk.
+        Wait for what a sampler was asked for without waiting: the report of a chunk, say.
 
-        :return: number of the sampler and its report, in the order of arrival
+        :return: number of the sampler and what it returned, in the order of arrival
         :raises SamplerError: if a sampler died and is not replaced
         """
         while not self._reports:
@@ -125,8 +129,8 @@ class SamplerClient:
         return len(self._reports)
 
     def forget_reports(self) -> None:
-        """Have no more interest in the chunks that were asked for until now."""
-        self._collecting.clear()
+        """Have no more interest in what was asked for without waiting until now."""
+        self._posted.clear()
         self._reports.clear()
         self._restarts.begin_anew()
 
@@ -164,8 +168,8 @@ class SamplerClient:
         return NO_REQUEST if number is None else number
 
     def _put_aside_report(self, sampler: int, number: int, reply: Reply) -> None:
-        if number in self._collecting:
-            self._collecting.discard(number)
+        if number in self._posted:
+            self._posted.discard(number)
             self._reports.append((sampler, reply))
             self._restarts.has_worked(sampler)
 

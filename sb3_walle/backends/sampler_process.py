@@ -12,7 +12,7 @@ import numpy as np
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.protocol import UNREADABLE
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.requests import CloseEnvs, Reply, Request, Reset, Result, answer
+from sb3_walle.samplers.requests import CloseEnvs, Evaluate, Reply, Request, Reset, Result, answer
 from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.transport.pulse import Pulse
 
@@ -49,7 +49,7 @@ def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None) -> 
         # A module that only the learner can import, say.
         _reply(channel, UNREADABLE, Failure.of(error, "reading a request"))
         return True
-    if isinstance(request, Reset) and request.seeds[0] is not None:
+    if isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
         seed_global_streams(request.seeds[0])
     reply = answer(sampler, request)
     if pulse is not None:

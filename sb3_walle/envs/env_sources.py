@@ -131,7 +131,11 @@ class SamplerChoices:
 
 @contextlib.contextmanager
 def in_samplers(
-    env: EnvSource, choices: SamplerChoices, preload: Sequence[str] = (), workload: Workload = TYPICAL
+    env: EnvSource,
+    choices: SamplerChoices,
+    preload: Sequence[str] = (),
+    workload: Workload = TYPICAL,
+    may_refuse: bool = False,
 ) -> Iterator[VecEnv | None]:
     """
     Put environments into samplers, for good unless the block raises an exception.
@@ -141,6 +145,7 @@ def in_samplers(
         ``DummyVecEnv``
     :param preload: see :class:`SamplerVecEnv`
     :param workload: what samplers do, for the number of them where the user leaves it open
+    :param may_refuse: whether a ``VecEnv`` that cannot be divided among samplers is an error
     :return: the samplers; or ``env`` itself, if it is ``None``, a ``VecEnv`` wrapper whose environments are in samplers
         now, or a ``VecEnv`` that cannot be divided among samplers
     :raises ValueError: if the numbers do not fit
@@ -150,7 +155,7 @@ def in_samplers(
     if env is None:
         yield None
     elif isinstance(env, VecEnv):
-        with _divided(env, choices, preload, workload) as divided:
+        with _divided(env, choices, preload, workload, may_refuse) as divided:
             yield divided
     else:
         n_envs = choices.n_envs_of_new()
@@ -239,7 +244,9 @@ def _copies(env: gym.Env, n_envs: int) -> Sequence[EnvFactory]:
 
 
 @contextlib.contextmanager
-def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], workload: Workload) -> Iterator[VecEnv]:
+def _divided(
+    venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], workload: Workload, may_refuse: bool
+) -> Iterator[VecEnv]:
     inside, wrappers = chain_of(venv)
     if choices.n_envs not in (None, venv.num_envs):
         raise ValueError(f"n_envs={choices.n_envs} was given with a VecEnv of {venv.num_envs} environments")
@@ -252,6 +259,8 @@ def _divided(venv: VecEnv, choices: SamplerChoices, preload: Sequence[str], work
     except VectorizedEnvError:
         raise
     except TypeError as error:
+        if may_refuse:
+            raise
         warn_user(f"{LOCKSTEP} {error}")
         yield venv
         return

@@ -108,7 +108,7 @@ class SamplerVecEnv(VecEnv):
         self._first_env_fn = env_fns[0]
         self.envs_per_sampler = envs_per_sampler
         self.n_samplers = len(env_fns) // envs_per_sampler
-        #: the :class:`~sb3_walle.collection.collector.Collector` of these samplers' experience, if there is one
+        #: what has the samplers work, if anything: a :class:`~sb3_walle.collection.collector.Collector`, say
         self.collector: Any = None
         #: seed that the first environment began with
         self.first_seed: int | None = None

@@ -74,20 +74,30 @@ def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
     samplers, wrappers = chain_of(env)
     if not isinstance(samplers, SamplerVecEnv):
         return None
-    obstacle = why_not_in_samplers(wrappers)
-    if obstacle is not None:
-        raise ValueError(obstacle)
+    layers = layers_of(wrappers)
     space = samplers.observation_space
     for wrapper in wrappers:
         space = _space_above(space, wrapper)
     return WrappedSamplers(
         samplers,
-        tuple(_LAYERS[type(wrapper)](wrapper) for wrapper in wrappers),
+        layers,
         space,
         next((wrapper for wrapper in wrappers if isinstance(wrapper, VecNormalize)), None),
         tuple(wrapper for wrapper in wrappers if isinstance(wrapper, VecMonitor)),
         tuple(wrapper for wrapper in wrappers if isinstance(wrapper, VecVideoRecorder)),
     )
+
+
+def layers_of(wrappers: list[VecEnvWrapper]) -> tuple[LayerSpec, ...]:
+    """
+    :param wrappers: from the inside to the outside
+    :return: what samplers do in their place
+    :raises ValueError: if samplers cannot run one of them
+    """
+    obstacle = why_not_in_samplers(wrappers)
+    if obstacle is not None:
+        raise ValueError(obstacle)
+    return tuple(_LAYERS[type(wrapper)](wrapper) for wrapper in wrappers)
 
 
 def why_not_in_samplers(wrappers: list[VecEnvWrapper]) -> str | None:

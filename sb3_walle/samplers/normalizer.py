@@ -51,6 +51,7 @@ class NormalizerSpec:
     :param clip_reward: largest absolute value of a normalised reward
     :param gamma: discount factor of the returns whose variance rewards are divided by
     :param epsilon: added to variances
+    :param for_evaluation: whether nothing is recorded, and rewards are those of the environments
     """
 
     original_space: spaces.Space
@@ -61,9 +62,10 @@ class NormalizerSpec:
     clip_reward: float
     gamma: float
     epsilon: float
+    for_evaluation: bool = False
 
     def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "NormalizedEnvs":
-        return NormalizedEnvs(self, inner)
+        return (EvaluationEnvs if self.for_evaluation else NormalizedEnvs)(self, inner)
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
         """
@@ -239,3 +241,23 @@ class NormalizedEnvs:
             for part, array in parts_of(originals).items()
         }
         return arrays if isinstance(originals, dict) else arrays[WHOLE]
+
+
+class EvaluationEnvs(NormalizedEnvs):
+    """The same for evaluation: there is no chunk to record into, and rewards stay as they are."""
+
+    def step(
+        self,
+        actions: Sequence[Any] | np.ndarray,
+        observations: Observations,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        on_info: OnInfo,
+    ) -> None:
+        inner = self.inner
+        inner.step(actions, inner.observations, rewards, dones, on_info)
+        inner.keep(inner.observations)
+        self._normalize(inner.observations, observations)
+
+    def keep(self, observations: Observations) -> None:
+        copy_observations(observations, self.observations)

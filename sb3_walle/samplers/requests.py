@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_walle.samplers.errors import Failure
+from sb3_walle.samplers.evaluation import EvaluationTask, Outcome, evaluate
 from sb3_walle.samplers.factories import EnvFactory, Registrations
 from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
@@ -139,6 +140,27 @@ class Collect(Request):
 
     def run(self, sampler: Sampler) -> ChunkReport:
         return sampler.collect(self.ticket)
+
+
+@dataclass(frozen=True)
+class Evaluate(Request):
+    """
+    Evaluate a policy in new episodes.
+
+    :param seeds: for the first episodes: one for each environment, or ``None``
+    :param options: Gymnasium's reset options for each environment
+    """
+
+    task: EvaluationTask
+    seeds: Sequence[int | None]
+    options: Sequence[dict[str, Any]]
+    summary: ClassVar[str] = "evaluating the policy"
+    failure_ends_sampler: ClassVar[bool] = True
+
+    def run(self, sampler: Sampler) -> list[Outcome]:
+        stack, task = sampler.stack, self.task
+        stack.begin_evaluation(task.layers, task.statistics, self.seeds, self.options)
+        return evaluate(stack, task, sampler.index)
 
 
 @dataclass(frozen=True)

@@ -112,11 +112,36 @@ class EnvStack:
     def step_in_lockstep(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
         """Step every environment once, as the ``SamplerVecEnv`` does in lockstep. The layers around it take no part."""
         self._keep_layers(0)
-        layer = self.vec_env_layer
+        self.step(actions, rewards, on_info)
+
+    def step(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
+        """Step every environment once, without a chunk: as the policy sees them, since :meth:`begin_evaluation`."""
+        layer = self.policy_layer
         with self.changing():
             layer.step(actions, layer.observations, rewards, self.episode_starts, on_info)
             layer.keep(layer.observations)
         self._n_steps += 1
+
+    def begin_evaluation(
+        self,
+        layers: tuple[LayerSpec, ...],
+        published: Mapping[str, np.ndarray],
+        seeds: Sequence[int | None],
+        options: Sequence[dict[str, Any]],
+    ) -> None:
+        """
+        Start new episodes of the layer that the policy sees.
+
+        :param layers: see :meth:`wrap`
+        :param published: the statistics to normalise with
+        :param seeds: one seed for each environment, or ``None``
+        :param options: Gymnasium's reset options for each environment
+        """
+        self.wrap(layers)
+        if self._normalizer is not None:
+            self._normalizer.load_statistics(published)
+        self._build_missing_layers(published)
+        self.reset(seeds, options)
 
     def begin_chunk(self, chunk: Chunk, published: Mapping[str, np.ndarray]) -> None:
         """

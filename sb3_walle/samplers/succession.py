@@ -12,6 +12,7 @@ from sb3_walle.samplers.requests import (
     Collect,
     Configure,
     EnvMethod,
+    Evaluate,
     Register,
     Request,
     Reset,
@@ -77,8 +78,8 @@ class SetupRequests:
             self._files = request
         elif isinstance(request, Configure):
             self._configure, self._n_steps = request, 0
-        elif isinstance(request, Reset) and request.seeds[0] is not None:
-            self._reset = request
+        elif isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
+            self._reset = Reset(request.seeds, request.options)
         else:
             self._setters.note(request)
 

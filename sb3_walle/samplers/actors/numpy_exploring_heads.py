@@ -127,6 +127,9 @@ class DeterministicSpec(ContinuousExploringSpec):
         action_dim = prod(self.action_shape)
         return DeterministicHead(action_dim, action_dim, n_envs, random, self.noise)
 
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return np.tanh(outputs).T
+
 
 class SquashedGaussianHead(ContinuousExploringHead):
     """
@@ -145,6 +148,9 @@ class SquashedGaussianSpec(ContinuousExploringSpec):
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         action_dim = prod(self.action_shape)
         return SquashedGaussianHead(2 * action_dim, action_dim, n_envs, random, self.noise)
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return np.tanh(outputs[: prod(self.action_shape)]).T
 
 
 class EpsilonGreedyHead(ExploringHead):
@@ -183,3 +189,6 @@ class EpsilonGreedySpec(ExploringSpec):
 
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return EpsilonGreedyHead(self.n_actions, n_envs, random, self.fixed_rate)
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.argmax(axis=0)[:, np.newaxis]

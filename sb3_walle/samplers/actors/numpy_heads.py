@@ -113,6 +113,13 @@ class HeadSpec(ABC):
         :param random: where random numbers come from
         """
 
+    @abstractmethod
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        """
+        :param outputs: of the last layer, ``[n_outputs, B]``
+        :return: the actions that the policy takes where it is deterministic, ``[B, action_dim]``
+        """
+
 
 class DistributionHead(Head):
     """An action distribution: chooses the actions of a chunk and computes their log-probabilities."""
@@ -196,6 +203,9 @@ class GaussianSpec(HeadSpec):
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return GaussianHead(prod(self.action_shape), n_envs, random)
 
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.T
+
 
 class CategoricalHead(DistributionHead):
     """
@@ -250,6 +260,9 @@ class CategoricalSpec(HeadSpec):
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return CategoricalHead(len(self.sizes), max(self.sizes), n_envs, random)
 
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.reshape(len(self.sizes), max(self.sizes), -1).argmax(axis=1).T
+
 
 class BernoulliHead(DistributionHead):
     """SB3's ``BernoulliDistribution``: the outputs are logits."""
@@ -275,3 +288,6 @@ class BernoulliHead(DistributionHead):
 class BernoulliSpec(HeadSpec):
     def build(self, n_envs: int, random: np.random.Generator) -> Head:
         return BernoulliHead(prod(self.action_shape), n_envs, random)
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return (outputs > 0.0).T.astype(np.float32)

@@ -59,7 +59,9 @@ class LinearLayer:
         ends = np.cumsum([layer.n_outputs for layer in layers])
         self._layers = tuple(zip(layers, np.split(rows, ends[:-1]), strict=True))
         # Input by output in memory: with few environments, BLAS is faster at it than at PyTorch's own layout.
-        self._weight = np.zeros((layers[0].n_inputs + 1, n_rows or n_outputs), dtype=np.float32)
+        #: number of rows of the outputs
+        self.n_rows = n_rows or n_outputs
+        self._weight = np.zeros((layers[0].n_inputs + 1, self.n_rows), dtype=np.float32)
         self._weight[-1] = filler
         #: ``dot(inputs, outputs)``, with inputs ``[n_inputs + 1, B]`` and contiguous outputs ``[n_rows, B]``
         self.dot = self._weight.T.dot

@@ -107,3 +107,24 @@ class ActorSpec(Protocol):
         :param n_envs: environments of the sampler, B
         :return: the actor; its weights are undefined until they are loaded
         """
+
+
+class Predictor(Protocol):
+    """A policy that is evaluated: what a model's ``predict()`` returns."""
+
+    def predict(self, observations: Observations, episode_starts: np.ndarray) -> np.ndarray:
+        """
+        :param observations: ``[B, ...]``, or a dictionary of such arrays
+        :param episode_starts: whether they are the first of an episode, ``[B]``
+        :return: what the environments are given, ``[B, ...]``, and may keep
+        """
+
+
+class PredictorSpec(Protocol):
+    """How to build a predictor, weights included. Made by the learner, built in the sampler."""
+
+    def build(self, n_envs: int, sampler: int) -> Predictor:
+        """
+        :param n_envs: environments of the sampler, B
+        :param sampler: number of the sampler
+        """
