@@ -95,7 +95,7 @@ CONFIGURE = Configure(
 
 N_STEPS = 4
 COLLECT = Collect(Ticket(0, 0, 0, N_STEPS, None, None, InfoSelection()))
-REPORT = ChunkReport(0, 0, Seal(0, 0, N_STEPS), None, 0.0)
+REPORT = ChunkReport(0, 0, Seal(0, 0, N_STEPS), None, 0.0, 0.0)
 STEP = Step(np.zeros(1))
 
 seeds_of_resets = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8)
