@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch as th
+from hypothesis import settings
 from own_network import is_own_network
 from process_helpers import Programs
 from ray_cluster import RayCluster
@@ -39,6 +40,10 @@ LONGEST_FILES = (
 
 
 CLUSTER = pytest.StashKey[RayCluster]()
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("without a deadline", parent=settings(), deadline=None)
+settings.load_profile("without a deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:
