@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import gc
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,21 @@ from benchmarks.cluster.local_cluster import SETTINGS, LocalCluster
 
 class RayCluster(LocalCluster):
     """A cluster whose nodes may vanish with all that runs on them."""
+
+    def settle(self) -> None:
+        """Wait until Ray knows which nodes there are, and the hosts of earlier tests are gone."""
+        super().settle()
+        gc.collect()
+        deadline = time.monotonic() + 10
+        while self._has_hosts() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _has_hosts(self) -> bool:
+        for index in range(len(self.nodes)):
+            with contextlib.suppress(AssertionError):
+                self.host(index)
+                return True
+        return False
 
     def remove_node(self, index: int) -> None:
         """
@@ -75,11 +92,11 @@ def command_line_cluster(token: str) -> Iterator[str]:
     :param token: which
     :return: its address
     """
-    directory, address = tempfile.mkdtemp(prefix="ray"), "127.0.0.1:6411"
+    directory, port, client_port = tempfile.mkdtemp(prefix="ray"), _free_port(), _free_port()
     environment = {**os.environ, **SETTINGS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", "6411"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port)]
     command += ["--num-cpus", "1", "--include-dashboard", "false", "--temp-dir", directory]
-    command += ["--object-store-memory", str(100 * 2**20), "--ray-client-server-port", "6412"]
+    command += ["--object-store-memory", str(100 * 2**20), "--ray-client-server-port", str(client_port)]
     command += ["--node-ip-address", "127.0.0.1"]
     with open(Path(directory) / "start", "w+") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
@@ -87,13 +104,19 @@ def command_line_cluster(token: str) -> Iterator[str]:
             while "runtime started" not in (text := (Path(directory) / "start").read_text()):
                 assert process.poll() is None, text
                 time.sleep(0.1)
-            yield address
+            yield f"127.0.0.1:{port}"
         finally:
             for pid in (*descendants(process.pid), process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as any_socket:
+        any_socket.bind(("127.0.0.1", 0))
+        return int(any_socket.getsockname()[1])
 
 
 def descendants(pid: int) -> list[int]:

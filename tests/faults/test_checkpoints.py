@@ -25,6 +25,7 @@ from toy_envs import StampedEnv
 
 from sb3_walle import AsyncDQN, AsyncPPO, SafeCheckpointCallback, callbacks
 from sb3_walle.algorithm.info_needs import wants_all_infos
+from sb3_walle.callbacks import checkpoints
 
 TESTS = Path(__file__).parents[1]
 
@@ -212,7 +213,7 @@ def test_the_model_gets_its_name_when_everything_else_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    written_whole = callbacks.written_whole
+    written_whole = checkpoints.written_whole
 
     @contextmanager
     def observed(path: str) -> Iterator[io.BufferedWriter]:
@@ -222,7 +223,7 @@ def test_the_model_gets_its_name_when_everything_else_is_complete(
             events.append("all written" if not visible else "next")
         events.append(Path(path).name)
 
-    monkeypatch.setattr(callbacks, "written_whole", observed)
+    monkeypatch.setattr(checkpoints, "written_whole", observed)
     normalized_dqn().learn(64, callback=SafeCheckpointCallback(32, tmp_path, save_replay_buffer=True))
     kinds = ("rl_model_vecnormalize_64_steps.pkl", "rl_model_replay_buffer_64_steps.pkl", "rl_model_64_steps.zip")
     assert events == ["all written", kinds[0], "next", kinds[1], "next", kinds[2]]

@@ -52,6 +52,9 @@ class Launch(Exception):
 class BackendThatTells:
     shares_objects: ClassVar[bool] = False
 
+    def n_cpus(self) -> float:
+        return 1
+
     def launch(self, n_samplers: int, preload: Iterable[str], supervision: Supervision) -> Any:
         raise Launch(set(preload))
 
