@@ -54,9 +54,17 @@ def test_threads_and_sb3_are_advised_where_they_are_best() -> None:
     assert 'model = PPO("MlpPolicy", make_vec_env("CartPole-v1", n_envs=8, vec_env_cls=DummyVecEnv))' in text
 
 
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+@pytest.fixture
+def few_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each SubprocVecEnv takes seconds to start, and each model its part of one."""
+    monkeypatch.setattr(tuning, "VEC_ENVS", {"DummyVecEnv": DummyVecEnv})
+    monkeypatch.setattr(tuning, "N_FINALS", 1)
+    monkeypatch.setattr(tuning, "N_FINALISTS", 1)
+
+
+@pytest.mark.usefixtures("few_contenders")
 def test_the_command_measures_prints_and_draws(
-    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[Any] = []
 
@@ -66,24 +74,20 @@ def test_the_command_measures_prints_and_draws(
 
     monkeypatch.setattr(tuning, "measure", measure)
     image = tmp_path / "tune.png"
-    options = ["--algo", algo, "--n-envs", "4", "--learner", "eager", "--image", str(image)]
-    assert main(["tune", "CartPole-v1", *options]) == 0
+    assert main(["tune", "CartPole-v1", "--n-envs", "4", "--learner", "eager", "--image", str(image)]) == 0
     assert image.read_bytes().startswith(b"\x89PNG")
-    names = {name for name, _, _ in trained}
-    assert names == {algo.upper(), f"Async{algo.upper()}"}
+    assert {name for name, _, _ in trained} == {"PPO", "AsyncPPO"}
     assert {mode for _, mode, _ in trained} == {None, "pipelined", "sync", "free"}
     assert {n_envs for *_, n_envs in trained} == {4}
     output = capsys.readouterr().out
-    assert f'model = Async{algo.upper()}("MlpPolicy", "CartPole-v1", n_samplers=' in output
+    assert 'model = AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=' in output
     assert f"Drawn in {image}" in output
 
 
-def test_the_numbers_are_those_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each SubprocVecEnv takes seconds to start.
-    monkeypatch.setattr(tuning, "VEC_ENVS", {"DummyVecEnv": DummyVecEnv})
-    assert (
-        main(["tune", "CartPole-v1", "--n-envs", "2", "--seconds", "0.1", "--image", str(tmp_path / "tune.png")]) == 0
-    )
+@pytest.mark.usefixtures("few_contenders")
+def test_the_numbers_are_those_of_training(tmp_path: Path) -> None:
+    options = ["--algo", "dqn", "--n-envs", "2", "--seconds", "0.1", "--learner", "eager"]
+    assert main(["tune", "CartPole-v1", *options, "--image", str(tmp_path / "tune.png")]) == 0
 
 
 def test_an_unknown_environment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
