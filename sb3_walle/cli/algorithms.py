@@ -1,10 +1,13 @@
-"""The algorithms that ``sb3-walle train`` trains."""
+"""The algorithms that ``sb3-walle train`` trains, and their policies."""
 
 import inspect
 from typing import Any
 
+import gymnasium as gym
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 
 import sb3_walle
 from sb3_walle.cli.arguments import TRAINABLE
@@ -34,3 +37,10 @@ def sb3_defaults(name: str) -> dict[str, Any]:
     """:return: the arguments of SB3's constructor that have a default, and these"""
     parameters = inspect.signature(sb3_class(name).__init__).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def policy_of(env: gym.Env) -> str:
+    """:return: SB3's name of the policy that suits an environment's observations"""
+    if isinstance(env.observation_space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"

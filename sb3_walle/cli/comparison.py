@@ -11,7 +11,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_walle import AsyncDDPG, AsyncDQN, AsyncPPO, AsyncSAC, AsyncTD3
-from sb3_walle.cli.environments import check_environment, policy_of, quiet_factory
+from sb3_walle.cli.algorithms import policy_of
+from sb3_walle.cli.environments import check_environment, quiet_factory
 from sb3_walle.cli.tables import format_ratio, format_table
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_updates
 

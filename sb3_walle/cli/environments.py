@@ -1,4 +1,8 @@
-"""Environments that a command names: whether they can be made at all, and making many without many warnings."""
+"""
+Environments that a command names: whether they can be made at all, and making many without many warnings.
+
+Samplers import this, so it does without SB3, and torch with it.
+"""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -7,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
-from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.samplers.factories import SpecFactory, factory_from_id
@@ -62,13 +64,6 @@ def check_environment(env_id: str) -> gym.Env:
         raise UsageError(f"environment '{env_id}' needs a package that is not installed: {error}") from error
     env.close()
     return env
-
-
-def policy_of(env: gym.Env) -> str:
-    """SB3's name of the policy that suits an environment's observations."""
-    if isinstance(env.observation_space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device, safe_mean
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, sb3_class, sb3_defaults
+from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, policy_of, sb3_class, sb3_defaults
 from sb3_walle.cli.arguments import UsageError
-from sb3_walle.cli.environments import WrapperSpec, check_environment, policy_of, quiet_factory, usage_errors
+from sb3_walle.cli.environments import WrapperSpec, check_environment, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
 from sb3_walle.cli.video import VIDEO, VideoRequest, record_video
 from sb3_walle.cli.zoo import NoiseSpec

@@ -12,7 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.backends.limits import available_cpus
-from sb3_walle.cli.comparison import ALGORITHMS, BUFFER_SIZE, VEC_ENVS, policy_of
+from sb3_walle.cli.algorithms import policy_of
+from sb3_walle.cli.comparison import ALGORITHMS, BUFFER_SIZE, VEC_ENVS
 from sb3_walle.cli.environments import QuietFactory, check_environment, quiet_factory
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure
 from sb3_walle.envs.sampler_shape import TYPICAL, measured_costs, predicted_rates

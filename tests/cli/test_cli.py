@@ -4,6 +4,8 @@ import csv
 import inspect
 import json
 import re
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -293,3 +295,8 @@ def test_bench_measures_off_policy_algorithms(
 
 def test_bench_refuses_spaces_that_the_algorithm_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Box" in fails_with_usage_error(["bench", "CartPole-v1", "--algo", "sac", "--learner", "eager"], capsys)
+
+
+def test_what_samplers_import_does_without_torch() -> None:
+    program = "import sys, sb3_walle.cli.environments; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
