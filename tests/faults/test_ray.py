@@ -23,6 +23,7 @@ from benchmarks.cluster.local_cluster import OBJECT_STORE_BYTES
 from benchmarks.cluster.memory_growth import STORE, memory_by_chunks
 from sb3_walle import AsyncPPO, SamplerVecEnv
 from sb3_walle.backends.death import Death
+from sb3_walle.backends.protocol import Delivery
 from sb3_walle.backends.ray import RayBackend
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import SamplerError, SamplerWarning
@@ -162,7 +163,10 @@ def test_ctrl_c_at_any_line_hides_no_death() -> None:
             sys.settrace(None)
             if event is None:
                 samplers.send(0, n_lines, CloseEnvs())
-                assert isinstance(samplers.receive(30.0), Death), f"lost in line {lines[-1]}"
+                # It may be faster than the kill.
+                while isinstance(last := samplers.receive(30.0), Delivery):
+                    continue
+                assert isinstance(last, Death), f"lost in line {lines[-1]}"
             samplers.start(0)
         assert n_lines > 10
     finally:
