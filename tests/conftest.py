@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch as th
@@ -15,6 +16,7 @@ from hypothesis import settings
 from own_network import is_own_network
 from process_helpers import Programs
 from ray_cluster import RayCluster
+from xdist.scheduler import LoadScopeScheduling
 
 from sb3_walle.updates import updater
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
@@ -52,16 +54,32 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
-# Before pytest-xdist looks at the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFileOrCluster(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of a file run one after the other in one process; so do all that need a Ray cluster, of whichever file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if names_ray(nodeid) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFileOrCluster | None:
+    return ByFileOrCluster(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def names_ray(nodeid: str) -> bool:
+    """Whether "ray" is a word of a test's name, its file's name or its parameters. The scheduler knows no more."""
+    return "ray" in re.split(r"[\W_]", nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: those that need a Ray cluster are one group."""
     ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
     for item in items:
         if hasattr(item, "callspec") and item.callspec.params.get("backend") == "ray":
             item.add_marker(pytest.mark.ray)
-        item.add_marker(pytest.mark.xdist_group("ray" if needs_ray(item) else item.path.stem))
-    items.sort(key=lambda item: -1 if needs_ray(item) else ranks.get(item.path.name, len(ranks)))
+        if needs_ray(item) and not names_ray(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} needs a Ray cluster: its name must have the word 'ray' in it")
+    items.sort(key=lambda item: -1 if names_ray(item.nodeid) else ranks.get(item.path.name, len(ranks)))
 
 
 def needs_ray(item: pytest.Item) -> bool:

@@ -68,7 +68,7 @@ def test_an_argument_leaves_samplers_in_the_learners_session(tmp_path: Path) -> 
 
 @pytest.mark.ray
 @pytest.mark.parametrize("gives_way", [True, False])
-def test_samplers_on_a_cluster_give_way_to_the_host_of_their_node(gives_way: bool, cluster: RayCluster) -> None:
+def test_samplers_of_ray_give_way_to_the_host_of_their_node(gives_way: bool, cluster: RayCluster) -> None:
     with model(n_samplers=2, backend="ray", samplers_give_way=gives_way) as trained:
         trained.learn(32)
         of_samplers = {session for session, _, _ in seen_in(trained.get_env())}
