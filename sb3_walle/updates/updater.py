@@ -23,6 +23,8 @@ WORTH_COMPILING = 30.0
 # What the compiler takes for a program beside samplers at work, in seconds. Where there is a seed, so many seconds of
 # updates are eager.
 NOMINAL_COMPILE_SECONDS = 15.0
+# The time of an update tells what a compiled minibatch takes, although one of so many is compared with an eager one.
+MINIBATCHES_PER_TIMING = 20
 
 
 class Updater:
@@ -45,6 +47,8 @@ class Updater:
         self._n_eager_ahead: int | None = None
         self._eager_seconds = 0.0
         self._n_eager_updates = self._n_eager_minibatches = 0
+        #: number of the first compiled update, until the user is told how fast it is
+        self._unannounced: int | None = None
         self._is_announced = False
         #: whether the user knows why updates are not compiled
         self._is_told = False
@@ -122,9 +126,11 @@ class Updater:
     def _note_compiled(self, number: int, n_minibatches: int, is_compared: bool, is_same: bool, seconds: float) -> None:
         self._n_doubts = 0 if is_same else self._n_doubts + 1
         self._n_minibatches_unchecked = n_minibatches + (0 if is_compared else self._n_minibatches_unchecked or 0)
-        if not self._is_announced:
+        if self._unannounced is None:
+            self._unannounced = number
+        if not self._is_announced and (not is_compared or n_minibatches >= MINIBATCHES_PER_TIMING):
             self._is_announced = True
-            self._announce(number, seconds / n_minibatches)
+            self._announce(self._unannounced, seconds / n_minibatches)
 
     def _programs(self, number: int) -> dict | None:
         """The programs of an update, if they are there, fit the algorithm as it is now, and may be used."""
@@ -187,7 +193,7 @@ class Updater:
         if key == self._key:
             return
         self.close()
-        self._key, self._reason, self._is_announced = key, None, False
+        self._key, self._reason, self._is_announced, self._unannounced = key, None, False, None
         self._n_minibatches_unchecked, self._n_eager_ahead, self._n_doubts = None, None, 0
         try:
             self._groups = self.update.make_groups()

@@ -234,7 +234,7 @@ def test_second_model_finds_the_program_on_disk(
     model("compiled").learn(ROLLOUT)
     lines(capsys, "")
     monkeypatch.setattr(program_compiler, "Build", lambda *_: pytest.fail("it is compiled again"))
-    learning = model("compiled").learn(ROLLOUT)
+    learning = model("compiled").learn(2 * ROLLOUT)
     assert is_compiled(learning)
     output = capsys.readouterr().out
     assert "Updates are compiled from number 1 on (found on disk): " in output and "Waiting" not in output
@@ -243,7 +243,7 @@ def test_second_model_finds_the_program_on_disk(
 def test_second_learn_neither_traces_nor_compiles_nor_announces_again(
     traces: list[type[PPO]], compiler: type[FakeBuild], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learning = model("compiled").learn(ROLLOUT)
+    learning = model("compiled").learn(2 * ROLLOUT)
     lines(capsys, "")
     learning.learn(2 * ROLLOUT)
     assert is_compiled(learning) and len(traces) == len(compiler.begun) == 1
@@ -275,7 +275,7 @@ def test_auto_begins_eagerly_and_switches_once_the_program_is_there(
     assert re.fullmatch(pattern, announcement)
 
 
-def test_auto_says_what_it_gains_without_what_tracing_takes(
+def test_auto_says_what_it_gains_without_what_tracing_and_comparing_take(
     pays: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By a clock that a test sets."""
@@ -293,12 +293,13 @@ def test_auto_says_what_it_gains_without_what_tracing_takes(
     monkeypatch.setattr(AsyncPPO, "_update_eagerly", taking(0.008, AsyncPPO._update_eagerly))
     monkeypatch.setattr(FakeProgram, "__call__", taking(0.0005, FakeProgram.__call__))
     monkeypatch.setattr(updater, "trace_update", taking(1000.0, updater.trace_update))
+    monkeypatch.setattr(compiled_update, "agrees", taking(1000.0, compiled_update.agrees))
     # Traced during the second update, as eager ones of a millisecond each were already made.
     set_worth(monkeypatch, 0.001, 0.001)
     monkeypatch.setattr(PPOUpdate, "eager_seconds", 0.0)
     noted = AtRollout(3, lambda: monkeypatch.setattr(compiler, "are_done", True))
-    model().learn(3 * ROLLOUT, callback=noted)
-    assert noted.are_compiled == [False, False, True] and clock.now > 1000
+    model().learn(4 * ROLLOUT, callback=noted)
+    assert noted.are_compiled == [False, False, True, True] and clock.now > 2000
     (announcement,) = lines(capsys, "Updates are compiled")
     assert announcement.endswith(": 500 us a minibatch instead of 2,000, 4.0 times as fast")
 
