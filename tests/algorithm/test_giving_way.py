@@ -67,13 +67,12 @@ def test_an_argument_leaves_samplers_in_the_learners_session(tmp_path: Path) -> 
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("gives_way", [True, False])
-def test_samplers_of_ray_give_way_to_the_host_of_their_node(gives_way: bool, cluster: RayCluster) -> None:
-    with model(n_samplers=2, backend="ray", samplers_give_way=gives_way) as trained:
+def test_samplers_of_ray_give_way_to_the_host_of_their_node(cluster: RayCluster) -> None:
+    with model(n_samplers=2, backend="ray") as trained:
         trained.learn(32)
         of_samplers = {session for session, _, _ in seen_in(trained.get_env())}
         of_hosts = {os.getsid(cluster.host(node)) for node in (0, 1)}
-    assert of_samplers.isdisjoint(of_hosts) if gives_way else of_samplers == of_hosts
+    assert of_samplers.isdisjoint(of_hosts)
 
 
 def test_a_sampler_vec_env_is_told_itself() -> None:

@@ -121,7 +121,6 @@ FIXED: dict[str, tuple[Any, dict[str, Any]]] = {
         *((name, "inline") for name in FIXED),
         ("double precision", "process"),
         ("two keys", "process"),
-        ("two keys", "ray"),
     ],
 )
 def test_training_with_fixed_statistics_equals_sb3(name: str, backend: str) -> None:

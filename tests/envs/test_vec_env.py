@@ -113,7 +113,7 @@ def test_an_exception_arrives_with_the_samplers_number_and_traceback(backend: st
         assert env.reset().shape == (3, 3)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["inline", "process"])
 def test_a_factory_that_raises_fails_the_constructor_with_its_own_traceback(backend: str) -> None:
     def no_such_robot() -> gym.Env:
         raise FileNotFoundError("robot.xml")
@@ -154,7 +154,7 @@ def test_what_cannot_be_pickled_is_an_error_in_a_sentence_and_not_the_end(backen
         assert env.get_attr("identity") == [0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["inline", "process"])
 def test_whether_there_is_an_attribute_is_asked_and_nothing_is_fetched(backend: str) -> None:
     def build() -> gym.Env:
         env = gym.wrappers.TimeLimit(Locked(), 100)
@@ -192,7 +192,7 @@ def test_spaces_must_agree() -> None:
         SamplerVecEnv([StampedEnv, RandomWalk], backend="inline")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["inline", "process"])
 def test_a_closed_environment_says_so(backend: str) -> None:
     env = SamplerVecEnv([StampedEnv], backend=backend)
     env.close()
@@ -216,7 +216,7 @@ def test_samplers_draw_different_random_numbers() -> None:
         assert len(set(env.get_attr("identity"))) == 4
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["inline", "process"])
 def test_a_trained_model_can_be_evaluated_on_its_own_environments(backend: str) -> None:
     env = make_vec_env(RandomWalk, 2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"backend": backend})
     model = AsyncPPO("MlpPolicy", env, n_steps=64)

@@ -68,9 +68,9 @@ def learned(env_fn: Callable[[], Any], kind: str = "pipelined", **kwargs: Any) -
 @pytest.mark.parametrize(
     ("deed", "kind", "backend"),
     [
-        (deed, KINDS[(i + j) % len(KINDS)], backend)
-        for i, deed in enumerate(DEEDS)
-        for j, backend in enumerate(("process", "ray", "process"))
+        *((deed, KINDS[(i + j) % len(KINDS)], "process") for i, deed in enumerate(DEEDS) for j in (0, 2)),
+        (raise_error, "pipelined", "ray"),
+        (exit_at_once, "DQN pipelined", "ray"),
     ],
     ids=name_of,
 )
@@ -100,12 +100,10 @@ def test_endless_recursion_is_a_death_and_not_a_wait(
     assert re.match(f"(?s)Sampler 0 {told_of}", told[0])
 
 
-@pytest.mark.parametrize(("kind", "backend"), [*((kind, "process") for kind in KINDS), ("sync", "ray")])
-def test_what_fails_in_every_new_sampler_ends_training_at_the_second_time(
-    kind: str, backend: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_fails_in_every_new_sampler_ends_training_at_the_second_time(kind: str, tmp_path: Path) -> None:
     bad = functools.partial(BadTask, "step", raise_error, tmp_path, n_times=10, at=1)
-    env = SamplerVecEnv([bad] * 2, backend=backend)
+    env = SamplerVecEnv([bad] * 2)
     with make_model(kind, env, **SETTINGS) as model, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(SamplerError, match="another restart would not help") as error:
@@ -122,28 +120,25 @@ def test_what_fails_again_after_a_chunk_is_restarted_again(kind: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "deed", "at", "backend"),
+    ("kind", "deed", "at"),
     [
-        *(("pipelined", deed, at, "process") for deed, at in zip(DEEDS, (1, 5, 1, 5), strict=True)),
-        ("DQN pipelined", segfault, 5, "process"),
-        ("free", raise_error, 1, "ray"),
+        *(("pipelined", deed, at) for deed, at in zip(DEEDS, (1, 5, 1, 5), strict=True)),
+        ("DQN pipelined", segfault, 5),
     ],
     ids=name_of,
 )
-def test_reset_that_goes_wrong(kind: str, deed: Callable[[], None], at: int, backend: str, tmp_path: Path) -> None:
+def test_reset_that_goes_wrong(kind: str, deed: Callable[[], None], at: int, tmp_path: Path) -> None:
     """The first reset is made when training begins, the fifth in the middle of collecting."""
     activity = "resetting its environments" if at == 1 else "collecting experience"
-    n_restarts, told = learned(functools.partial(BadTask, "reset", deed, tmp_path, at=at), kind, backend=backend)
+    n_restarts, told = learned(functools.partial(BadTask, "reset", deed, tmp_path, at=at), kind)
     assert n_restarts == len(told) == 1
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity=activity)}", told[0])
 
 
-@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.parametrize("deed", [segfault, exit_at_once])
-def test_constructor_that_dies_is_tried_again(
-    kind: str, backend: str, deed: Callable[[], None], tmp_path: Path
-) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "__init__", deed, tmp_path), kind, backend=backend)
+def test_constructor_that_dies_is_tried_again(kind: str, deed: Callable[[], None], tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "__init__", deed, tmp_path), kind)
     assert n_restarts == len(told) == 1
     assert re.match(f"(?s)Sampler 0 {DEEDS[deed].format(activity='building its environments')}", told[0])
 
@@ -170,17 +165,17 @@ class BuiltBadly(BadTask):
         return True
 
 
-@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
-def test_successor_that_cannot_be_built_is_tried_again(kind: str, backend: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BuiltBadly, tmp_path), kind, backend=backend)
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_successor_that_cannot_be_built_is_tried_again(kind: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BuiltBadly, tmp_path), kind)
     assert n_restarts == len(told) == 3
     assert "SIGSEGV" in told[0]
     assert re.match("(?s)Sampler 0 failed while building its environments.*no licence is left", told[1])
 
 
-@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
-def test_close_that_raises_is_told(kind: str, backend: str, tmp_path: Path) -> None:
-    n_restarts, told = learned(functools.partial(BadTask, "close", raise_error, tmp_path), kind, backend=backend)
+@pytest.mark.parametrize("kind", PIPELINED)
+def test_close_that_raises_is_told(kind: str, tmp_path: Path) -> None:
+    n_restarts, told = learned(functools.partial(BadTask, "close", raise_error, tmp_path), kind)
     assert n_restarts == 0
     assert re.match("(?s)Sampler 0 failed while closing its environments.*the simulation diverged", told[0])
     assert len(told) == 1
@@ -191,7 +186,7 @@ def test_close_that_raises_is_told(kind: str, backend: str, tmp_path: Path) -> N
     [
         *(("pipelined", deed, "process") for deed in (segfault, exit_at_once, hang)),
         ("DQN pipelined", hang, "process"),
-        *(("pipelined", deed, "ray") for deed in (segfault, hang)),
+        ("pipelined", hang, "ray"),
     ],
     ids=name_of,
 )
@@ -372,19 +367,18 @@ NOT_FINITE = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "normalize", "backend"),
+    ("kind", "normalize"),
     [
-        ("pipelined", False, "process"),
-        ("pipelined", True, "process"),
-        ("DQN pipelined", True, "process"),
-        ("sync", True, "ray"),
+        ("pipelined", False),
+        ("pipelined", True),
+        ("DQN pipelined", True),
     ],
 )
 @pytest.mark.parametrize(("what", "value", "message"), NOT_FINITE)
 def test_numbers_that_are_not_finite_never_reach_the_learner(
-    kind: str, what: str, value: float, message: str, normalize: bool, backend: str, tmp_path: Path
+    kind: str, what: str, value: float, message: str, normalize: bool, tmp_path: Path
 ) -> None:
-    env = SamplerVecEnv([functools.partial(NotFiniteTask, what, value, tmp_path), StampedTask], backend=backend)
+    env = SamplerVecEnv([functools.partial(NotFiniteTask, what, value, tmp_path), StampedTask])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with make_model(kind, env, check_nan=True, normalize=normalize, **SETTINGS) as model:
@@ -417,10 +411,10 @@ class Clutter(StampedTask):
         return observation, reward, terminated, truncated, {**info, "generator": (step for step in range(3))}
 
 
-@pytest.mark.parametrize(("kind", "backend"), ALGORITHMS)
+@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_what_goes_wrong_again_and_again_is_an_error_that_says_what(kind: str, backend: str) -> None:
-    env = SamplerVecEnv([Clutter], max_restarts=1, backend=backend)
+def test_what_goes_wrong_again_and_again_is_an_error_that_says_what(kind: str) -> None:
+    env = SamplerVecEnv([Clutter], max_restarts=1)
     settings = {**SETTINGS, "batch_size": 64}
     with make_model(kind, env, info_keys="all", **settings) as model, pytest.raises(SamplerError, match="pickle"):
         model.learn(TIMESTEPS)

@@ -56,7 +56,7 @@ class Asker(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("backend", ["inline", "process", "ray"])
+@pytest.mark.parametrize("backend", ["inline", "process"])
 def test_a_failure_is_not_taken_for_the_answer_to_a_callbacks_question(backend: str) -> None:
     env = SamplerVecEnv([StampedEnv, lambda: TypoEnv(fails_at=100)], backend=backend, on_failure="raise")
     model = AsyncPPO("MlpPolicy", env, **SETTINGS)
@@ -134,7 +134,6 @@ class Interrupt(BaseCallback):
         ("sync", KeyboardInterrupt, "process"),
         ("pipelined", ZeroDivisionError, "process"),
         ("free", KeyboardInterrupt, "process"),
-        ("pipelined", KeyboardInterrupt, "ray"),
     ],
 )
 def test_after_an_exception_in_a_callback_the_model_saves_and_learns(

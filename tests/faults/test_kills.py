@@ -62,8 +62,7 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
         ("pipelined", 1, "process", 40),
         ("free", 3, "process", 40),
         ("DQN pipelined", 1, "process", 40),
-        ("pipelined", 1, "ray", 15),
-        ("free", 3, "ray", 40),
+        ("free", 3, "ray", 15),
     ],
 )
 def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backend: str, n_rollouts: int) -> None:
