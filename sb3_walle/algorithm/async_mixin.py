@@ -5,7 +5,7 @@ import io
 import pathlib
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -421,14 +421,18 @@ class AsyncMixin(_Base):
 
     @contextmanager
     def _training(self) -> Iterator[None]:
-        """Around an update: shares the CPUs with the samplers, and measures how long the update takes."""
+        """Around an update: shares the CPUs, and measures how long the update takes."""
         began = perf_counter()
-        with self._experience.cpus_shared():
+        with self._cpus_shared():
             yield
         ended = perf_counter()
         self._learn_seconds = ended - began
         if self._experience.timeline is not None:
             self._experience.timeline.note(LearnerSpan(UPDATE, began, ended))
+
+    def _cpus_shared(self) -> AbstractContextManager[None]:
+        is_compiling = self._updater is not None and self._updater.is_compiling
+        return self._experience.cpus_shared(n_others=int(is_compiling))
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""

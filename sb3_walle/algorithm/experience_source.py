@@ -70,16 +70,18 @@ class ExperienceSource:
         collector.infos, collector.timeline = self.infos, self.timeline
         return collector
 
-    def cpus_shared(self) -> AbstractContextManager[None]:
+    def cpus_shared(self, n_others: int) -> AbstractContextManager[None]:
         """
-        Have torch use no more threads than the samplers at work leave cores.
+        Have torch use no more threads than the processes at work leave cores.
 
-        torch's threads wait for each other at the end of every operation. If one of them shares its core with a
-        sampler, all wait for it: with two threads on two busy cores, an update of a small network can take three times
+        torch's threads wait for each other at the end of every operation. If one of them shares its core with another
+        process, all wait for it: with two threads on two busy cores, an update of a small network can take three times
         as long as with one.
+
+        :param n_others: number of processes at work that are no samplers
         """
-        n_samplers = 0 if self.collector is None else self.collector.n_samplers_at_work
-        return threads_at_most(max(1, available_cpus() - n_samplers)) if n_samplers else nullcontext()
+        n_busy = n_others + (0 if self.collector is None else self.collector.n_samplers_at_work)
+        return threads_at_most(max(1, available_cpus() - n_busy)) if n_busy else nullcontext()
 
     def figures(self) -> dict[str, float]:
         """:return: what is logged of the last rollout, by name"""
