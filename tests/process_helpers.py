@@ -5,6 +5,7 @@ Importing torch takes seconds. So one process imports it, and every program is f
 own, in a session of its own, that ends as an interpreter does.
 """
 
+import gc
 import importlib
 import inspect
 import json
@@ -318,9 +319,19 @@ def become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     importlib.import_module("torch").set_num_threads(1)
-    importlib.import_module("sb3_walle.algorithms.ppo")
+    # Test modules import the first four, and the first optimizer imports the last.
+    for imported in (
+        "pytest",
+        "sb3_walle.algorithms.ppo",
+        "sb3_walle.algorithms.dqn",
+        "sb3_walle.callbacks",
+        "torch._dynamo",
+    ):
+        importlib.import_module(imported)
     # No program is about compiling, although many would train for long enough.
     importlib.import_module("sb3_walle.updates.updater").WORTH_COMPILING = math.inf  # type: ignore[attr-defined]
+    # Programs share the memory of all this as long as none of them has the collector look at it.
+    gc.freeze()
     requested = serve()
     if requested is not None:
         become(requested)
