@@ -1,6 +1,7 @@
 """What each mode promises: the policy lag, the share of each sampler, and the same numbers at any timing."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class LagRecorder(BaseCallback):
 
 
 def stamped(identity: int, **kwargs: Any) -> Callable[[], StampedEnv]:
-    return lambda: StampedEnv(identity, **kwargs)
+    return partial(StampedEnv, identity, **kwargs)
 
 
 def train(env: Any, n_rollouts: int, **kwargs: Any) -> tuple[AsyncPPO, LagRecorder]:
@@ -72,7 +73,7 @@ def test_timing_does_not_change_the_result(mode: str, actor: str) -> None:
     weights = []
     for backend, max_delay in [("inline", 0.0), ("process", 0.002)]:
         model, _ = train(
-            lambda max_delay=max_delay: RandomWalk(max_delay),
+            partial(RandomWalk, max_delay),
             4,
             mode=mode,
             actor=actor,
@@ -221,7 +222,7 @@ def test_a_rollout_of_any_length_has_a_bounded_number_of_chunks(n_steps: int, n_
 
 def test_rollouts_of_many_steps_are_collected() -> None:
     model, _ = train(
-        lambda: StampedEnv(episode_length=1000), 2, n_steps=30_000, batch_size=30_000, n_epochs=1, n_samplers=1
+        partial(StampedEnv, episode_length=1000), 2, n_steps=30_000, batch_size=30_000, n_epochs=1, n_samplers=1
     )
     assert model.num_timesteps == 60_000
 

@@ -1,5 +1,6 @@
 """The columns of a replay buffer hold whole streams, in every mode, in every buffer of SB3, whichever env is slow."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -53,11 +54,9 @@ def collected(
     # Ordered modes wait for the slowest: there, all of them are fast.
     delays = (slowest, 0.0, 0.0005, 0.0) if mode == "free" else (0.0,) * 4
 
-    def factory(env: int) -> Any:
-        return lambda: kind(env, lengths[env], delays[env])
-
+    factories = [partial(kind, env, lengths[env], delays[env]) for env in range(4)]
     backend = "process" if mode == "free" else "inline"
-    env = SamplerVecEnv([factory(env) for env in range(4)], envs_per_sampler=envs_per_sampler, backend=backend)
+    env = SamplerVecEnv(factories, envs_per_sampler=envs_per_sampler, backend=backend)
     settings = {**tiny(), "buffer_size": 40_000, "learning_starts": 10**6, "learner": "eager", **arguments}
     with AsyncDQN(policy, env, mode=mode, **settings) as model:
         model.learn(timesteps)
@@ -180,7 +179,7 @@ def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: in
 def test_values_are_those_of_the_task(name: str) -> None:
     """A critic that takes cuts for the ends of episodes learns values of little more than 1."""
     delays = (0.002, 0.0, 0.001, 0.0)
-    env = SamplerVecEnv([lambda env=env: Faint(env, 200, delays[env]) for env in range(4)])
+    env = SamplerVecEnv([partial(Faint, env, 200, delays[env]) for env in range(4)])
     settings: dict[str, Any] = {"gamma": 0.8, "learning_rate": 0.02, "target_update_interval": 40, "train_freq": 1}
     arguments = {**tiny(), **settings, **BUFFERS[name], "learner": "eager"}
     with AsyncDQN("MlpPolicy", env, mode="free", **arguments) as model:
