@@ -98,7 +98,7 @@ def check_streams(buffer: ReplayBuffer, lengths: tuple[int, ...] = LENGTHS) -> i
 # What differs between buffers is what becomes of cuts, which only mode "free" makes.
 STREAMS = [
     *((name, "free", 1) for name in BUFFERS),
-    *((name, "free", 2) for name in ("ReplayBuffer", "less memory")),
+    ("less memory", "free", 2),
     *(
         (name, mode, 1 + (i + j) % 2)
         for i, name in enumerate(BUFFERS)
@@ -132,13 +132,13 @@ def column_owners(buffer: ReplayBuffer) -> np.ndarray:
 def test_whole_episodes_move_where_none_can_be_cut(train_freq: int) -> None:
     lengths = (20, 30, 25, 15)
     arguments = {"train_freq": train_freq, **BUFFERS["less memory"]}
-    model = collected("free", 4_000, lengths=lengths, slowest=VERY_SLOW_SECONDS, **arguments)
+    model = collected("free", 2_400, lengths=lengths, slowest=VERY_SLOW_SECONDS, **arguments)
     assert check_streams(model.replay_buffer, lengths) == 0
     assert len(np.unique(column_owners(model.replay_buffer)[:, 0])) > 1
 
 
 def test_n_step_returns_are_of_n_steps() -> None:
-    buffer = collected("free", 3_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
+    buffer = collected("free", 2_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
     assert isinstance(buffer, NStepReplayBuffer)
     rewards = buffer.sample(4_000).rewards
     assert (rewards > 2.9).float().mean() > 0.95
@@ -149,7 +149,7 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
     distances = {}
     for mode in ("sync", "free"):
         lengths = (40, 40, 40, 40)
-        buffer = collected(mode, 4_000, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
+        buffer = collected(mode, 2_400, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
         sample = buffer.sample(4_000)
         n_virtual = int(buffer.her_ratio * 4_000)
         ahead = sample.observations["desired_goal"] - sample.next_observations["achieved_goal"]
@@ -157,9 +157,7 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
     assert distances["free"] > 0.8 * distances["sync"]
 
 
-@pytest.mark.parametrize(
-    ("name", "max_policy_lag"), [("ReplayBuffer", 1), ("less memory", 1), ("less memory", 5), ("ReplayBuffer", 150)]
-)
+@pytest.mark.parametrize(("name", "max_policy_lag"), [("ReplayBuffer", 1), ("less memory", 5), ("ReplayBuffer", 150)])
 def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: int) -> None:
     model = collected("free", 800, max_policy_lag=max_policy_lag, **BUFFERS[name])
     buffer, lengths = model.replay_buffer, LENGTHS
@@ -227,7 +225,7 @@ def test_an_unfinished_episode_is_replaced_by_true_transitions(
 
 def test_a_mark_does_not_outlive_its_step() -> None:
     """Buffers that do not handle time limits never clear their marks themselves."""
-    model = collected("free", 3_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
+    model = collected("free", 2_000, buffer_size=4 * 250, **BUFFERS["without timeouts"])
     buffer = model.replay_buffer
     for row, env in np.argwhere(buffer.timeouts):
         identity, _, step = buffer.observations[row, env]
