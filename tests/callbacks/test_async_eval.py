@@ -263,7 +263,7 @@ def test_the_same_seed_gives_the_same_evaluations_and_the_same_end(mode: str, tm
             log_path=str(tmp_path / str(number)),
             verbose=0,
         )
-        model = ours(mode, env=slow(RandomWalk, train_delay), learner="eager")
+        model = ours(mode, env=slow(RandomWalk, train_delay), learner="eager", actor="numpy")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="An evaluation of 3 episodes takes longer")
             model.learn(20 * ROLLOUT, callback=evaluation)
@@ -289,7 +289,7 @@ def test_other_seeds_give_other_evaluations() -> None:
 def test_training_that_can_be_repeated_waits_and_says_so() -> None:
     evaluation = AsyncEvalCallback(slow(RandomWalk, 0.01), n_eval_episodes=2, eval_freq=5, verbose=0)
     with pytest.warns(UserWarning, match="takes longer than training.*training waits for it.*eval_freq") as caught:
-        ours().learn(ROLLOUT, callback=evaluation)
+        ours(actor="numpy").learn(ROLLOUT, callback=evaluation)
     assert len(caught) == 1
     assert evaluation.n_skipped == 0
     evaluation.eval_env.close()
@@ -389,11 +389,12 @@ def test_a_disabled_logger_logs_nothing() -> None:
 
 def test_it_prints_what_sb3_prints(capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
-    for kind, make in ((EvalCallback, sb3), (AsyncEvalCallback, ours)):
-        evaluation = kind(make_vec_env(Task, seed=SEED), eval_freq=15, verbose=1)
+    for evaluation, make in (
+        (EvalCallback(make_vec_env(Task, seed=SEED), eval_freq=15), sb3),
+        (AsyncEvalCallback(inline(Task), eval_freq=15), ours),
+    ):
         make().learn(2 * ROLLOUT, callback=evaluation)
         printed.append(capsys.readouterr().out)
-    evaluation.eval_env.close()
     assert printed[0] == printed[1] and "New best mean reward!" in printed[0] and "Success rate" in printed[0]
 
 
@@ -437,7 +438,7 @@ def test_it_takes_what_algorithms_take(kind: str) -> None:
     n_envs = 1 if kind.endswith("VecEnv") else 2
     evaluation = AsyncEvalCallback(eval_env, eval_freq=15, n_eval_episodes=3, n_envs=n_envs, verbose=0)
     assert evaluation.eval_env.num_envs == 2
-    ours(env="Pendulum-v1" if kind == "id" else Task).learn(ROLLOUT, callback=CallbackList([evaluation]))
+    ours(env="Pendulum-v1" if kind == "id" else Task, actor="numpy").learn(ROLLOUT, callback=CallbackList([evaluation]))
     assert np.isfinite(evaluation.last_mean_reward)
     evaluation.eval_env.close()
 
