@@ -25,8 +25,6 @@ from typing import Any
 
 # By what is in this variable, a program's processes are known: samplers are not in its session.
 PROGRAM = "SB3_WALLE_TEST_PROGRAM"
-# First line of a program that does not know this module.
-MARK_PROGRAM = f'import os; os.environ["{PROGRAM}"] = str(os.getpid())\n'
 # Generous: others may be using the machine.
 DEADLINE = 60.0
 
@@ -39,7 +37,8 @@ def run(program: str, *arguments: str, **kwargs: Any) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         timeout=120,
-        **kwargs,
+        # For such small networks, a second thread only gets in the way.
+        **{"env": {**os.environ, "OMP_NUM_THREADS": "1"}, **kwargs},
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from toy_envs import FailingEnv
 
 # Longer than any test.
 VERY_LONG = 600.0
@@ -66,14 +65,14 @@ class SignEnv(QuickEnv):
         return observation
 
 
-class TypoEnv(FailingEnv):
-    """Raises what asking for a missing attribute raises."""
+class TypoEnv(QuickEnv):
+    """Raises what asking for a missing attribute raises, in its 100th step."""
+
+    n_steps = 0
 
     def step(self, action: int) -> Any:
-        try:
-            return super().step(action)
-        except ArithmeticError:
-            return self.no_such_thing
+        self.n_steps += 1
+        return super().step(action) if self.n_steps != 100 else self.no_such_thing
 
 
 class ExitingEnv(QuickEnv):

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import child_processes
 from fault_envs import ExitingEnv, QuickEnv, TypoEnv
-from process_helpers import MARK_PROGRAM, members_of_session, open_descriptors, run, wait_until
+from process_helpers import open_descriptors, run, wait_until
 from stable_baselines3.common.callbacks import BaseCallback
 from toy_envs import FailingEnv, StampedEnv
 
@@ -50,7 +48,7 @@ class Asker(BaseCallback):
 
 @pytest.mark.parametrize("backend", ["inline", "process", "ray"])
 def test_a_failure_is_not_taken_for_the_answer_to_a_callbacks_question(backend: str) -> None:
-    env = SamplerVecEnv([StampedEnv, functools.partial(TypoEnv, 100)], backend=backend, on_failure="raise")
+    env = SamplerVecEnv([QuickEnv, TypoEnv], backend=backend, on_failure="raise")
     model = AsyncPPO("MlpPolicy", env, **SETTINGS)
     with pytest.raises(SamplerError, match="Sampler 1 failed while collecting") as caught:
         model.learn(10_000, callback=Asker())
@@ -172,25 +170,6 @@ def test_a_program_typed_into_the_interpreter_works() -> None:
     check_trained_once(run(PROGRAM, "-"))
 
 
-def test_warnings_of_environments_appear_once() -> None:
-    program = """
-    import warnings
-    import gymnasium as gym
-    class Loud(gym.Env):
-        observation_space = gym.spaces.Box(-1, 1, (3,))
-        action_space = gym.spaces.Discrete(2)
-        def __init__(self):
-            import os
-            warnings.warn("this simulator is old")
-            os.write(2, b"native warning\\n")
-    from sb3_walle import SamplerVecEnv
-    SamplerVecEnv([Loud] * 5)
-    """
-    process = run("", "-c", textwrap.dedent(program))
-    assert process.stderr.count("this simulator is old") == 1
-    assert process.stderr.count("native warning") == 1
-
-
 def test_no_descriptor_and_no_shared_memory_is_left() -> None:
     def train() -> None:
         model = AsyncPPO("MlpPolicy", StampedEnv, n_samplers=2, **SETTINGS)
@@ -207,40 +186,3 @@ def test_no_descriptor_and_no_shared_memory_is_left() -> None:
     # Those that others make meanwhile are gone after a moment.
     wait_until(lambda: set(os.listdir("/dev/shm")) <= segments, "no new file of shared memory is left")
     assert child_processes() == set()
-
-
-def test_a_forked_copy_of_the_learner_does_not_keep_samplers_alive() -> None:
-    program = """
-    import os, signal, sys, time
-    import gymnasium as gym
-    from sb3_walle import SamplerVecEnv, SamplerError
-    env = SamplerVecEnv([lambda: gym.make("CartPole-v1")] * 2)
-    child = os.fork()
-    if child == 0:
-        try:
-            env.reset()
-        except SamplerError as error:
-            os.write(1, f"in the child: {error}\\n".encode())
-        time.sleep(60)
-    env.reset()
-    os.write(1, f"the child is {child}\\n".encode())
-    time.sleep(1)
-    os.kill(os.getpid(), signal.SIGKILL)
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", MARK_PROGRAM + textwrap.dedent(program)],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    lines = sorted(process.stdout.readline() for _ in range(2))
-    process.wait(timeout=60)
-    assert "belong to the process that this one was forked from" in lines[0]
-    child = int(lines[1].removeprefix("the child is "))
-    deadline = time.monotonic() + 20
-    while members_of_session(process.pid) != [child] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert members_of_session(process.pid) == [child]
-    os.kill(child, signal.SIGKILL)
-    process.stdout.close()

@@ -6,6 +6,7 @@ and other processes are not affected.
 import functools
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -14,10 +15,18 @@ import weakref
 from typing import Any
 
 import pytest
-from fault_envs import ParentEnv, QuickEnv
+from fault_envs import LoudEnv, ParentEnv, QuickEnv
 from fault_models import make_model
 from lifecycle_helpers import same, weights_of
-from process_helpers import Programs, children_with_state, is_alive, kill, wait_until, wait_until_gone
+from process_helpers import (
+    Programs,
+    children_with_state,
+    is_alive,
+    kill,
+    members_of_session,
+    wait_until,
+    wait_until_gone,
+)
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle import SamplerError, SamplerVecEnv
@@ -86,6 +95,38 @@ def test_a_forked_copy_of_the_learner_ends_without_a_trace(way: str, kind: str, 
     program = programs.start(fork, way, kind)
     program.check_success()
     assert program.output == "the samplers still work\n"
+
+
+def fork_and_be_killed() -> None:
+    env = SamplerVecEnv([QuickEnv] * 2)
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    env.reset()
+    print(child)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_forked_copy_of_the_learner_does_not_keep_samplers_alive(programs: Programs) -> None:
+    program = programs.start(fork_and_be_killed)
+    assert program.wait() == -signal.SIGKILL
+    child = int(program.output)
+    wait_until(lambda: members_of_session(program.pid) == [child], "only the copy is left")
+    kill(child)
+
+
+# What is printed
+
+
+def build_loud_environments() -> None:
+    SamplerVecEnv([LoudEnv] * 5).close()
+
+
+def test_warnings_of_environments_appear_once(programs: Programs) -> None:
+    program = programs.start(build_loud_environments)
+    assert program.wait() == 0
+    assert program.errors.count("UserWarning: this simulator is old") == 1
+    assert program.errors.count("native warning") == 1
 
 
 # Forgotten models
