@@ -67,8 +67,12 @@ def assert_same_results(found: dict[str, np.ndarray], expected: dict[str, np.nda
 # SB3 as the oracle
 
 
-@pytest.mark.parametrize("n_eval_envs", [1, 2])
-def test_a_training_has_sb3s_evaluations_to_the_last_bit(n_eval_envs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("n_eval_envs", "eval_env"),
+    [(1, lambda: inline(Task)), (2, lambda: make_vec_env(Task, 2, seed=SEED))],
+    ids=["1 inline", "2 in a process"],
+)
+def test_a_training_has_sb3s_evaluations_to_the_last_bit(n_eval_envs: int, eval_env: Any, tmp_path: Path) -> None:
     """Also those after the first, which continue the random streams of the environments."""
     models: dict[str, PPO] = {}
     logs, children, evaluations = {}, {}, {}
@@ -77,7 +81,7 @@ def test_a_training_has_sb3s_evaluations_to_the_last_bit(n_eval_envs: int, tmp_p
         logs[name] = logged_by(models[name])
         children[name] = Trace("best", []), Trace("after", [])
         evaluations[name] = kind(
-            make_vec_env(Task, n_eval_envs, seed=SEED),
+            make_vec_env(Task, n_eval_envs, seed=SEED) if kind is EvalCallback else eval_env(),
             callback_on_new_best=children[name][0],
             callback_after_eval=children[name][1],
             n_eval_episodes=3,
