@@ -138,9 +138,9 @@ def test_pipelined_training_is_reproducible_and_lags_by_one_rollout() -> None:
     assert all(th.equal(some, others) for some, others in zip(*weights, strict=True))
 
 
-@pytest.mark.parametrize(("mode", "backend"), [("sync", "inline"), ("pipelined", "inline"), ("free", "process")])
-def test_rewards_of_goals_in_hindsight_are_computed_by_the_learner(mode: str, backend: str) -> None:
-    arguments: dict[str, Any] = {**tiny(), "mode": mode, "backend": backend, "replay_buffer_class": HerReplayBuffer}
+@pytest.mark.parametrize("mode", MODES)
+def test_rewards_of_goals_in_hindsight_are_computed_by_the_learner(mode: str) -> None:
+    arguments: dict[str, Any] = {**tiny(), "mode": mode, "backend": "inline", "replay_buffer_class": HerReplayBuffer}
     with AsyncSAC("MultiInputPolicy", Reach, n_samplers=2, normalize={"norm_reward": False}, **arguments) as model:
         model.learn(120)
         buffer = model.replay_buffer
