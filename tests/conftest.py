@@ -154,7 +154,7 @@ def _own_log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     """Starts functions of test modules as programs of their own."""
     with Programs(tmp_path_factory.mktemp("programs")) as programs:
