@@ -319,6 +319,8 @@ def become(request: dict[str, Any]) -> None:
 if __name__ == "__main__":
     importlib.import_module("torch").set_num_threads(1)
     importlib.import_module("sb3_walle.algorithms.ppo")
+    # What the first optimizer of a process imports.
+    importlib.import_module("torch._dynamo")
     # No program is about compiling, although many would train for long enough.
     importlib.import_module("sb3_walle.updates.updater").WORTH_COMPILING = math.inf  # type: ignore[attr-defined]
     requested = serve()
