@@ -120,7 +120,7 @@ def run_example(name: str, folder: str, timesteps: int) -> None:
 def test_example_does_what_it_says(name: str, programs: Programs, tmp_path: Path) -> None:
     timesteps, check = CHECKS[name]
     program = programs.start(run_example, name, tmp_path, timesteps)
-    assert program.wait() == 0, program.output[-2000:] + program.errors
+    assert program.wait(600) == 0, program.output[-2000:] + program.errors
     # Neither training in lockstep nor anything else that a newcomer would have to wonder about.
     assert "UserWarning" not in program.errors
     check(tmp_path, program.output)

@@ -46,7 +46,7 @@ def run_pytest(*arguments: str) -> None:
 def run(programs: Programs, path: Path, *options: str) -> str:
     """What pytest prints."""
     program = programs.start(run_pytest, *options, path)
-    program.wait()
+    program.wait(300)
     return program.output
 
 

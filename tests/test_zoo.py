@@ -61,7 +61,7 @@ def run_in(directory: str, program: str, *arguments: str) -> None:
 def run(programs: Programs, directory: Path, program: Callable[..., None], *arguments: str) -> str:
     """What a program of the Zoo prints."""
     started = programs.start(run_in, directory, program.__name__, *arguments)
-    assert started.wait() == 0, started.output[-3000:] + started.errors
+    assert started.wait(300) == 0, started.output[-3000:] + started.errors
     assert "lockstep" not in started.errors and "without samplers" not in started.errors
     return started.output
 
