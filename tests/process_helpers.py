@@ -42,15 +42,16 @@ def run(program: str, *arguments: str, **kwargs: Any) -> subprocess.CompletedPro
     )
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
     """
     Wait until something is true.
 
     :param condition: it is waited for until this returns something true
     :param what: what it is, for the message of a test that has waited for too long
+    :param seconds: how long that is
     :return: what the condition returned
     """
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.01)
@@ -169,9 +170,9 @@ class Program:
         """Wait until it has printed something."""
         wait_until(lambda: text in self.output, f"{text!r} is printed, after {self.output}{self.errors}")
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = DEADLINE) -> int:
         """Wait until it has ended. Returns its exit code, or minus the number of the signal that killed it."""
-        return wait_until(lambda: self._programs.exit_code(self.pid), f"{self.output}{self.errors} ends")[0]
+        return wait_until(lambda: self._programs.exit_code(self.pid), f"{self.output}{self.errors} ends", seconds)[0]
 
     def check_success(self) -> None:
         """Wait until it has ended, as a program should: without an error, without a warning, and with all that it has

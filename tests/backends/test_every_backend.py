@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Check
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
-from task_envs import Scaled, Task
+from task_envs import Painter, Scaled, Task
 from toy_envs import DictEnv, RandomWalk
 
 from sb3_walle import AsyncPPO, AsyncSAC, SamplerVecEnv
@@ -131,16 +131,6 @@ def saving_loading_and_other_environments(backend: str) -> Any:
             assert model.get_env().backend == backend
             model.learn(64)
             return loaded, weights_of(model), model.num_timesteps
-
-
-class Painter(Scaled):
-    """Shows what it was told."""
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
-    render_mode = "rgb_array"
-
-    def render(self) -> np.ndarray:
-        return np.full((2, 2, 3), self.scale, np.uint8)
 
 
 def talking_to_environments(backend: str) -> Any:

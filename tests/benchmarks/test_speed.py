@@ -1,6 +1,7 @@
 """The benchmark of speed: that it measures what it says, for all contenders, and that its report can be read."""
 
 import csv
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from stable_baselines3 import PPO
 
+from benchmarks.contenders import AsyncContender
 from benchmarks.machine import Machine
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import off_policy_speed, start_up, update_sizes
@@ -116,7 +118,15 @@ def test_sbx_trains_beside_sb3_and_does_not_count_as_sb3s(monkeypatch: pytest.Mo
     assert ours.split()[-2:] == ["4.00x", "-"] and sb3s.split()[-2] == "1.00x" and sbx.split()[-2] == "2.00x"
 
 
-def test_off_policy_algorithms_are_measured() -> None:
+class InlineContender(AsyncContender):
+    """Starts no processes."""
+
+    def create(self, *args: Any, **kwargs: Any) -> Any:
+        return super().create(*args, **kwargs, backend="inline")
+
+
+def test_off_policy_algorithms_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(off_policy_speed, "AsyncContender", InlineContender)
     measurements = measure_parts(OFF_POLICY_SETTINGS, OFF_POLICY_PARTS)
     names = names_of(OFF_POLICY_SETTINGS)
     for part, quantities in (
@@ -246,12 +256,19 @@ def test_starts_of_all_contenders_are_measured(monkeypatch: pytest.MonkeyPatch) 
 
 @needs_proc
 def test_starting_takes_time_and_memory() -> None:
-    subproc = PPO_SETTINGS.trainees()[-1]
-    seconds, memory = start_up.in_fresh_process("it", start_up.start_in_process, subproc, "CartPole-v1")
+    ours = PPO_SETTINGS.trainees()[0]
+    seconds, memory = start_up.in_fresh_process("it", start_up.start_in_process, ours, "CartPole-v1")
     assert seconds > 0 and 1e6 < memory < 1e10
 
 
-def test_first_update_takes_time() -> None:
+def test_first_update_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_this_process(name: str, target: Callable[..., None], *arguments: Any) -> Any:
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        with receiver, sender:
+            target(*arguments, sender)
+            return receiver.recv()
+
+    monkeypatch.setattr(start_up, "in_fresh_process", in_this_process)
     assert start_up.measure_first_update(PPO_SETTINGS.trainees()[0], "CartPole-v1") > 0
 
 

@@ -25,7 +25,7 @@ BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 # A rollout of three minibatches.
 SETTINGS: dict[str, Any] = {"n_steps": 24, "batch_size": 16, "n_epochs": 2, "seed": 3, "device": "cpu"}
 N_ENVS = 2
-N_UPDATES = 3
+N_UPDATES = 2
 
 # Relative to the largest number of a tensor: what rounding in another order leaves of float32 after some steps of Adam,
 # which divides by gradients that may be small.
