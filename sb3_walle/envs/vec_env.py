@@ -53,8 +53,9 @@ class SamplerVecEnv(VecEnv):
     however long that takes: a warning tells after five seconds, and Ctrl-C or ``close_timeout`` ends it. After SIGTERM
     in ``learn()`` they have five seconds.
 
-    :param env_fns: one function for each environment that builds it
-    :param envs_per_sampler: environments of each sampler, which steps them one after the other
+    :param env_fns: one function for each environment that builds it; or as many times the same function of a number,
+        which builds a vectorised environment for all environments of a sampler
+    :param envs_per_sampler: environments of each sampler, which steps them one after the other, or a vectorised one
     :param backend: where samplers live: ``"process"``, ``"inline"`` (this process, for debugging), or a
         :class:`~sb3_walle.backends.protocol.Backend`
     :param preload: names of modules to import once, before processes are forked, with those that ``env_fns`` refer
@@ -74,7 +75,8 @@ class SamplerVecEnv(VecEnv):
     :param start_method: ignored, with a warning; for programs that used ``SubprocVecEnv`` before
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, two of them return the same environment, or
         the backend is unknown
-    :raises TypeError: if one of ``env_fns`` cannot be pickled, or builds a vectorised environment
+    :raises TypeError: if one of ``env_fns`` cannot be pickled, or builds a vectorised environment of another number of
+        environments
     :raises SamplerError: if an environment cannot be built
     :raises NotImplementedError: for an observation space that SB3 does not support; as in SB3, for some of them
         :class:`AssertionError` or :class:`TypeError`
@@ -132,6 +134,9 @@ class SamplerVecEnv(VecEnv):
             self.client.close(END_TIMEOUT)
             raise
         self.metadata = description.metadata
+        #: whether an environment whose episode has ended begins the next one in a step of the others, as vectorised ones
+        #: may do
+        self.resets_late = description.resets_late
 
     @property
     def envs(self) -> list[gym.Env]:

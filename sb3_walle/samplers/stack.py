@@ -33,6 +33,7 @@ class EnvDescription:
     :param metadata: Gymnasium's metadata
     :param identities: process and address of each environment, which no two have in common
     :param monitor_files: names of the monitor files that each environment writes
+    :param resets_late: whether an environment whose episode has ended begins the next one in a step of the others
     """
 
     observation_space: spaces.Space
@@ -40,6 +41,7 @@ class EnvDescription:
     metadata: dict[str, Any]
     identities: Sequence[tuple[int, ...]] = ()
     monitor_files: Sequence[Sequence[str]] = ()
+    resets_late: bool = False
 
 
 class EnvStack:
@@ -74,7 +76,12 @@ class EnvStack:
     def describe(self) -> EnvDescription:
         layer, envs = self.vec_env_layer, self.envs
         return EnvDescription(
-            layer.observation_space, layer.action_space, envs.metadata, envs.identities, envs.monitor_files
+            layer.observation_space,
+            layer.action_space,
+            envs.metadata,
+            envs.identities,
+            envs.monitor_files,
+            envs.resets_late,
         )
 
     @contextlib.contextmanager

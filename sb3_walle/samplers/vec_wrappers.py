@@ -36,9 +36,14 @@ class StockWrapper:
     attributes: tuple[tuple[str, Any], ...] = ()
 
     def build(self, inner: EnvLayer, envs: InnermostEnvs) -> "WrappedEnvs":
-        if self.name not in _WITHOUT_MEMORY:
-            _check_common_steps(envs, self.name)
+        if envs.resets_late:
+            self.check_late_resets()
         return WrappedEnvs(self._wrap, inner, envs)
+
+    def check_late_resets(self) -> None:
+        """:raises VectorizedEnvError: if it cannot be around environments that reset some rows while others step"""
+        if self.name not in _WITHOUT_MEMORY:
+            raise _late_resets_error(self.name)
 
     def _wrap(self, venv: VecEnv) -> VecEnv:
         with warnings.catch_warnings():
@@ -57,7 +62,8 @@ class UserWrapper:
     wrap: Callable[[VecEnv], VecEnv]
 
     def build(self, inner: EnvLayer, envs: InnermostEnvs) -> "WrappedEnvs":
-        _check_common_steps(envs, "vec_wrapper")
+        if envs.resets_late:
+            raise _late_resets_error("vec_wrapper")
         return WrappedEnvs(self.wrap, inner, envs)
 
 
@@ -170,14 +176,13 @@ class _LayerVecEnv(VecEnv):
         return self._envs.env_is_wrapped(wrapper_class, env_indices(self, indices))
 
 
-def _check_common_steps(envs: InnermostEnvs, wrapper: str) -> None:
-    if envs.resets_late:
-        raise VectorizedEnvError(
-            f"{wrapper} cannot be around a vectorised environment that resets some of its environments in a call in "
-            "which others make a step, which is what autoreset_mode NEXT_STEP means. Build it with SAME_STEP: "
-            'gym.make_vec("CartPole-v1", num_envs=n, vectorization_mode="sync", '
-            'vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}). A VecNormalize may be around any.'
-        )
+def _late_resets_error(wrapper: str) -> VectorizedEnvError:
+    return VectorizedEnvError(
+        f"{wrapper} cannot be around a vectorised environment that resets some of its environments in a call in which "
+        "others make a step, which is what autoreset_mode NEXT_STEP means. Build it with SAME_STEP: "
+        'gym.make_vec("CartPole-v1", num_envs=n, vectorization_mode="sync", '
+        'vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}). A VecNormalize may be around any.'
+    )
 
 
 def _contiguous_copy(observations: Observations) -> Observations:
