@@ -29,7 +29,7 @@ def build_envs(
     :raises VectorizedEnvError: if a vectorised environment has another number of environments
     :raises UnsupportedSpaceError: if observations are no arrays
     """
-    factory = VectorFactory.of(factories)
+    factory = VectorFactory(factories)
     first = _called(factory)
     if not is_vectorized(first) and not factory.takes_number:
         return SamplerEnvs([lambda: first, *factories[1:]], pulse, first_env)

@@ -169,9 +169,9 @@ def test_wrapper_with_a_memory_says_what_to_do() -> None:
     def vectorized(n: int) -> NextStep:
         return NextStep([Clockwork(row) for row in range(n)])
 
-    with pytest.raises(TypeError, match=r"VecFrameStack cannot be around .* AutoresetMode\.SAME_STEP"):
+    with pytest.raises(TypeError, match=r"VecFrameStack cannot be around .*\.AutoresetMode\.SAME_STEP"):
         AsyncPPO("MlpPolicy", VecFrameStack(SamplerVecEnv([vectorized] * 2, 2, "inline"), 2), n_steps=4)
-    with pytest.raises(TypeError, match=r"vec_wrapper cannot be around .* AutoresetMode\.SAME_STEP"):
+    with pytest.raises(TypeError, match=r"vec_wrapper cannot be around .*\.AutoresetMode\.SAME_STEP"):
         SamplerVecEnv([vectorized] * 2, 2, "inline", vec_wrapper=lambda venv: VecFrameStack(venv, 2))
 
 

@@ -1,58 +1,29 @@
-"""Functions that build a vectorised environment: what they are called with."""
+"""A function that builds the vectorised environment of a sampler."""
 
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sb3_walle.samplers.factories import EnvFactory
+from sb3_walle.samplers.factories import EnvFactory, call_arguments
 
-SEED = "seed"
 # EnvPool, which takes its seed from its constructor, stores it in 32 bits with a sign.
 N_SEEDS = 2**31
 
 
-@dataclass(frozen=True)
 class VectorFactory:
     """
-    A function that is asked for all environments of a sampler at once.
+    A function that may be asked for all environments of a sampler at once.
 
-    :param function: builds the vectorised environment
-    :param n_envs: number of environments, B
-    :param takes_number: whether the function is called with it
-    :param takes_seed: whether the function is called with a seed, too
+    :param factories: as many times the function as there are environments
     """
 
-    function: Callable[..., Any]
-    n_envs: int
-    takes_number: bool
-    takes_seed: bool
-
-    @classmethod
-    def of(cls, factories: Sequence[EnvFactory]) -> "VectorFactory":
-        """
-        A function with one required positional parameter takes the number of environments. Such a function may have a
-        parameter named ``seed``, too.
-
-        :param factories: one function for each environment of the sampler
-        """
-        function = factories[0]
-        try:
-            parameters = list(inspect.signature(function).parameters.values())
-        except (TypeError, ValueError):
-            # Some classes of C tell nothing of their parameters.
-            parameters = []
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        required = [
-            parameter
-            for parameter in parameters
-            if parameter.kind in positional and parameter.default is parameter.empty and parameter.name != SEED
-        ]
-        takes_number = len(required) == 1
-        takes_seed = takes_number and any(parameter.name == SEED for parameter in parameters)
-        return cls(function, len(factories), takes_number, takes_seed)
+    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+        self._function: Callable[..., Any] = factories[0]
+        #: number of environments, B
+        self.n_envs = len(factories)
+        #: whether the function is called with the number, and whether it is called with a seed, too
+        self.takes_number, self.takes_seed = call_arguments(factories[0])
 
     def __call__(self, seed: int | None = None) -> Any:
         """
@@ -61,7 +32,7 @@ class VectorFactory:
         """
         arguments = (self.n_envs,) if self.takes_number else ()
         if not self.takes_seed:
-            return self.function(*arguments)
+            return self._function(*arguments)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        return self.function(*arguments, seed=seed % N_SEEDS)
+        return self._function(*arguments, seed=seed % N_SEEDS)

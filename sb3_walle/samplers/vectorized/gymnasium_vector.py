@@ -16,6 +16,8 @@ from sb3_walle.samplers.vectorized.whole_object import WholeObject
 from sb3_walle.transport.chunk import Observations
 
 _NEXT_STEP, _SAME_STEP, _DISABLED = "NEXT_STEP", "SAME_STEP", "DISABLED"
+# As long as samplers have after SIGTERM.
+_CLOSE_SECONDS = 5.0
 _FINAL_OBSERVATION, _FINAL_INFO = "final_obs", "final_info"
 
 
@@ -173,7 +175,11 @@ class GymnasiumVector:
         return [False for _ in rows]
 
     def close(self) -> None:
-        self.env.close()
+        if self._async is None:
+            self.env.close()
+        else:
+            # Where a step has failed, it would wait for the answers of its processes for ever.
+            self.env.close(timeout=_CLOSE_SECONDS)
 
     def _check_attr(self, name: str) -> None:
         if not all(self.has_attr(name, range(self.n_envs))):
