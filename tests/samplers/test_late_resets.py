@@ -8,55 +8,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from late_vector_env import NextStep
 from stable_baselines3.common.vec_env import VecNormalize
 from test_sampler import Bench, Clockwork, T, assert_rows_line_up, clocks, infos_of
 
 from sb3_walle import AsyncPPO, SamplerVecEnv
-
-
-class NextStep(gym.vector.VectorEnv):
-    """
-    Clocks whose episodes begin with the step after their end, and which are never reset one by one.
-
-    :param clocks: one environment each
-    """
-
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
-
-    def __init__(self, clocks: Sequence[Clockwork]) -> None:
-        self.clocks, self.num_envs = clocks, len(clocks)
-        self.single_observation_space, self.single_action_space = clocks[0].observation_space, clocks[0].action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.n_calls = 0
-        self._ended = np.zeros(self.num_envs, dtype=bool)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        assert options is None, "a mask would be taken for a reset of all rows"
-        self._ended[:] = False
-        return self._batch([clock.reset()[0] for clock in self.clocks]), {}
-
-    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        self.n_calls += 1
-        # What a row says of a step in which it is only reset must not matter.
-        steps: list[tuple] = [
-            (clock.reset()[0], 1e6, False, False, {"n": -1}) if ended else clock.step(action)
-            for clock, action, ended in zip(self.clocks, actions, self._ended, strict=True)
-        ]
-        observations, rewards, ends, cuts, infos = zip(*steps, strict=True)
-        self._ended = np.logical_or(ends, cuts)
-        all_infos: dict[str, Any] = {}
-        for row, info in enumerate(infos):
-            all_infos = self._add_info(all_infos, info, row)
-        return self._batch(observations), np.array(rewards), np.array(ends), np.array(cuts), all_infos
-
-    def _batch(self, observations: Sequence[Any]) -> Any:
-        if isinstance(observations[0], dict):
-            return {key: np.array([observation[key] for observation in observations]) for key in observations[0]}
-        return np.array(observations)
 
 
 def bench_of(
@@ -137,7 +95,7 @@ def test_no_more_calls_are_made_than_the_environment_with_most_resets_takes(leng
     assert env.n_calls == T + chunk.dones.sum(axis=0).max()
     rows = clocks(chunk)
     # Where all are reset at once, none makes a step that is left out.
-    n_left_out = [clock.n_steps - place(rows[-1, row], lengths[row]) for row, clock in enumerate(env.clocks)]
+    n_left_out = [clock.n_steps - place(rows[-1, row], lengths[row]) for row, clock in enumerate(env.envs)]
     assert (max(n_left_out) == 0) == (len(set(lengths)) == 1)
 
 
