@@ -96,12 +96,16 @@ class VectorizedEnvs:
         self._statistics.add(step.rewards)
         only_reset: np.ndarray | None = None
         if self.resets_late:
-            only_reset, self.awaits_reset = self.awaits_reset, dones & ~self.awaits_reset
-            self._leave_out(only_reset, step, rewards, dones)
-        ended = np.flatnonzero(dones)
-        for index in self._told_rows(step, dones, only_reset):
-            self._tell(step, index, bool(dones[index]), observations, on_info)
-        if len(ended):
+            only_reset = self.starts_anew = self.awaits_reset
+            if only_reset.any():
+                self._leave_out(only_reset, step, rewards, dones)
+            self.awaits_reset = dones.copy()
+        has_ended = bool(dones.any())
+        if has_ended or self.tells_every_info or step.tells_of_episode is not None:
+            for index in self._told_rows(step, dones, only_reset):
+                self._tell(step, index, bool(dones[index]), observations, on_info)
+        if has_ended:
+            ended = np.flatnonzero(dones)
             self._statistics.restart(ended)
             self._begin_episodes(step, ended, observations)
 
@@ -143,7 +147,6 @@ class VectorizedEnvs:
 
     def _leave_out(self, only_reset: np.ndarray, step: VectorStep, rewards: np.ndarray, dones: np.ndarray) -> None:
         """Rows that this step only resets: it makes no step of theirs."""
-        self.starts_anew = only_reset
         rewards[only_reset], dones[only_reset] = 0.0, False
         self._statistics.restart(only_reset)
         for index in np.flatnonzero(only_reset):
