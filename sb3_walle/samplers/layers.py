@@ -11,6 +11,8 @@ from sb3_walle.samplers.errors import UnsupportedSpaceError
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.transport.pulse import Pulse
 
+#: By this convention a method sets something that lasts. Others are not called again: they may do anything.
+SETTER_PREFIX = "set_"
 #: Called with the index of an environment, its info and whether its episode ended.
 OnInfo: TypeAlias = Callable[[int, dict[str, Any], bool], None]
 

@@ -161,6 +161,8 @@ class _ChunkFiller:
         queues = settings.queues.open(index)
         self.policy, self.control, self.chunks = queues.policy, queues.control, queues.chunks
         self._loaded: tuple[int, int] | None = None
+        # For environments that reset some of them while they step others.
+        self._block: Chunk | None = None
         self._first_env = index * n_envs
         self._check_finite = settings.check_finite
         self.to_env_actions = env_actions(action_space, settings.squash_output, n_envs)
@@ -207,8 +209,8 @@ class _ChunkFiller:
         self, chunk: Chunk, envs: VectorizedEnvs, ticket: Ticket, infos: InfoRecorder, is_due: "_Due | None"
     ) -> int:
         """The same for environments that reset some of them while they step others."""
-        block, n_calls = empty_block(chunk), 0
-        made = MadeSteps(envs, chunk, ticket.n_steps)
+        block = self._block = self._block or empty_block(chunk)
+        made, n_calls = MadeSteps(envs, chunk, ticket.n_steps), 0
         while made.n_missing and ticket.run == self.control.run:
             if is_due is not None and made.n_complete > 0 and is_due():
                 break
@@ -216,8 +218,9 @@ class _ChunkFiller:
             infos_of_block = InfoRecorder(ticket.infos)
             n_calls = self._fill_rows(block, min(made.n_missing, block.capacity), ticket.run, infos_of_block, is_due)
             infos_of_block.move_to(infos, made.take(block, n_calls))
-        # Once more, for what the recorded steps led to: some environments have made more.
-        self.actor.end_chunk(row(chunk.observations, made.n_complete), n_calls)
+        if ticket.run == self.control.run:
+            # Once more, for what the recorded steps led to: some environments have made more.
+            self.actor.end_chunk(row(chunk.observations, made.n_complete), n_calls)
         made.finish(block)
         return made.n_complete
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sb3_walle.samplers.factories import PickledEnv
+from sb3_walle.samplers.layers import SETTER_PREFIX
 from sb3_walle.samplers.requests import (
     BuildEnvs,
     Collect,
@@ -20,9 +21,6 @@ from sb3_walle.samplers.requests import (
     Step,
     WriteOwnFiles,
 )
-
-# By this convention a method sets something that lasts. Others are not called again: they may do anything.
-SETTER_PREFIX = "set_"
 
 
 class Setters:

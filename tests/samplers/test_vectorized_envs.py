@@ -274,6 +274,19 @@ def test_function_that_takes_a_seed_is_called_with_that_of_sb3_and_before_with_o
     assert seeds[3:] == [5, 7, 9]
 
 
+def test_what_was_set_is_set_again_in_environments_that_are_built_anew() -> None:
+    def build(n: int, seed: int) -> Any:
+        return sync(AutoresetMode.SAME_STEP, [Tuned] * n)
+
+    envs = build_envs([build] * 3)
+    envs.set_attr("name", "x", [0, 1, 2])
+    envs.env_method("set_level", (1,), {}, [0, 1])
+    envs.env_method("set_level", (2,), {}, [1])
+    envs.reset([5, 6, 7], [{}] * 3)
+    assert envs.get_attr("name", [0, 1, 2]) == ["x"] * 3
+    assert envs.get_attr("level", [0, 1, 2]) == [1, 2, 0]
+
+
 # Mistakes of environments
 
 

@@ -96,10 +96,10 @@ class EnvPoolVector:
         named = {"seed": seeds[0], "env_seed": seeds}
         config = old.spec.config
         new = type(old)(type(old.spec)(config._replace(**{key: named[key] for key in named if key in config._fields})))
-        for name in ("_render_mode", "_render_env_id", "_render_width", "_render_height", "_render_camera_id"):
-            # Set by envpool.make() after construction.
-            if name in vars(old):
-                setattr(new, name, getattr(old, name))
+        for name, value in vars(old).items():
+            # What envpool.make() sets after construction, how it renders, and what was set since.
+            if name not in vars(new):
+                setattr(new, name, value)
         if self.env is old:
             self.env = new
         else:

@@ -1,7 +1,7 @@
 """The environments of one sampler where they are one object, which steps all of them in one call."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +9,7 @@ import numpy as np
 
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.infos import EPISODE, TERMINAL_OBSERVATION, TRUNCATED
-from sb3_walle.samplers.layers import OnInfo, copy_observations, empty_observations, store
+from sb3_walle.samplers.layers import SETTER_PREFIX, OnInfo, copy_observations, empty_observations, store
 from sb3_walle.samplers.monitor import monitor_files
 from sb3_walle.samplers.observation_check import MISFITS, as_stored, wrong_observation, wrong_observations
 from sb3_walle.samplers.vectorized.episode_statistics import EpisodeStatistics
@@ -66,14 +66,14 @@ class VectorizedEnvs:
         #: what the last reset of each environment returned together with the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
         self._statistics = EpisodeStatistics(self.n_envs)
+        # What was set and has to be set again in environments that are built anew.
+        self._setters: dict[tuple[str, tuple[int, ...]], Callable[[], object]] = {}
         # Where last observations are stored to see whether they fit.
         self._final = empty_observations(self.observation_space, self.n_envs)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         if self._factory.takes_seed and seeds[0] is not None:
-            self._adapter.close()
-            self._adapter = adapter_of(self._factory(int(seeds[0])), self.first_env, self._incarnation)
-            self.envs = self._adapter.single_envs
+            self._build_anew(int(seeds[0]))
         self._beat()
         first = self._adapter.reset(seeds, options)
         self._store(first.observations, self.observations)
@@ -131,15 +131,33 @@ class VectorizedEnvs:
     def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> None:
         """Set an attribute where :meth:`get_attr` reads it."""
         self._adapter.set_attr(name, value, indices)
+        self._note_setter(name, indices, lambda: self._adapter.set_attr(name, value, indices))
 
     def env_method(self, name: str, args: tuple, kwargs: dict[str, Any], indices: Sequence[int]) -> list[Any]:
         """:return: what a method of each environment, or of the vectorised one, returns"""
         if name == "render" and not args and not kwargs:
             return self.render(indices)
-        return self._adapter.env_method(name, args, kwargs, indices)
+        results = self._adapter.env_method(name, args, kwargs, indices)
+        if name.startswith(SETTER_PREFIX):
+            self._note_setter(name, indices, lambda: self._adapter.env_method(name, args, kwargs, indices))
+        return results
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Sequence[int]) -> list[bool]:
         return self._adapter.env_is_wrapped(wrapper_class, indices)
+
+    def _note_setter(self, name: str, indices: Sequence[int], repeat: Callable[[], object]) -> None:
+        if self._factory.takes_seed:
+            # To the end: in the order in which the last of each were called.
+            key = (name, tuple(indices))
+            self._setters.pop(key, None)
+            self._setters[key] = repeat
+
+    def _build_anew(self, seed: int) -> None:
+        self._adapter.close()
+        self._adapter = adapter_of(self._factory(seed), self.first_env, self._incarnation)
+        self.envs = self._adapter.single_envs
+        for repeat in self._setters.values():
+            repeat()
 
     def _beat(self) -> None:
         if self.pulse is not None:
