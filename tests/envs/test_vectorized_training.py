@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode
 from late_vector_env import NextStep
@@ -249,3 +250,58 @@ def test_images_and_dictionaries_are_learned_from(env: Any, policy: str) -> None
         steps = observations["place"][..., 1] if isinstance(observations, dict) else observations[:, 0, 0, 0] / 10
         assert steps.size == 16 and steps.max() <= 5
         assert evaluate_policy(model, model.get_env(), n_eval_episodes=2, return_episode_rewards=True)[1] == [4, 5]
+
+
+class Advantages(BaseCallback):
+    """Compares advantages with those that follow from the definition, and counts where no continuation is recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_gaps, self.rewards = 0, []
+
+    def _on_step(self) -> bool:
+        # As environments gave them. The buffer's have the value of what would have come next, where steps are missing.
+        self.rewards.append(self.locals["rewards"].copy())
+        return True
+
+    def _on_rollout_end(self) -> None:
+        model: Any = self.model
+        buffer = model.rollout_buffer
+        before, rewards, n_steps = buffer.observations, np.array(self.rewards), buffer.buffer_size
+        # What a step leads to, where its episode goes on.
+        after = before + np.array([0, 0, 1], before.dtype)
+        with th.no_grad():
+            next_values = model.policy.predict_values(th.as_tensor(after.reshape(-1, 3))).reshape(rewards.shape).numpy()
+        dones = after[..., 2] == LENGTHS
+        expected = np.zeros_like(rewards)
+        for env in range(len(LENGTHS)):
+            later = 0.0
+            for step in reversed(range(n_steps)):
+                continues = step + 1 < n_steps and np.array_equal(before[step + 1, env], after[step, env])
+                self.n_gaps += step + 1 < n_steps and not continues and not dones[step, env]
+                if dones[step, env]:
+                    later = rewards[step, env] - buffer.values[step, env]
+                else:
+                    delta = rewards[step, env] + 0.9 * next_values[step, env] - buffer.values[step, env]
+                    later = delta + (0.9 * 0.8 * later if continues else 0.0)
+                expected[step, env] = later
+        np.testing.assert_allclose(buffer.advantages, expected, rtol=1e-4, atol=1e-4)
+
+
+LENGTHS = np.array([3, 5, 40])
+
+
+@pytest.mark.parametrize("actor", ["numpy", "torch"])
+def test_advantages_do_not_look_across_steps_that_are_not_recorded(actor: str) -> None:
+    def late(n: int) -> NextStep:
+        return NextStep([StampedEnv(number, int(LENGTHS[number])) for number in range(n)])
+
+    # While there are few statistics to normalise with, a rollout is made of several chunks.
+    env = VecNormalize(SamplerVecEnv([late] * 3, 3, "inline"), norm_obs=False)
+    model = AsyncPPO(
+        "MlpPolicy", env, mode="sync", actor=actor, learner="eager", n_steps=24, n_epochs=1, batch_size=72, gamma=0.9,
+        gae_lambda=0.8, seed=0, device="cpu",
+    )  # fmt: skip
+    advantages = Advantages()
+    model.learn(72, callback=advantages)
+    assert advantages.n_gaps > 3
