@@ -176,9 +176,11 @@ class VectorizedEnvs:
             if only_reset is None:
                 return range(self.n_envs)
             return np.flatnonzero(~only_reset).tolist()
-        told = dones if step.tells_of_episode is None else dones | step.tells_of_episode
-        if only_reset is not None:
-            told = told & ~only_reset
+        told = dones
+        if step.tells_of_episode is not None:
+            told = dones | step.tells_of_episode
+            if only_reset is not None:
+                told &= ~only_reset
         return np.flatnonzero(told).tolist()
 
     def _tell(self, step: VectorStep, index: int, done: bool, observations: Observations, on_info: OnInfo) -> None:
