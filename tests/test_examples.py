@@ -88,6 +88,19 @@ def check_tqc(folder: Path, output: str) -> None:
     assert TQC.load(folder / "tqc_pendulum", device="cpu").num_timesteps == 120
 
 
+def check_vectorized_env(folder: Path, output: str) -> None:
+    assert "Collecting with 2 samplers, environments of each: 16" in output
+    assert number_after("Reward of an episode:", output) > 0
+    assert saved(folder / "poles.zip").num_timesteps == 2 * 16 * 64
+
+
+def check_envpool_cheetah(folder: Path, output: str) -> None:
+    assert "Collecting with 2 samplers, environments of each: 8" in output
+    number_after("Reward of an episode:", output)
+    assert saved(folder / "cheetahs.zip").num_timesteps == 2 * 8 * 256
+    assert (folder / "cheetahs_statistics.pkl").exists()
+
+
 def check_zoo(folder: Path, output: str) -> None:
     assert "Collecting with 1 samplers" in output
     assert saved(folder / "logs" / "ppo" / "HalfCheetah-v4_1" / "HalfCheetah-v4.zip").num_timesteps == 512
@@ -102,9 +115,13 @@ CHECKS: dict[str, tuple[int, Check]] = {
     "evaluation": (2048, check_evaluation),
     "slow_simulator": (1, check_slow_simulator),
     "images": (1, check_images),
+    "vectorized_env": (1, check_vectorized_env),
+    "envpool_cheetah": (1, check_envpool_cheetah),
     "tqc": (120, check_tqc),
     "zoo": (1, check_zoo),
 }
+# Packages that only some have.
+NEEDS = {"envpool_cheetah": "envpool"}
 
 
 def run_example(name: str, folder: str, timesteps: int) -> None:
@@ -118,6 +135,8 @@ def run_example(name: str, folder: str, timesteps: int) -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_example_does_what_it_says(name: str, programs: Programs, tmp_path: Path) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     timesteps, check = CHECKS[name]
     program = programs.start(run_example, name, tmp_path, timesteps)
     assert program.wait(600) == 0, program.output[-2000:] + program.errors

@@ -70,15 +70,15 @@ class AsyncMixin(_Base):
     A model can be pickled and copied. Its environments stay behind: give the copy some with :meth:`set_env`.
 
     :param policy: as in SB3
-    :param env: an env id, a function that builds an environment, an environment, a :class:`SamplerVecEnv`, or a
-        ``DummyVecEnv`` whose environments can be moved; either of these in SB3's own wrappers, too. Any other
-        ``VecEnv`` trains as in SB3, without samplers.
+    :param env: an env id, a function that builds an environment or, from a number of environments, a vectorised one; an
+        environment, a :class:`SamplerVecEnv`, or a ``DummyVecEnv`` whose environments can be moved; either of these in
+        SB3's own wrappers, too. Any other ``VecEnv`` trains as in SB3, without samplers.
     :param args: the algorithm's other arguments
     :param n_samplers: number of samplers, by default one for each CPU that this process may use. ``"auto"``, the
         default with ``n_envs``: as many as collect fastest, which takes a second or two to measure; with a ``seed``,
         one for each CPU at most
-    :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all; by
-        default 1, or what follows from ``n_envs``
+    :param envs_per_sampler: environments of each sampler, stepped one after the other, or together where they are
+        vectorised, with one forward pass for all; by default 1, or what follows from ``n_envs``
     :param n_envs: number of environments of all samplers together; by default ``n_samplers * envs_per_sampler``
     :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first

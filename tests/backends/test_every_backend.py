@@ -82,6 +82,17 @@ def observations_that_are_dictionaries(backend: str) -> Any:
         return weights_of(model), model.rollout_buffer.observations
 
 
+def late_poles(n: int) -> gym.vector.VectorEnv:
+    return gym.make_vec("CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point")
+
+
+def vectorised_environments(backend: str) -> Any:
+    with ppo(late_poles, n_samplers=2, envs_per_sampler=2, normalize=True, backend=backend) as model:
+        model.learn(3 * ROLLOUT)
+        found = evaluate_policy(model, model.get_env(), n_eval_episodes=6, return_episode_rewards=True)
+        return weights_of(model), episodes(model), found
+
+
 class Watching(BaseCallback):
     """Notes what callbacks are shown, and changes the environments on the way."""
 
@@ -161,6 +172,7 @@ RESULTS: dict[str, Any] = {
             evaluating_on_the_models_own_environments,
             saving_loading_and_other_environments,
             talking_to_environments,
+            vectorised_environments,
         )
     },
 }
