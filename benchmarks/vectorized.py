@@ -59,7 +59,9 @@ class Settings:
     @property
     def samplers(self) -> dict[str, Any]:
         each = self.n_envs // self.n_samplers
-        return {"n_samplers": self.n_samplers, "envs_per_sampler": each, "mode": "pipelined", "learner": "eager"}
+        samplers = {"n_samplers": self.n_samplers, "envs_per_sampler": each, "mode": "pipelined", "learner": "eager"}
+        # What measures is a callback that samplers do not know. It looks at no info.
+        return {**samplers, "info_keys": ()}
 
     @property
     def stopwatch(self) -> Stopwatch:
