@@ -2,54 +2,41 @@
 
 import pickletools
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from sb3_walle.samplers.factories.spec import MAIN_MODULES
 
-_STRINGS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
-# By this function, cloudpickle pickles modules.
-_IMPORT = ("cloudpickle.cloudpickle", "subimport")
+# After these, a function or class that is pickled by value names the module that it comes from.
+_OWN_MODULE = ("__module__", "__name__", "__package__")
 
 
 def named_modules(payload: bytes) -> set[str]:
     """
-    Modules that unpickling imports, as far as this process has them.
+    Modules that unpickling needs, as far as this process has them.
 
-    A function that is pickled by value names the module that it comes from, too, but does not need it. Importing that
-    one might take seconds: the user's own module imports torch.
+    Every string in the pickle that is the name of an imported module counts. That may be a few too many: the answer
+    only says what is worth importing before processes are forked. But what is pickled by value does not need the module
+    that it comes from, which is the user's own and may take seconds to import torch.
 
     :param payload: a pickle
     :return: names of modules
     """
-    return {name for name in _imported(payload) if name in sys.modules and name not in MAIN_MODULES}
-
-
-def _imported(payload: bytes) -> Iterator[str]:
-    # The latest two strings or references on the stack, and those that are kept for later by number.
-    below: object = None
-    top: object = None
-    kept: dict[int, object] = {}
+    words: set[str] = set()
+    kept: dict[int, str | None] = {}
+    before = value = None
     argument: Any
     for opcode, argument, _ in pickletools.genops(payload):
-        name = opcode.name
-        if name == "MEMOIZE":
-            kept[len(kept)] = top
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            kept[argument] = top
-        elif name in _STRINGS:
-            if top == _IMPORT:
-                yield argument
-            below, top = top, argument
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            if top == _IMPORT and isinstance(kept[argument], str):
-                yield str(kept[argument])
-            below, top = top, kept[argument]
-        elif name == "STACK_GLOBAL":
-            yield str(below)
-            below, top = None, (below, top)
-        elif name == "GLOBAL":
-            yield argument.partition(" ")[0]
-            below, top = None, tuple(argument.split(" ", 1))
-        elif name != "FRAME":
-            below, top = top, None
+        if opcode.name == "MEMOIZE":
+            kept[len(kept)] = value
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            kept[argument] = value
+        elif opcode.name != "FRAME":
+            before = value
+            if opcode.name in ("GET", "BINGET", "LONG_BINGET"):
+                value = kept[argument]
+            else:
+                value = argument if isinstance(argument, str) else None
+            if value is not None and before not in _OWN_MODULE:
+                # Old-style references name the module and the attribute in one argument, separated by a space.
+                words |= {value, value.partition(" ")[0]}
+    return {word for word in words if word in sys.modules and word not in MAIN_MODULES}
