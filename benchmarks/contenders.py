@@ -70,12 +70,16 @@ class AsyncContender:
     def n_envs(self) -> int:
         return self.n_samplers * self.envs_per_sampler
 
+    def env(self, env_id: str) -> Callable[..., Any]:
+        """:return: the ``env`` of the algorithm"""
+        return env_factory(env_id, self.slowness)
+
     def create(self, env_id: str, mode: Mode, **arguments: Any) -> Any:
         # Any of ours takes these.
         algorithm: Any = self.algorithm
         return algorithm(
             "MlpPolicy",
-            env_factory(env_id, self.slowness),
+            self.env(env_id),
             n_samplers=self.n_samplers,
             envs_per_sampler=self.envs_per_sampler,
             mode=mode,

@@ -8,7 +8,6 @@ take turns. Needs ``pip install envpool``.
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from benchmarks.machine import describe_machine
+from benchmarks.pools import pool
 from benchmarks.speed.measurements import Found, Medians
 from benchmarks.text_tables import format_number
 from sb3_walle import AsyncPPO
@@ -67,15 +67,6 @@ class Settings:
     def stopwatch(self) -> Stopwatch:
         n_steps = self.rollouts * self.n_steps * self.n_envs
         return Stopwatch(n_steps, n_steps)
-
-
-def pool(n_envs: int, n_threads: int = 1, seed: int = 0) -> Any:
-    import envpool
-
-    with warnings.catch_warnings():
-        # That its spaces are of another precision than their bounds.
-        warnings.simplefilter("ignore")
-        return envpool.make("HalfCheetah-v4", env_type="gymnasium", num_envs=n_envs, num_threads=n_threads, seed=seed)
 
 
 def poles(n_envs: int) -> gym.vector.VectorEnv:

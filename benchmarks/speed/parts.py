@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.speed.core_time import core_time_table, measure_core_time
 from benchmarks.speed.gradient_step import gradient_step_table, measure_gradient_steps
 from benchmarks.speed.iteration_profile import iteration_table, measure_iteration
 from benchmarks.speed.measurements import Found, Medians
@@ -73,6 +74,11 @@ PPO_PARTS = {
     "busy": BUSY,
     "iteration": Part(
         "An iteration of training, on the learner's side, under Python's profiler", measure_iteration, iteration_table
+    ),
+    "cores": Part(
+        "What the cores do for one sample of a training: microseconds of a core. EnvPool, if it is installed",
+        measure_core_time,
+        core_time_table,
     ),
     "start": Part(
         "Start-up in a fresh process: constructor to the end of a rollout of 2 steps, and memory of all processes\n"

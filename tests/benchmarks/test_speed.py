@@ -17,8 +17,9 @@ from stable_baselines3 import PPO
 from benchmarks.contenders import AsyncContender
 from benchmarks.machine import Machine
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import off_policy_speed, start_up, update_sizes
+from benchmarks.speed import core_time, off_policy_speed, start_up, update_sizes
 from benchmarks.speed.busy_processes import beside_busy_processes
+from benchmarks.speed.core_time import ARITHMETIC, IDLE, LastCall, core_time_table, measure_core_time
 from benchmarks.speed.gradient_step import MILLISECONDS
 from benchmarks.speed.iteration_profile import PHASES, REST
 from benchmarks.speed.measurements import Found, Measurement, Medians, medians_of, write_measurements
@@ -31,7 +32,9 @@ from benchmarks.speed.sampler_step import measure_sampler_step
 from benchmarks.speed.start_up import descendants, measure_starts, proportional_set_size
 from benchmarks.speed.throughput import COLLECTION, LIMIT, measure_training, throughput_tables
 from benchmarks.speed.update_sizes import NETS, algorithm_with_samples, measure_update_size
+from sb3_walle.backends.limits import available_cpus
 from sb3_walle.cli.arguments import UsageError, run_command_line
+from sb3_walle.cli.throughput import measure
 from sb3_walle.updates.ppo_update import PPOUpdate
 
 PPO_SETTINGS = PPOSpeed(
@@ -82,6 +85,25 @@ def test_every_contender_is_measured(measurements: list[Measurement]) -> None:
         assert list(medians_of(measurements, part).of("steps/s")) == names
     assert medians_of(measurements, "update").contenders == names
     assert all(each.value >= 0 for each in measurements)
+
+
+def test_what_the_cores_do_adds_up_to_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+
+    def noted(*args: Any) -> float:
+        rates.append(measure(*args))
+        return rates[-1]
+
+    monkeypatch.setattr(core_time, "measure", noted)
+    # An eager update has no program.
+    monkeypatch.setattr(LastCall, "seconds", lambda self: 64e-6)
+    medians = Medians(measure_core_time(replace(PPO_SETTINGS, samples_per_iteration=1024)))
+    totals = [sum(medians.of(part)[name] for part in medians.quantities) for name in medians.contenders]
+    assert totals == pytest.approx([1e6 * available_cpus() / rate for rate in rates])
+    assert medians.get(ARITHMETIC, "AsyncPPO, 2 x 1") == pytest.approx(2.0)
+    # Both the samplers and the learner were found.
+    assert all(0 < medians.of(IDLE)[name] < total for name, total in zip(medians.contenders, totals, strict=True))
+    assert core_time_table(medians).splitlines()[-1].startswith("physics and")
 
 
 def test_every_part_of_an_iteration_is_found(measurements: list[Measurement]) -> None:
