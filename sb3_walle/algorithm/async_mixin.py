@@ -18,6 +18,7 @@ from sb3_walle.algorithm.collection_request import CollectionRequest, Collection
 from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
+from sb3_walle.algorithm.learner_load import needs_threads
 from sb3_walle.algorithm.pickling import state_without_samplers
 from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
@@ -227,6 +228,10 @@ class AsyncMixin(_Base):
         """:return: steps of each environment in a rollout"""
         raise NotImplementedError
 
+    def _samples_per_step(self) -> float:
+        """:return: samples that are learned from for each step of an environment"""
+        raise NotImplementedError
+
     def _collector_settings(self) -> tuple:
         """:return: what else a collector depends on, so that it has to be made anew when that changes"""
         return ()
@@ -432,7 +437,10 @@ class AsyncMixin(_Base):
 
     def _cpus_shared(self) -> AbstractContextManager[None]:
         is_compiling = self._updater is not None and self._updater.is_compiling
-        return self._experience.cpus_shared(n_others=int(is_compiling))
+        # A2C learns from the whole rollout at once.
+        batch_size = getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
+        needs_more = needs_threads(self.policy, batch_size, self._samples_per_step())
+        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=needs_more)
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""

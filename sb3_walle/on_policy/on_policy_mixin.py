@@ -85,6 +85,9 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
     def _n_steps_per_rollout(self) -> int:
         return self.n_steps
 
+    def _samples_per_step(self) -> float:
+        return getattr(self, "n_epochs", 1)
+
     def _renew_buffer(self) -> None:
         self.rollout_buffer = new_rollout_buffer(self)
 
