@@ -59,9 +59,7 @@ class Settings:
     @property
     def samplers(self) -> dict[str, Any]:
         each = self.n_envs // self.n_samplers
-        samplers = {"n_samplers": self.n_samplers, "envs_per_sampler": each, "mode": "pipelined", "learner": "eager"}
-        # What measures is a callback that samplers do not know. It looks at no info.
-        return {**samplers, "info_keys": ()}
+        return {"n_samplers": self.n_samplers, "envs_per_sampler": each, "mode": "pipelined", "learner": "eager"}
 
     @property
     def stopwatch(self) -> Stopwatch:

@@ -22,6 +22,7 @@ from benchmarks.text_tables import format_number
 from sb3_walle.backends.limits import available_cpus
 from sb3_walle.cli.tables import format_table
 from sb3_walle.cli.throughput import measure
+from sb3_walle.updates.global_state import threads_at_most
 from sb3_walle.updates.native.program import NativeProgram
 
 PHYSICS, ENVIRONMENT, SAMPLERS = "physics alone", "environment beside it", "sampler beside the environment"
@@ -55,12 +56,14 @@ class LastCall:
         """:return: what the call takes when it is made again and again"""
         if self.program is None:
             raise RuntimeError("the update was not compiled")
-        for _ in range(N_CALLS):
-            self.program(self.inputs)
-        started = time.perf_counter()
-        for _ in range(N_CALLS):
-            self.program(self.inputs)
-        return (time.perf_counter() - started) / N_CALLS
+        # As updates of small minibatches do.
+        with threads_at_most(1):
+            for _ in range(N_CALLS):
+                self.program(self.inputs)
+            started = time.perf_counter()
+            for _ in range(N_CALLS):
+                self.program(self.inputs)
+            return (time.perf_counter() - started) / N_CALLS
 
 
 @dataclass
