@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import AsyncContender, Contender, Trainee, VecEnvContender
+from benchmarks.contenders import AsyncContender, Contender, Trainee, VecEnvContender, policy_for
 from benchmarks.slow_envs import Slowness
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.backends.limits import available_cpus
@@ -66,5 +66,5 @@ class PPOSpeed(SpeedSettings):
     def in_words(self) -> str:
         return (
             f"{self.samples_per_iteration:,} samples an iteration, {self.n_epochs} epoch(s) of minibatches of "
-            f"{self.batch_size}, MlpPolicy on the CPU, learner '{self.learner}'"
+            f"{self.batch_size}, {policy_for(self.env_id)} on the CPU, learner '{self.learner}'"
         )

@@ -19,7 +19,7 @@ from benchmarks.machine import Machine
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import core_time, off_policy_speed, start_up, update_sizes
 from benchmarks.speed.busy_processes import beside_busy_processes
-from benchmarks.speed.core_time import ARITHMETIC, IDLE, LastCall, core_time_table, measure_core_time
+from benchmarks.speed.core_time import ARITHMETIC, IDLE, Programs, core_time_table, measure_core_time
 from benchmarks.speed.gradient_step import MILLISECONDS
 from benchmarks.speed.iteration_profile import PHASES, REST
 from benchmarks.speed.measurements import Found, Measurement, Medians, medians_of, write_measurements
@@ -96,11 +96,11 @@ def test_what_the_cores_do_adds_up_to_their_time(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(core_time, "measure", noted)
     # An eager update has no program.
-    monkeypatch.setattr(LastCall, "seconds", lambda self: 64e-6)
+    monkeypatch.setattr(Programs, "cpu_seconds", lambda self: 1.024e-3)
     medians = Medians(measure_core_time(replace(PPO_SETTINGS, samples_per_iteration=1024)))
     totals = [sum(medians.of(part)[name] for part in medians.quantities) for name in medians.contenders]
     assert totals == pytest.approx([1e6 * available_cpus() / rate for rate in rates])
-    assert medians.get(ARITHMETIC, "AsyncPPO, 2 x 1") == pytest.approx(2.0)
+    assert medians.get(ARITHMETIC, "AsyncPPO, 2 x 1") == pytest.approx(1.0)
     # Both the samplers and the learner were found.
     assert all(0 < medians.of(IDLE)[name] < total for name, total in zip(medians.contenders, totals, strict=True))
     assert core_time_table(medians).splitlines()[-1].startswith("physics and")
@@ -159,7 +159,8 @@ def test_off_policy_algorithms_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
         for quantity in quantities:
             assert list(medians_of(measurements, part).of(quantity)) == names
     assert list(medians_of(measurements, "update").of(MILLISECONDS)) == ["SB3", "ours"]
-    assert all(each.value > 0 for each in measurements)
+    # Eager updates have no program, and what is left of a very short measurement may be below 0.
+    assert all(each.value > 0 for each in measurements if each.part != "cores")
     report = format_report(OFF_POLICY_SETTINGS, OFF_POLICY_PARTS, measurements, MACHINE)
     assert all(name in report for name in names) and "1.00x" in report
     assert max(map(len, report.splitlines())) <= 120
