@@ -1,7 +1,7 @@
 """
-Names that Stable-Baselines3 keeps to itself and that this package calls, reads or sets. They are those of version
-2.9.2, and have been the same since 2.7. ``tests/test_sb3_private.py`` finds all of them in the installed version, and
-names what has changed.
+Names that Stable-Baselines3 and sb3-contrib keep to themselves and that this package calls, reads or sets. They are
+those of version 2.9.2, and have been the same since 2.7. ``tests/test_sb3_private.py`` finds all of them in the
+installed version, and names what has changed.
 
 Hooks, which subclasses override as SB3's own algorithms do, are in :data:`HOOKS`.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 # Samplers come here, too, and need no torch.
 if TYPE_CHECKING:
+    from sb3_contrib.trpo import TRPO
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.buffers import BaseBuffer
     from stable_baselines3.common.callbacks import CheckpointCallback
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecVideoRecorder
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+    from torch.nn import Parameter
     from torch.optim import Optimizer
 
 #: by SB3's class, the methods that this package overrides and calls with ``super()``, or whose owner it looks for
@@ -58,6 +60,28 @@ def add_updates(algorithm: "BaseAlgorithm", n: int) -> None:
 def update_learning_rate(algorithm: "BaseAlgorithm", optimizers: "Optimizer | list[Optimizer]") -> None:
     """Set the learning rate of optimizers by the algorithm's schedule, and record it."""
     algorithm._update_learning_rate(optimizers)
+
+
+@contextmanager
+def noted_actor_parameters(trpo: "TRPO", found: "list[Parameter]") -> Iterator[None]:
+    """
+    Note the parameters that an update of sb3-contrib's TRPO takes for those of the actor.
+
+    :param found: where to put them
+    """
+    compute = trpo._compute_actor_grad
+
+    def noted(*losses: Any) -> Any:
+        result = compute(*losses)
+        found.extend(result[0])
+        return result
+
+    # An object's attribute comes before its class's method.
+    vars(trpo)[compute.__name__] = noted
+    try:
+        yield
+    finally:
+        del vars(trpo)[compute.__name__]
 
 
 def progress_remaining(algorithm: "BaseAlgorithm") -> float:

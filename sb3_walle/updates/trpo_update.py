@@ -1,0 +1,135 @@
+"""
+TRPO's update (Schulman et al., 2015, https://arxiv.org/abs/1502.05477), as sb3-contrib makes it. Needs sb3-contrib.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.trpo import TRPO
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.nn import functional
+
+from sb3_walle.sb3_private import add_updates, n_updates, noted_actor_parameters
+from sb3_walle.updates.algorithm_update import Inputs, Progress
+from sb3_walle.updates.parameter_groups import ParameterGroup
+from sb3_walle.updates.ppo_objective import RolloutRows
+from sb3_walle.updates.rollout_update import RolloutUpdate
+from sb3_walle.updates.step import Losses, Minibatch, Parameters, Stage, UpdateStep
+from sb3_walle.updates.unsupported import Unsupported
+
+
+class TRPOCriticStep(UpdateStep):
+    """One minibatch of the critic."""
+
+    stages: ClassVar[tuple[Stage, ...]] = (Stage("critic", ("critic",), ("value_loss",)),)
+    rows: ClassVar[Any] = RolloutRows
+    coefficients: ClassVar[tuple[str, ...]] = ()
+
+    def losses(self, stage: str, parameters: Parameters, minibatch: Minibatch) -> Losses:
+        loss = self.value_loss(minibatch)
+        return Losses({"critic": loss}, {"value_loss": loss})
+
+    def value_loss(self, minibatch: Minibatch) -> th.Tensor:
+        """What the critic minimises, ``[]``."""
+        return value_loss(self._policy, minibatch.rows)
+
+    def log_prob(self, minibatch: Minibatch) -> th.Tensor:
+        """Mean log-probability of the actions, ``[]``."""
+        actions = minibatch.rows.actions
+        if isinstance(self._policy.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        return self._policy.evaluate_actions(minibatch.rows.observations, actions)[1].mean()
+
+
+class TRPOUpdate(RolloutUpdate):
+    """
+    Does what ``TRPO.train()`` does with the critic, after :func:`update_policy`. The natural gradient and its line
+    search take a few passes over the whole rollout, and the critic thousands of small minibatches.
+    """
+
+    sb3_train: ClassVar[Any] = TRPO.train
+    step_class: ClassVar[type[UpdateStep]] = TRPOCriticStep
+
+    def check(self) -> None:
+        super().check()
+        if getattr(self.algorithm, "check_nan", False):
+            raise Unsupported("check_nan looks at every gradient")
+
+    def make_groups(self) -> list[ParameterGroup]:
+        of_critic = self.names_with_gradient(TRPOCriticStep.value_loss)
+        of_actor = self.names_with_gradient(TRPOCriticStep.log_prob)
+        # What both share is the actor's, unless its name says otherwise: so does sb3-contrib tell them apart.
+        return [self.trained_group("critic", [name for name in of_critic if "value" in name or name not in of_actor])]
+
+    def n_minibatches(self) -> int:
+        return self.algorithm.n_critic_updates * self.minibatches_per_epoch()
+
+    def n_minibatches_made(self) -> int:
+        return n_updates(self.algorithm) * self.n_minibatches()
+
+    def minibatches(self, progress: Progress) -> Iterator[Inputs]:
+        minibatches, no_numbers = self.rollout(), [self.numbers(0)]
+        for _ in range(self.algorithm.n_critic_updates):
+            for rows in minibatches.epoch():
+                yield Inputs("update", list(rows), no_numbers)
+
+    def finish(self, number: int, progress: Progress) -> None:
+        progress.groups[0].leave_gradients()
+        _finish(self.algorithm, th.stack(progress.statistics)[:, 0].tolist())
+
+
+def value_loss(policy: ActorCriticPolicy, rows: Any) -> th.Tensor:
+    """
+    :param rows: samples of a rollout buffer
+    :return: mean squared error of the values, ``[]``
+    """
+    return functional.mse_loss(rows.returns, policy.predict_values(rows.observations).flatten())
+
+
+def update_policy(algorithm: TRPO) -> list[th.nn.Parameter]:
+    """
+    The first part of ``TRPO.train()``: make the natural gradient step and its line search, and record all that
+    sb3-contrib records of an update but the critic's loss.
+
+    :return: the parameters that it may have changed
+    """
+    n_critic_updates, algorithm.n_critic_updates = algorithm.n_critic_updates, 0
+    changed: list[th.nn.Parameter] = []
+    try:
+        with noted_actor_parameters(algorithm, changed), warnings.catch_warnings():
+            # Of the critic's losses, of which there are none.
+            warnings.filterwarnings("ignore", "Mean of empty slice|invalid value encountered in .*divide")
+            TRPO.train(algorithm)
+    finally:
+        algorithm.n_critic_updates = n_critic_updates
+    # The update counts when it is complete.
+    add_updates(algorithm, -1)
+    return changed
+
+
+def update_critic(algorithm: TRPO, of_actor: Sequence[th.nn.Parameter]) -> None:
+    """
+    The second part of ``TRPO.train()``: the minibatches of the critic.
+
+    :param of_actor: the parameters that it leaves alone
+    """
+    policy, losses = algorithm.policy, []
+    for _ in range(algorithm.n_critic_updates):
+        for rows in algorithm.rollout_buffer.get(algorithm.batch_size):
+            loss = value_loss(policy, rows)
+            losses.append(loss.item())
+            policy.optimizer.zero_grad()
+            loss.backward()
+            for parameter in of_actor:
+                parameter.grad = None
+            policy.optimizer.step()
+    _finish(algorithm, losses)
+
+
+def _finish(algorithm: TRPO, losses: Sequence[float]) -> None:
+    add_updates(algorithm, 1)
+    algorithm.logger.record("train/value_loss", np.mean(losses))
