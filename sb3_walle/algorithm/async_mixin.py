@@ -108,7 +108,7 @@ class AsyncMixin(_Base):
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
         seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
-        the same numbers. PPO, SAC, TD3, DDPG and DQN have compiled updates, as has TRPO's critic
+        the same numbers. PPO, SAC, TD3, DDPG, DQN, TQC and QR-DQN have compiled updates, as has TRPO's critic
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments

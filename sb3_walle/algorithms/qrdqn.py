@@ -3,6 +3,7 @@
 from sb3_contrib.qrdqn import QRDQN
 
 from sb3_walle.off_policy import AsyncOffPolicyMixin
+from sb3_walle.updates.qrdqn_update import QRDQNUpdate
 
 
 class AsyncQRDQN(AsyncOffPolicyMixin, QRDQN):
@@ -10,8 +11,7 @@ class AsyncQRDQN(AsyncOffPolicyMixin, QRDQN):
     Quantile Regression DQN (Dabney et al., 2018, https://arxiv.org/abs/1710.10044) as in sb3-contrib, with
     experience from N samplers.
 
-    Takes the arguments of sb3-contrib's ``QRDQN``, and those of :class:`AsyncOffPolicyMixin`. Its updates are always
-    eager.
+    Takes the arguments of sb3-contrib's ``QRDQN``, and those of :class:`AsyncOffPolicyMixin`.
 
     .. code-block:: python
 
@@ -20,3 +20,4 @@ class AsyncQRDQN(AsyncOffPolicyMixin, QRDQN):
     """
 
     has_noise_ladder = True
+    update_class = QRDQNUpdate

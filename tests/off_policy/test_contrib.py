@@ -31,8 +31,11 @@ def test_they_learn_in_every_mode(pair: tuple[Any, Any, Any], mode: str) -> None
     with ours("MlpPolicy", env, n_samplers=3, mode=mode, backend="inline", **tiny()) as model:
         model.learn(90)
         assert model._n_updates > 0 and model.num_timesteps >= 90
-    with pytest.raises(ValueError, match=f"{ours.__name__} has no compiled update"):
-        ours("MlpPolicy", env, n_samplers=1, backend="inline", learner="compiled", **tiny())
+
+
+def test_crossq_is_always_eager() -> None:
+    with pytest.raises(ValueError, match="AsyncCrossQ has no compiled update"):
+        AsyncCrossQ("MlpPolicy", Walk, n_samplers=1, backend="inline", learner="compiled", **tiny())
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
