@@ -9,9 +9,7 @@ INTERRUPTED = 130
 USAGE_ERROR = 2
 
 # All choices are repeated here because importing what knows them takes seconds.
-ALGORITHMS = ("ppo", "sac", "td3", "ddpg", "dqn")
-#: what ``sb3-walle train`` trains: names of public classes of the package, which SB3 has without "Async"
-TRAINABLE = {
+OF_SB3 = {
     "ppo": "AsyncPPO",
     "a2c": "AsyncA2C",
     "sac": "AsyncSAC",
@@ -19,6 +17,16 @@ TRAINABLE = {
     "ddpg": "AsyncDDPG",
     "dqn": "AsyncDQN",
 }
+OF_CONTRIB = {
+    "trpo": "AsyncTRPO",
+    "tqc": "AsyncTQC",
+    "qrdqn": "AsyncQRDQN",
+    "crossq": "AsyncCrossQ",
+}
+#: what ``sb3-walle train`` trains: names of public classes of the package, which SB3 or sb3-contrib has without "Async"
+TRAINABLE = {**OF_SB3, **OF_CONTRIB}
+#: what is compared with SB3 or sb3-contrib
+ALGORITHMS = tuple(name for name in TRAINABLE if name != "a2c")
 BACKENDS = ("process", "inline", "ray")
 LEARNERS = ("auto", "compiled", "eager")
 MODES = {

@@ -139,9 +139,9 @@ def test_without_the_zoo_the_line_says_what_to_install(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("n_envs", [1, 2, 5, 16])
 @pytest.mark.parametrize("algorithm", TRAINABLE)
 def test_other_numbers_of_environments_keep_the_updates(algorithm: str, n_envs: int, rows: Any) -> None:
-    is_ppo = algorithm == "ppo"
+    has_minibatches = is_on_policy(algorithm) and algorithm != "a2c"
     steps = {"n_steps": 80} if is_on_policy(algorithm) else {"train_freq": 40, "gradient_steps": 20}
-    row = {"n_timesteps": 100, "n_envs": 2, **steps, **({"batch_size": 16} if is_ppo else {})}
+    row = {"n_timesteps": 100, "n_envs": 2, **steps, **({"batch_size": 16} if has_minibatches else {})}
     rows({"Toy-v0": row})
     found = choose_hyperparameters(algorithm, "Toy-v0", n_envs, {}, plain=False).arguments
     if is_on_policy(algorithm):
@@ -161,6 +161,8 @@ def test_other_numbers_of_environments_keep_the_updates(algorithm: str, n_envs: 
         ("sac", "Pendulum-v1", 120),
         ("td3", "Pendulum-v1", 120),
         ("dqn", "CartPole-v1", 300),
+        ("trpo", "CartPole-v1", 1024),
+        ("qrdqn", "CartPole-v1", 300),
     ],
 )
 def test_train_with_the_zoos(
