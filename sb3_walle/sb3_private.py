@@ -6,7 +6,7 @@ installed version, and names what has changed.
 Hooks, which subclasses override as SB3's own algorithms do, are in :data:`HOOKS`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stable_baselines3.common.policies import BasePolicy
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecVideoRecorder
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
-    from torch.nn import Parameter
     from torch.optim import Optimizer
 
 #: by SB3's class, the methods that this package overrides and calls with ``super()``, or whose owner it looks for
@@ -62,26 +61,25 @@ def update_learning_rate(algorithm: "BaseAlgorithm", optimizers: "Optimizer | li
     algorithm._update_learning_rate(optimizers)
 
 
+def has_own_actor_gradients(trpo: "TRPO") -> bool:
+    """:return: whether a TRPO computes the gradients of its actor otherwise than sb3-contrib"""
+    return trpo._compute_actor_grad.__module__.partition(".")[0] != "sb3_contrib"
+
+
 @contextmanager
-def noted_actor_parameters(trpo: "TRPO", found: "list[Parameter]") -> Iterator[None]:
+def with_actor_gradients(trpo: "TRPO", compute: Callable[..., Any]) -> Iterator[None]:
     """
-    Note the parameters that an update of sb3-contrib's TRPO takes for those of the actor.
+    Have an update of sb3-contrib's TRPO compute the gradients of its actor otherwise.
 
-    :param found: where to put them
+    :param compute: takes what is differentiated, and returns what sb3-contrib's method returns
     """
-    compute = trpo._compute_actor_grad
-
-    def noted(*losses: Any) -> Any:
-        result = compute(*losses)
-        found.extend(result[0])
-        return result
-
+    name = trpo._compute_actor_grad.__name__
     # An object's attribute comes before its class's method.
-    vars(trpo)[compute.__name__] = noted
+    vars(trpo)[name] = compute
     try:
         yield
     finally:
-        del vars(trpo)[compute.__name__]
+        del vars(trpo)[name]
 
 
 def progress_remaining(algorithm: "BaseAlgorithm") -> float:

@@ -3,8 +3,8 @@ TRPO's update (Schulman et al., 2015, https://arxiv.org/abs/1502.05477), as sb3-
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch as th
@@ -13,13 +13,16 @@ from sb3_contrib.trpo import TRPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional
 
-from sb3_walle.sb3_private import add_updates, n_updates, noted_actor_parameters
+from sb3_walle.sb3_private import add_updates, n_updates, with_actor_gradients
 from sb3_walle.updates.algorithm_update import Inputs, Progress
 from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.ppo_objective import RolloutRows
 from sb3_walle.updates.rollout_update import RolloutUpdate
 from sb3_walle.updates.step import Losses, Minibatch, Parameters, Stage, UpdateStep
 from sb3_walle.updates.unsupported import Unsupported
+
+#: parameters of the actor, gradients of objective and divergence as vectors, and shapes of the parameters
+ActorGradients: TypeAlias = tuple[list[th.nn.Parameter], th.Tensor, th.Tensor, list[tuple[int, ...]]]
 
 
 class TRPOCriticStep(UpdateStep):
@@ -47,8 +50,8 @@ class TRPOCriticStep(UpdateStep):
 
 class TRPOUpdate(RolloutUpdate):
     """
-    Does what ``TRPO.train()`` does with the critic, after :func:`update_policy`. The natural gradient and its line
-    search take a few passes over the whole rollout, and the critic thousands of small minibatches.
+    Does what ``TRPO.train()`` does with the critic, after :func:`update_policy`. The step of the policy takes some
+    passes over the whole rollout, and the critic thousands of small minibatches.
     """
 
     sb3_train: ClassVar[Any] = TRPO.train
@@ -95,12 +98,18 @@ def update_policy(algorithm: TRPO) -> list[th.nn.Parameter]:
     The first part of ``TRPO.train()``: make the natural gradient step and its line search, and record all that
     sb3-contrib records of an update but the critic's loss.
 
-    :return: the parameters that it may have changed
+    :return: the parameters of the actor
     """
     n_critic_updates, algorithm.n_critic_updates = algorithm.n_critic_updates, 0
-    changed: list[th.nn.Parameter] = []
+    of_actor: list[th.nn.Parameter] = []
+
+    def compute(divergence: th.Tensor, objective: th.Tensor) -> ActorGradients:
+        found = actor_gradients(algorithm.policy, divergence, objective)
+        of_actor.extend(found[0])
+        return found
+
     try:
-        with noted_actor_parameters(algorithm, changed), warnings.catch_warnings():
+        with with_actor_gradients(algorithm, compute), warnings.catch_warnings():
             # Of the critic's losses, of which there are none.
             warnings.filterwarnings("ignore", "Mean of empty slice|invalid value encountered in .*divide")
             TRPO.train(algorithm)
@@ -108,7 +117,20 @@ def update_policy(algorithm: TRPO) -> list[th.nn.Parameter]:
         algorithm.n_critic_updates = n_critic_updates
     # The update counts when it is complete.
     add_updates(algorithm, -1)
-    return changed
+    return of_actor
+
+
+def actor_gradients(policy: ActorCriticPolicy, divergence: th.Tensor, objective: th.Tensor) -> ActorGradients:
+    """
+    What sb3-contrib computes, by one backward pass instead of one for each parameter: each product with the Hessian, of
+    which there are up to ``cg_max_steps``, differentiates all of them once more.
+    """
+    # By name, as sb3-contrib tells the critic's own parameters.
+    parameters = [parameter for name, parameter in policy.named_parameters() if "value" not in name]
+    found = th.autograd.grad(divergence, parameters, create_graph=True, allow_unused=True)
+    of_divergence = {p: gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
+    of_objective = th.autograd.grad(objective, list(of_divergence), retain_graph=True)
+    return list(of_divergence), _flat(of_objective), _flat(of_divergence.values()), [p.shape for p in of_divergence]
 
 
 def update_critic(algorithm: TRPO, of_actor: Sequence[th.nn.Parameter]) -> None:
@@ -128,6 +150,10 @@ def update_critic(algorithm: TRPO, of_actor: Sequence[th.nn.Parameter]) -> None:
                 parameter.grad = None
             policy.optimizer.step()
     _finish(algorithm, losses)
+
+
+def _flat(tensors: Iterable[th.Tensor]) -> th.Tensor:
+    return th.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def _finish(algorithm: TRPO, losses: Sequence[float]) -> None:

@@ -21,7 +21,6 @@ SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "n_critic_updates":
 SAMPLERS: dict[str, Any] = {"n_samplers": 2, "backend": "inline"}
 
 
-@pytest.mark.parametrize("learner", ["eager", "auto"])
 @pytest.mark.parametrize(
     ("env", "n_envs", "policy", "settings"),
     [
@@ -31,12 +30,24 @@ SAMPLERS: dict[str, Any] = {"n_samplers": 2, "backend": "inline"}
         pytest.param(DictEnv, 2, "MultiInputPolicy", {}, id="dictionaries"),
     ],
 )
-def test_training_equals_that_of_sb3_contrib(
-    env: Any, n_envs: int, policy: str, settings: dict[str, Any], learner: str
-) -> None:
-    """To the last bit, the random start of the search for a direction included; also where the critic is separate."""
+def test_training_equals_that_of_sb3_contrib(env: Any, n_envs: int, policy: str, settings: dict[str, Any]) -> None:
+    """To the last bit, the random start of the search for a direction included."""
     settings = {**SETTINGS, **settings}
-    assert_trains_like(TRPO, partial(AsyncTRPO, learner=learner), env, n_envs, policy, n_rollouts=3, **settings)
+    assert_trains_like(TRPO, partial(AsyncTRPO, learner="eager"), env, n_envs, policy, n_rollouts=3, **settings)
+
+
+def test_gradients_of_a_users_own_are_kept() -> None:
+    class OwnGradients(AsyncTRPO):
+        n_calls = 0
+
+        def _compute_actor_grad(self, *losses: Any) -> Any:
+            self.n_calls += 1
+            return super()._compute_actor_grad(*losses)
+
+    with OwnGradients("MlpPolicy", "CartPole-v1", **SAMPLERS, **SETTINGS) as model:
+        assert model.learn(2 * 128).n_calls == 2
+    with pytest.raises(ValueError, match="OwnGradients makes another update"):
+        OwnGradients("MlpPolicy", "CartPole-v1", learner="compiled", **SAMPLERS, **SETTINGS)
 
 
 def test_models_are_saved_and_loaded_in_both_directions(tmp_path: Path) -> None:
