@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
@@ -137,10 +137,10 @@ def add_option(group: Any, flag: str, default: Any, text: str, only_given: bool 
     group.add_argument(flag, default=argparse.SUPPRESS if only_given else default, help=shown, **kwargs)
 
 
-def add_comparison(parser: argparse.ArgumentParser) -> None:
-    """Add what all commands take that compare an asynchronous algorithm with SB3's."""
+def add_comparison(parser: argparse.ArgumentParser, algorithms: Iterable[str] = ALGORITHMS) -> None:
+    """Add what all commands take that compare an asynchronous algorithm, one of these, with SB3's."""
     add_env(parser)
-    add_option(parser, "--algo", "ppo", "algorithm", choices=ALGORITHMS)
+    add_option(parser, "--algo", "ppo", "algorithm", choices=tuple(algorithms))
     add_option(parser, "--n-samplers", 10, "samplers of one environment, and environments of SB3", type=integer(1))
 
 
