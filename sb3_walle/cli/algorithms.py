@@ -51,8 +51,14 @@ def sb3_defaults(name: str) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
-def policy_of(env: gym.Env) -> str:
-    """:return: SB3's name of the policy that suits an environment's observations"""
+def policy_of(env: gym.Env, name: str) -> str:
+    """
+    :param name: the algorithm, whose policies may be recurrent
+    :return: SB3's name of the policy that suits the environment's observations
+    """
     if isinstance(env.observation_space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+        kind = "MultiInput"
+    else:
+        kind = "Cnn" if is_image_space(env.observation_space) else "Mlp"
+    recurrent = f"{kind}LstmPolicy"
+    return recurrent if recurrent in sb3_class(name).policy_aliases else f"{kind}Policy"

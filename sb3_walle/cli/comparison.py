@@ -46,7 +46,7 @@ class Comparison:
         :return: the table
         :raises UsageError: if there is no such environment, or if it does not suit the algorithm
         """
-        policy = policy_of(check_environment(self.env))
+        policy = policy_of(check_environment(self.env), self.algo)
         rates: dict[str, dict[str, float]] = {COLLECTION: {}, TRAINING: {}}
         for quantity, of_quantity in rates.items():
             for name, create in self._contenders(policy, quantity).items():

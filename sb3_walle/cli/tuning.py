@@ -125,7 +125,7 @@ class Tuning:
 
         :raises UsageError: if there is no such environment, or if it does not suit the algorithm
         """
-        policy = policy_of(check_environment(self.env))
+        policy = policy_of(check_environment(self.env), self.algo)
         outcome, predicted = Outcome(self, policy), self._predicted_rates()
         settings = self._settings(max(predicted.values()))
         shapes = sorted(sorted(predicted, key=predicted.__getitem__, reverse=True)[:N_SHAPES])

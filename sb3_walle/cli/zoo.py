@@ -38,6 +38,8 @@ NOISES: Mapping[str, type[ActionNoise]] = {
     "normal": NormalActionNoise,
     "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise,
 }
+# Algorithms that have another name there.
+NAMES_THERE: Mapping[str, str] = {"recurrent_ppo": "ppo_lstm"}
 # Rows for many environments.
 ATARI, DEFAULT = "atari", "default"
 # What any row has, SB3's defaults included.
@@ -80,7 +82,7 @@ def zoo_hyperparameters(algorithm: str, env_id: str) -> Hyperparameters | None:
         where that is more than SB3's defaults; ``None`` if there is no such thing, or no Zoo
     """
     folder = zoo_files()
-    file = None if folder is None else folder / f"{algorithm}.yml"
+    file = None if folder is None else folder / f"{NAMES_THERE.get(algorithm, algorithm)}.yml"
     if file is None or not file.exists():
         return None
     # The Zoo needs it, this package does not.
