@@ -146,7 +146,7 @@ class Trainee:
 def policy_for(env_id: str) -> str:
     """:return: SB3's name of the policy that suits an environment"""
     env = quiet_factory(env_id)()
-    policy = policy_of(env)
+    policy = policy_of(env, "ppo")
     env.close()
     return policy
 

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+# Whose MLP policies the NumPy actor knows.
+_IN_NUMPY = ("stable_baselines3.", "sb3_contrib.tqc.", "sb3_contrib.qrdqn.")
+
 SelfAsync = TypeVar("SelfAsync", bound="AsyncMixin")
 
 
@@ -106,7 +109,7 @@ class AsyncMixin(_Base):
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
         seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
-        the same numbers. PPO, SAC, TD3, DDPG and DQN have compiled updates
+        the same numbers. PPO, SAC, TD3, DDPG, DQN, TQC and QR-DQN have compiled updates, as has TRPO's critic
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
@@ -171,7 +174,7 @@ class AsyncMixin(_Base):
         self._learn_seconds: float | None = None
         self._is_learning = False
         may_be_numpy = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
-        preload = () if may_be_numpy and self._has_sb3s_mlp_policy() else ("torch", "stable_baselines3")
+        preload = () if may_be_numpy and self._may_run_in_numpy() else ("torch", "stable_baselines3")
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
@@ -182,10 +185,10 @@ class AsyncMixin(_Base):
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
 
-    def _has_sb3s_mlp_policy(self) -> bool:
-        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch: it knows SB3's policies."""
+    def _may_run_in_numpy(self) -> bool:
+        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch."""
         policy_class = self.policy_aliases.get("MlpPolicy")
-        return policy_class is not None and policy_class.__module__.startswith("stable_baselines3.")
+        return policy_class is not None and policy_class.__module__.startswith(_IN_NUMPY)
 
     def _workload(self, is_numpy: bool, args: tuple, kwargs: dict[str, Any]) -> Workload:
         """What samplers are going to do, from the arguments of SB3's constructor."""

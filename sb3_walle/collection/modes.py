@@ -31,6 +31,8 @@ def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported:
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {tuple(supported)}, got {mode!r}")
+    if mode not in supported and len(supported) > 1:
+        raise ValueError(f"{algorithm} cannot learn in mode={mode!r}. Its modes are {tuple(supported)}.")
     if mode not in supported:
         raise ValueError(
             f"{algorithm} cannot learn in mode={mode!r}: its update takes for granted that the policy that it changes "

@@ -32,6 +32,7 @@ from sb3_walle.on_policy.values import (
 from sb3_walle.samplers.actors.torch_policy import hooks_for_samplers
 from sb3_walle.sb3_private import timesteps_to_learn
 from sb3_walle.updates.finite import finite_updates
+from sb3_walle.updates.updater import Updater
 
 # Stands in front of an algorithm of SB3. Type checkers are told that it is one.
 if TYPE_CHECKING:
@@ -146,9 +147,12 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         if updater is None:
             self._update_eagerly()
         else:
-            updater.train(self.policy_version + 1, self._update_eagerly)
+            self._update_with(updater)
         if self.update_class is not None:
             self.logger.record("async/compiled_update", int(updater is not None and updater.is_compiled))
+
+    def _update_with(self, updater: Updater) -> None:
+        updater.train(self.policy_version + 1, self._update_eagerly)
 
     def _update_eagerly(self) -> None:
         with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():

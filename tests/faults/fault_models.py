@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_walle import AsyncDQN, AsyncPPO
+from sb3_walle import AsyncDQN, AsyncPPO, AsyncTRPO
 
 MODES = ("sync", "pipelined", "free")
 #: a mode of AsyncPPO, or the name of another algorithm and its mode
@@ -27,7 +27,7 @@ def make_model(
     :param env: the environment
     :param n_steps: steps of each environment in a rollout, for every algorithm
     :param batch_size: of PPO
-    :param n_epochs: of PPO
+    :param n_epochs: of PPO, and of TRPO's critic
     :param policy_kwargs: of any
     :param kwargs: further arguments that all algorithms of ours take
     :return: the model
@@ -35,6 +35,8 @@ def make_model(
     algorithm, mode = _parts(kind)
     if algorithm is AsyncPPO:
         own: dict[str, Any] = {"n_steps": n_steps, "batch_size": batch_size, "n_epochs": n_epochs}
+    elif algorithm is AsyncTRPO:
+        own = {"n_steps": n_steps, "batch_size": batch_size, "n_critic_updates": n_epochs}
     else:
         own = {"train_freq": n_steps, "batch_size": 8, "learning_starts": 20, "buffer_size": 25_000}
         policy_kwargs = policy_kwargs or {"net_arch": [4]}
@@ -52,7 +54,7 @@ def load_model(kind: str, path: Path) -> Any:
 
 def learned_observations(model: Any) -> np.ndarray:
     """What the model has learned from last, or from the beginning on."""
-    if isinstance(model, AsyncPPO):
+    if isinstance(model, AsyncPPO | AsyncTRPO):
         return model.rollout_buffer.observations  # type: ignore[return-value]
     return model.replay_buffer.observations[: model.replay_buffer.pos]  # type: ignore[no-any-return]
 
@@ -64,4 +66,4 @@ def is_ordered(kind: str) -> bool:
 
 def _parts(kind: str) -> tuple[Any, str]:
     name, _, mode = kind.rpartition(" ")
-    return {"": AsyncPPO, "DQN": AsyncDQN}[name], mode
+    return {"": AsyncPPO, "DQN": AsyncDQN, "TRPO": AsyncTRPO}[name], mode

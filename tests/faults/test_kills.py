@@ -62,6 +62,7 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
         ("pipelined", 1, "process", 20),
         ("free", 3, "process", 20),
         ("DQN pipelined", 1, "process", 20),
+        ("TRPO pipelined", 1, "process", 20),
         ("free", 3, "ray", 15),
     ],
 )
