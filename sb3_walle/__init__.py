@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveTrustRegion",
     "AsyncA2C",
     "AsyncDDPG",
     "AsyncDQN",
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sb3_walle.algorithms.ppo import AsyncPPO
     from sb3_walle.algorithms.sac import AsyncSAC
     from sb3_walle.algorithms.td3 import AsyncTD3
-    from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
+    from sb3_walle.callbacks import AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback
     from sb3_walle.envs.vec_env import SamplerVecEnv
     from sb3_walle.errors import NonFiniteError
     from sb3_walle.off_policy import AsyncOffPolicyMixin
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from sb3_walle.timeline.callback import TimelineCallback
 
 _HOMES = {
+    "AdaptiveTrustRegion": "sb3_walle.callbacks",
     "AsyncA2C": "sb3_walle.algorithms.a2c",
     "AsyncDDPG": "sb3_walle.algorithms.ddpg",
     "AsyncDQN": "sb3_walle.algorithms.dqn",

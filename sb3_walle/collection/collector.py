@@ -16,6 +16,7 @@ from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.episodes import EpisodeShare
 from sb3_walle.samplers.infos import unpack
 from sb3_walle.samplers.requests import Configure
 from sb3_walle.samplers.sampler import CollectionSettings, Ticket
@@ -147,6 +148,7 @@ class Collector(ABC):
                     squash_output=self.task.squash_output,
                     layers=self.task.layers,
                     check_finite=self.task.check_finite,
+                    max_episode_steps=None if self.task.episodes is None else self.task.episodes.max_steps,
                 )
             )
             for sampler, actor in enumerate(actors)
@@ -154,7 +156,12 @@ class Collector(ABC):
         self.samplers.call(requests)
 
     def _ask_for_chunk(
-        self, sampler: int, n_steps: int, version: int | None, max_policy_lag: int | None = None
+        self,
+        sampler: int,
+        n_steps: int,
+        version: int | None,
+        max_policy_lag: int | None = None,
+        shares: tuple[EpisodeShare, ...] = (),
     ) -> bool:
         """Hand out a ticket. Returns False if the sampler has no slot left."""
         slot = self.queues.chunks.reserve(sampler)
@@ -164,7 +171,7 @@ class Collector(ABC):
         run = self.queues.control.run
         if self.timeline is not None:
             self.timeline.note(GivenTicket(sampler, number, perf_counter()))
-        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos))
+        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos, shares))
         return True
 
     def _next_chunk(self) -> Arrival:
@@ -184,6 +191,11 @@ class Collector(ABC):
                     self.timeline.note(TakenChunk(sampler, seal, report.began, report.ended, wait_began, taken_at))
                 seconds = report.ended - report.began
                 return Arrival(sampler, seal.ticket, seal.version, chunk, unpack(report.infos), seconds, release)
+            self._take_back(sampler, report.slot)
+
+    def _take_back(self, sampler: int, slot: int) -> None:
+        """A ticket has come back without a chunk."""
+        self.queues.chunks.release(sampler, slot)
 
     def _release(self, sampler: int, slot: int) -> None:
         self.queues.chunks.release(sampler, slot)

@@ -34,6 +34,7 @@ class EnvDescription:
     :param identities: process and address of each environment, which no two have in common
     :param monitor_files: names of the monitor files that each environment writes
     :param resets_late: whether an environment whose episode has ended begins the next one in a step of the others
+    :param max_episode_steps: after how many steps they truncate an episode, as far as Gymnasium's spec says
     """
 
     observation_space: spaces.Space
@@ -42,6 +43,7 @@ class EnvDescription:
     identities: Sequence[tuple[int, ...]] = ()
     monitor_files: Sequence[Sequence[str]] = ()
     resets_late: bool = False
+    max_episode_steps: int | None = None
 
 
 class EnvStack:
@@ -75,6 +77,7 @@ class EnvStack:
 
     def describe(self) -> EnvDescription:
         layer, envs = self.vec_env_layer, self.envs
+        spec = envs.envs[0].unwrapped.spec if envs.envs else None
         return EnvDescription(
             layer.observation_space,
             layer.action_space,
@@ -82,6 +85,7 @@ class EnvStack:
             envs.identities,
             envs.monitor_files,
             envs.resets_late,
+            getattr(spec, "max_episode_steps", None),
         )
 
     @contextlib.contextmanager
