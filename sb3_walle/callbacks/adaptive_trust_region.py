@@ -1,6 +1,6 @@
 """A trust region and a number of steps that follow how training gets on."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -70,8 +70,7 @@ class AdaptiveTrustRegion(BaseCallback):
         What the model keeps: ``"returns"``, the mean returns of the iterations since the last comparison;
         ``"n_iterations"``, how many of these there were; and ``"before"``, the mean return at the last comparison.
         """
-        model: Any = self.model
-        return model.__dict__.setdefault(STATE, {"n_iterations": 0, "returns": [], "before": None})
+        return vars(self.model).setdefault(STATE, {"n_iterations": 0, "returns": [], "before": None})
 
     def _on_training_start(self) -> None:
         if self.adapts_kl and getattr(self.model, "target_kl", None) is None:
@@ -91,7 +90,7 @@ class AdaptiveTrustRegion(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        state, model = self.state, self.model
+        state, model = self.state, cast(Any, self.model)
         state["n_iterations"] += 1
         if self._returns:
             state["returns"].append(float(np.mean(self._returns)))
@@ -112,16 +111,16 @@ class AdaptiveTrustRegion(BaseCallback):
         self._adapt(before is None or found >= before + self.margin * abs(before))
 
     def _adapt(self, improves: bool) -> None:
-        model: Any = self.model
+        model, now = cast(Any, self.model), []
         if self.adapts_kl:
             change = self.kl_increment if improves else -self.kl_increment
             model.target_kl = _moved(model.target_kl, change, self.kl_bounds)
+            now.append(f"target_kl={model.target_kl:.4g}")
         if self.adapts_steps:
             change = -self.steps_increment if improves else self.steps_increment
             model.target_steps = _moved(model.target_steps, change, self.steps_bounds)
+            now.append(f"target_steps={model.target_steps}")
         if self.verbose >= 1:
-            now = [f"target_kl={model.target_kl:.4g}"] * self.adapts_kl
-            now += [f"target_steps={model.target_steps}"] * self.adapts_steps
             print(f"The policy {'improves' if improves else 'does not improve'}: {', '.join(now)}")
 
 

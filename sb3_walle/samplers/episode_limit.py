@@ -1,4 +1,4 @@
-"""A time limit for environments that exist already."""
+"""Time limits of environments: the one that they have, and another one for those that exist already."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +27,17 @@ class EpisodeLimit(gym.Wrapper):
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._n_steps += 1
         return observation, reward, terminated, truncated or self._n_steps >= self._max_steps, info
+
+
+def own_limit(env: gym.Env) -> int | None:
+    """:return: after how many steps Gymnasium's ``TimeLimit`` truncates an episode, ``None`` if there is none"""
+    limits = []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            # Gymnasium has no other name for it: env.spec, which knows it, copies all arguments of the environment.
+            limits.append(env._max_episode_steps)
+        env = env.env
+    return min(limits, default=None)
 
 
 def limit_episodes(envs: Sequence[gym.Env], max_steps: int | None) -> None:

@@ -61,7 +61,7 @@ class Lengths(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
-        assert buffer.full and buffer.n_envs == 1 and buffer.observations.shape[:2] == (buffer.buffer_size, 1)
+        assert buffer.full and buffer.n_envs == 1 and buffer.rewards.shape == (buffer.buffer_size, 1)
         starts = np.flatnonzero(buffer.episode_starts[:, 0])
         assert starts[0] == 0
         self.lengths.append(np.diff(starts, append=buffer.buffer_size))
@@ -118,11 +118,11 @@ def test_short_episodes_are_not_favoured() -> None:
 
 def test_rollouts_have_about_as_many_steps_as_wanted_while_the_policy_learns() -> None:
     seen = Episodes()
-    model = train("CartPole-v1", 1_500, 20 * 1_500, seen, n_epochs=4, learning_rate=1e-3)
+    model = train("CartPole-v1", 2_000, 18 * 2_000, seen, mode="sync", n_epochs=2)
     sizes = seen.sizes
-    assert np.mean(np.abs(sizes[3:] / 1_500 - 1) < 0.25) >= 0.9, sizes
+    assert np.mean(np.abs(sizes[3:] / 2_000 - 1) < 0.25) >= 0.9, sizes
     # And it did learn.
-    assert model.mean_episode_steps > 3 * seen.lengths[1].mean()
+    assert model.mean_episode_steps > 2 * seen.lengths[1].mean(), [lengths.mean() for lengths in seen.lengths]
 
 
 @pytest.mark.parametrize("backend", ["inline", "process"])
@@ -179,7 +179,7 @@ def test_fewer_episodes_than_samplers_are_taken_in_turn() -> None:
             super()._on_rollout_end()
             who.extend(np.unique(self.model.rollout_buffer.observations[..., 0]))
 
-    train(env, 20, 120, Who(), mode="sync", n_samplers=None)
+    train(env, 20, 120, Who(), mode="sync", n_samplers=None, max_episode_steps=21)
     assert who == [0, 1, 2, 0, 1, 2]
 
 
@@ -207,31 +207,23 @@ def test_a_limit_does_not_outlast_its_training() -> None:
 # What is learned
 
 
-def twin_of_steps(mode: str, **settings: Any) -> tuple[AsyncPPO, AsyncPPO]:
-    """The same episodes, all of 200 steps, as whole ones and as steps."""
-    settings = {**SETTINGS, "n_samplers": 2, "actor": "torch", "mode": mode, **settings}
-    whole = AsyncPPO("MlpPolicy", "Pendulum-v1", target_steps=400, **settings)
-    del settings["rollout"]
-    return whole, AsyncPPO("MlpPolicy", "Pendulum-v1", n_steps=200, **settings)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_episodes_of_equal_length_train_what_steps_train(mode: str) -> None:
-    whole, steps = twin_of_steps(mode)
-    for model in (whole, steps):
-        model.learn(1_200)
+    settings = {**SETTINGS, "n_samplers": 2, "actor": "torch", "mode": mode, "batch_size": 50}
+    whole = train("Pendulum-v1", 400, 1_200, **settings)
+    del settings["rollout"]
+    steps = AsyncPPO("MlpPolicy", "Pendulum-v1", n_steps=200, **settings).learn(1_200)
     assert whole.num_timesteps == steps.num_timesteps == 1_200
     # With a lag, sums over another order of the same samples are rounded in another way.
     np.testing.assert_allclose(flat_weights(whole), flat_weights(steps), rtol=0, atol=0 if mode == "sync" else 1e-5)
 
 
 def test_episodes_of_equal_length_train_what_sb3_trains() -> None:
-    settings = {**SETTINGS, "n_samplers": 1, "actor": "torch", "mode": "sync", "target_steps": 400, "batch_size": 100}
-    model, found, expected = AsyncPPO("MlpPolicy", "Pendulum-v1", **settings), Recorder(), Recorder()
+    settings = {**SETTINGS, "n_samplers": 1, "actor": "torch", "mode": "sync", "batch_size": 100}
     own = {name: settings[name] for name in ("batch_size", "n_epochs", "policy_kwargs", "seed", "device")}
-    oracle = PPO("MlpPolicy", make_vec_env("Pendulum-v1", 1), n_steps=400, **own)
-    model.learn(800, callback=found)
-    oracle.learn(800, callback=expected)
+    found, expected = Recorder(), Recorder()
+    oracle = PPO("MlpPolicy", make_vec_env("Pendulum-v1", 1), n_steps=400, **own).learn(800, callback=expected)
+    model = train("Pendulum-v1", 400, 800, found, **settings)
     assert_same(expected.steps, found.steps, "steps")
     assert_same(expected.buffers, found.buffers, "rollout_buffer")
     assert_same(episodes(oracle), episodes(model), "ep_info_buffer")
@@ -262,7 +254,7 @@ def test_advantages_are_those_of_each_episode_by_itself(truncates: bool, actor: 
     model.learn(200, callback=seen)
     for arrays, lengths in zip(seen.buffers, seen.lengths, strict=True):
         # What is learned from is the reward, and the value of what would have come next where time was up.
-        rewards = arrays["actions"].copy()
+        rewards = arrays["actions"][..., 0].astype(np.float32)
         for stop, length in zip(np.cumsum(lengths), lengths, strict=True):
             if truncates:
                 observation, _ = model.policy.obs_to_tensor(arrays["observations"][stop - 1, 0] + [0, 0, 1])
@@ -399,4 +391,5 @@ def test_statistics_are_those_of_all_steps() -> None:
     model = train(RandomWalk, 200, 800, mode="sync", normalize=True)
     vec_normalize = model.get_vec_normalize_env()
     assert isinstance(vec_normalize, VecNormalize)
-    assert vec_normalize.obs_rms.count == pytest.approx(model.num_timesteps, abs=1)
+    # SB3 counts the first observations, too.
+    assert vec_normalize.obs_rms.count == pytest.approx(model.num_timesteps + model.n_envs, abs=1)

@@ -176,9 +176,8 @@ def test_penalty_of_batchppo_adapts(before: float, kl: float, after: float) -> N
 def test_presets_are_followed_while_learning(tmp_path: Path) -> None:
     learning = model(preset="batchppo", learning_rate=0.05, n_epochs=10)
     learning.learn(2 * N_STEPS)
-    # All epochs, however large the divergence, and then a larger penalty.
-    assert learning._n_updates == 10
-    assert logged(learning, "train/kl") > 4 * 0.01 and learning.kl_coef == 1.5
+    # With the target of this preset, 0.01, the penalty grows.
+    assert logged(learning, "train/kl") > 1.3 * 0.01 and learning.kl_coef == 1.5
     learning.save(tmp_path / "model")
     assert AsyncPPO.load(tmp_path / "model").preset == "batchppo"
 
