@@ -25,7 +25,7 @@ class EpisodeRollout(Rollout):
         lengths = np.array([sum(arrival.chunk.n_steps for arrival in own) for own in chunks])
         like = next(own[0].chunk for own in chunks if own)
         super().__init__(int(lengths.max()), len(chunks), like)
-        self.step_made = np.arange(self.n_steps)[:, None] < lengths
+        self.step_made: np.ndarray = np.arange(self.n_steps)[:, None] < lengths
         #: all steps, those of the first sampler first
         self.column = Rollout(int(lengths.sum()), 1, like)
         first = 0

@@ -30,8 +30,8 @@ class Rollout:
         rows = like.rows_of_steps()
         #: all that was recorded at each step, by name, ``[n_steps, n_envs, ...]``
         self.fields = {name: np.zeros((n_steps, n_envs, *array.shape[2:]), array.dtype) for name, array in rows.items()}
-        #: whether a step was made: everywhere, unless columns have different lengths
-        self.step_made = np.ones((n_steps, n_envs), dtype=bool)
+        #: where columns have different lengths, whether a step was made, ``[n_steps, n_envs]``
+        self.step_made: np.ndarray | None = None
         #: whether the step ended an episode
         self.dones = np.zeros((n_steps, n_envs), dtype=bool)
         #: random state at the sampler after the last step; ``None`` if samplers have streams of their own
@@ -74,6 +74,10 @@ class Rollout:
     def episode_starts(self) -> np.ndarray:
         """Whether the observation is the first of an episode, ``[n_steps, n_envs]``."""
         return self.fields[EPISODE_STARTS]
+
+    def n_steps_made(self, step: int) -> int:
+        """:return: in how many columns of a row a step was made"""
+        return self.n_envs if self.step_made is None else int(self.step_made[step].sum())
 
     def learned(self, rows: range) -> tuple["Rollout", range]:
         """

@@ -79,15 +79,13 @@ class StepReporter:
         value_tensors = th.from_numpy(values).to(algorithm.device).unsqueeze(-1).unbind()
         log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
         log_prob_tensors = th.from_numpy(log_probs).to(algorithm.device).unbind()
-        step_made = rollout.step_made[rows.start : rows.stop]
-        n_steps_made = step_made.sum(axis=1).tolist()
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], infos_of_step(rollout, step)
             # Not what the step before led to: where a stream ends, that is another environment's.
             set_last_observations(algorithm, row(rollout.observations, step))
             set_last_episode_starts(algorithm, rollout.episode_starts[step])
             new_obs = rollout.next_observations(step)
-            algorithm.num_timesteps += n_steps_made[index]
+            algorithm.num_timesteps += rollout.n_steps_made(step)
             show_step_to_wrappers(self.wrapped, rollout, step, infos)
             for watch in self._watchers:
                 outputs = (th.from_numpy(rollout.actions[step]), value_tensors[index], log_prob_tensors[index])
@@ -105,7 +103,7 @@ class StepReporter:
                     "rewards": rollout.rewards[step],
                     "dones": dones,
                     "infos": infos,
-                    "step_made": step_made[index],
+                    **({} if rollout.step_made is None else {"step_made": rollout.step_made[step]}),
                 }
             )
             if not callback.on_step():
