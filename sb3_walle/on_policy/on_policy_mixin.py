@@ -18,18 +18,19 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.episode_rollout import EpisodeRollout
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.whole_episodes import EpisodeCollector
+from sb3_walle.envs.env_sources import EnvSource
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.on_policy.advantages import compute_advantages
 from sb3_walle.on_policy.on_policy_spec import on_policy_spec, published_weights
 from sb3_walle.on_policy.rollout_buffer import add_rows, fit_size, keep_fractions, new_rollout_buffer
 from sb3_walle.on_policy.rollout_choice import (
+    EPISODES,
     ROLLOUTS,
-    check_arguments,
-    check_episodes,
+    STEPS,
     check_rollout,
     check_samplers,
     minibatches_of_any_size,
-    with_one_env_each,
+    one_env_each,
 )
 from sb3_walle.on_policy.rollout_size import large_rollout_advice
 from sb3_walle.on_policy.step_reporter import StepReporter
@@ -83,7 +84,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
     def __init__(
         self,
         *args: Any,
-        rollout: str = "steps",
+        rollout: str = STEPS,
         target_steps: int | None = None,
         max_episode_steps: int | None = None,
         **kwargs: Any,
@@ -96,23 +97,27 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         # What stands before AsyncMixin's own arguments are SB3's, in SB3's order.
         positional = inspect.signature(super(AsyncMixin, self).__init__).bind_partial(*args).arguments
         is_given = "n_steps" in kwargs or "n_steps" in positional
-        if rollout == "episodes":
-            check_arguments({**positional, **kwargs})
-            kwargs = with_one_env_each(kwargs)
+        if rollout == EPISODES:
+            kwargs = one_env_each(positional, kwargs)
         with minibatches_of_any_size(rollout):
             super().__init__(*args, **kwargs)
         #: ``n_steps`` of an algorithm that was made without; a loaded one may have another
-        self._default_n_steps = None if is_given or rollout == "episodes" else self.n_steps
+        self._default_n_steps = None if is_given or rollout == EPISODES else self.n_steps
+
+    @classmethod
+    def load(cls, path: Any, env: EnvSource = None, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`AsyncMixin.load`; with ``rollout="steps"``, what was saved of whole episodes is forgotten."""
+        if kwargs.get("rollout") == STEPS:
+            kwargs = {"target_steps": None, "max_episode_steps": None, **kwargs}
+        return super().load(path, env, *args, **kwargs)
 
     def _check_choices(self) -> None:
         super()._check_choices()
-        check_rollout(self.rollout, self.target_steps, self.max_episode_steps)
-        if self.rollout == "episodes":
-            check_episodes(type(self).__name__, self.supported_rollouts, self.mode)
+        check_rollout(self)
 
     def _setup_model(self) -> None:
         self._check_choices()
-        if self.env is not None and self.rollout == "episodes":
+        if self.env is not None and self.rollout == EPISODES:
             check_samplers(wrapped_samplers(self.env))
         self._note_target_steps()
         super()._setup_model()
@@ -153,7 +158,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         """As in SB3, but the steps come from the experience queue: samplers have made them."""
         collector, wrapped = self._up_to_date_collector(n_rollout_steps), wrapped_samplers(env)
         if collector is None or wrapped is None:
-            if self.rollout == "episodes":
+            if self.rollout == EPISODES:
                 check_samplers(wrapped)
             self._rollout_policy_lag = 0
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,61 +18,58 @@ STEPS, EPISODES = ROLLOUTS = ("steps", "episodes")
 TYPICAL_STEPS = 1_000
 
 
-def check_rollout(rollout: str, target_steps: int | None, max_episode_steps: int | None) -> None:
+def check_rollout(algorithm: Any) -> None:
     """
     Check what the user chose.
 
-    :raises ValueError: if there is no such kind of rollout, or a number is wrong or does not go with it
+    :param algorithm: an asynchronous on-policy algorithm
+    :raises ValueError: if there is no such kind of rollout, the algorithm cannot collect it, not in its mode, or a
+        number is wrong or does not go with it
     """
+    rollout, name = algorithm.rollout, type(algorithm).__name__
     if rollout not in ROLLOUTS:
         raise ValueError(f"rollout must be one of {ROLLOUTS}, got {rollout!r}")
-    for name, number in (("target_steps", target_steps), ("max_episode_steps", max_episode_steps)):
+    for argument in ("target_steps", "max_episode_steps"):
+        number = getattr(algorithm, argument)
         if number is None:
             continue
-        if rollout != EPISODES:
-            raise ValueError(f"{name}={number!r} is for rollout='episodes'. Add that, or leave {name} out.")
+        if rollout == STEPS:
+            raise ValueError(f"{argument}={number!r} is for rollout='episodes'. Add that, or leave {argument} out.")
         if not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
-    if rollout == EPISODES and target_steps is None:
+            raise ValueError(f"{argument} must be an integer of at least 1, got {number!r}")
+    if rollout == STEPS:
+        return
+    if rollout not in algorithm.supported_rollouts:
+        raise ValueError(f"{name} cannot collect whole episodes. Use rollout='steps', which is the default.")
+    if algorithm.target_steps is None:
         raise ValueError(
             "rollout='episodes' needs target_steps: about how many steps an iteration collects, all samplers together, "
             "as in target_steps=20_000."
         )
-
-
-def check_episodes(algorithm: str, supported: Sequence[str], mode: str) -> None:
-    """
-    :param algorithm: name of an algorithm that is to collect whole episodes
-    :param supported: what it may collect
-    :raises ValueError: if it cannot, or not in that mode
-    """
-    if EPISODES not in supported:
-        raise ValueError(f"{algorithm} cannot collect whole episodes. Use rollout='steps', which is the default.")
-    if mode == "free":
+    if algorithm.mode == "free":
         raise ValueError(
             "rollout='episodes' awaits all episodes that were dealt to samplers, and mode='free' awaits none. "
             "Use mode='pipelined' or 'sync', or rollout='steps'."
         )
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
+def one_env_each(positional: Mapping[str, Any], keywords: dict[str, Any]) -> dict[str, Any]:
     """
-    :param arguments: what the constructor of an algorithm that collects whole episodes was given, by name
-    :raises ValueError: if some of it is for steps only
+    :param positional: the positional arguments of the constructor of an algorithm that collects whole episodes, by name
+    :param keywords: its keyword arguments
+    :return: the same keyword arguments, with as many samplers as environments where their number is left open
+    :raises ValueError: if an argument is for rollouts of steps only
     """
-    if "n_steps" in arguments:
+    given = {**positional, **keywords}
+    if "n_steps" in given:
         raise ValueError(
-            f"n_steps={arguments['n_steps']!r} was given with rollout='episodes', whose episodes have any number of "
+            f"n_steps={given['n_steps']!r} was given with rollout='episodes', whose episodes have any number of "
             "steps. Leave n_steps out: target_steps says about how many an iteration has, all samplers together."
         )
-    _check_envs_per_sampler(arguments.get("envs_per_sampler") or 1)
-
-
-def with_one_env_each(arguments: dict[str, Any]) -> dict[str, Any]:
-    """:return: the same keyword arguments of a constructor, with as many samplers as environments if those are given"""
-    if arguments.get("n_envs") is not None and arguments.get("n_samplers") in (None, AUTO):
-        return {**arguments, "n_samplers": arguments["n_envs"]}
-    return arguments
+    _check_envs_per_sampler(given.get("envs_per_sampler") or 1)
+    if given.get("n_envs") is not None and given.get("n_samplers") in (None, AUTO):
+        return {**keywords, "n_samplers": given["n_envs"]}
+    return keywords
 
 
 @contextmanager

@@ -328,7 +328,7 @@ def test_a_saved_model_continues_with_episodes_of_the_length_that_it_knows(tmp_p
     assert len(again.lengths[0]) == round(400 / model.mean_episode_steps)
     # SB3 reads it, and the other way round.
     PPO.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 2)).learn(100)
-    steps = AsyncPPO.load(tmp_path / "model", rollout="steps", target_steps=None, env="CartPole-v1", backend="inline")
+    steps = AsyncPPO.load(tmp_path / "model", rollout="steps", env="CartPole-v1", backend="inline")
     steps.learn(100)
     assert steps.rollout_buffer.n_envs == steps.n_envs
 
