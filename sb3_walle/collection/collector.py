@@ -18,7 +18,7 @@ from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.episodes import EpisodeShare
 from sb3_walle.samplers.infos import unpack
-from sb3_walle.samplers.requests import Configure
+from sb3_walle.samplers.requests import Configure, Reply, Result
 from sb3_walle.samplers.sampler import CollectionSettings, Ticket
 from sb3_walle.timeline.timeline import GivenTicket, TakenChunk, Timeline
 
@@ -80,6 +80,11 @@ class Collector(ABC):
         return self.samplers.n_samplers * self.task.envs_per_sampler
 
     @property
+    def n_samples_per_rollout(self) -> int:
+        """How many steps a rollout has, all environments together; about as many if it consists of whole episodes."""
+        return self.n_envs * self.task.n_steps
+
+    @property
     def n_samplers_at_work(self) -> int:
         """How many samplers may be collecting at this moment, in processes of their own."""
         return self.samplers.n_processes if self._is_under_way() else 0
@@ -132,7 +137,7 @@ class Collector(ABC):
         """Whether the statistics to normalise with are of less than a rollout, and so of little use until the next."""
         if self.normalization is None:
             return False
-        return self.normalization.n_samples_seen() < self.n_envs * self.task.n_steps
+        return self.normalization.n_samples_seen() < self.n_samples_per_rollout
 
     def _publish(self) -> None:
         """Publish the learner's weights, and the statistics as they are now."""
@@ -208,5 +213,10 @@ class Collector(ABC):
 
     def _queue_fill(self) -> float:
         """Share of the experience queue that holds finished chunks, between 0 and 1."""
-        n_finished = self.samplers.n_reports_waiting + self._n_taken
+        n_finished = sum(map(_is_of_chunk, self.samplers.reports_waiting)) + self._n_taken
         return n_finished / (self.samplers.n_samplers * self.queues.chunks.n_slots)
+
+
+def _is_of_chunk(reply: Reply) -> bool:
+    """Whether a report is one of a chunk, rather than of a ticket for which there was nothing left to collect."""
+    return not isinstance(reply, Result) or reply.value.seal is not None

@@ -18,10 +18,10 @@ class EpisodeRollout(Rollout):
     environment has stayed, with no reward and no action.
 
     :param chunks: those of each sampler, in the order in which it collected them; none if it was dealt no episode. Each
-        sampler has one environment
+        sampler has one environment. The lists are emptied, so that nothing is kept three times
     """
 
-    def __init__(self, chunks: Sequence[Sequence[Arrival]]) -> None:
+    def __init__(self, chunks: Sequence[list[Arrival]]) -> None:
         lengths = np.array([sum(arrival.chunk.n_steps for arrival in own) for own in chunks])
         like = next(own[0].chunk for own in chunks if own)
         super().__init__(int(lengths.max()), len(chunks), like)
@@ -39,6 +39,7 @@ class EpisodeRollout(Rollout):
                 step += chunk.n_steps
             if own:
                 self._stay(sampler, step, own[-1])
+            own.clear()
             first += step
 
     @property

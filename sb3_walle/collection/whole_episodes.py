@@ -63,8 +63,13 @@ class EpisodeCollector(Collector):
         :param target_steps: about how many steps they have
         :param mean_steps: how long episodes are on average, ``None`` if that is unknown
         """
+        self._target_steps = target_steps
         self._mean_steps = mean_steps or float(self._rules.expected_steps)
         self._n_episodes = max(1, round(target_steps / self._mean_steps))
+
+    @property
+    def n_samples_per_rollout(self) -> int:
+        return self._target_steps
 
     def start_run(self) -> None:
         super().start_run()

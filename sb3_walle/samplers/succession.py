@@ -72,7 +72,8 @@ class SetupRequests:
         self._setters = Setters()
         self._reset: Reset | None = None
         self._configure: Configure | None = None
-        self._n_steps, self._completed = 0, CompletedEpisodes()
+        self._n_steps = 0
+        self._completed: CompletedEpisodes | None = None
 
     def note(self, request: Request, value: Any = None) -> None:
         """Remember a request that was carried out, and what it returned."""
@@ -80,7 +81,9 @@ class SetupRequests:
             # What was abandoned counts for nothing.
             if value.seal is not None:
                 self._n_steps += value.seal.n_steps
-                self._completed = self._completed.after(request.ticket.run, value.n_episodes)
+                if request.ticket.shares:
+                    completed = self._completed or CompletedEpisodes()
+                    self._completed = completed.after(request.ticket.run, value.n_episodes)
         elif isinstance(request, Step):
             self._n_steps += 1
         elif isinstance(request, BuildEnvs):
@@ -90,7 +93,7 @@ class SetupRequests:
         elif isinstance(request, WriteOwnFiles):
             self._files = request
         elif isinstance(request, Configure):
-            self._configure, self._n_steps, self._completed = request, 0, CompletedEpisodes()
+            self._configure, self._n_steps, self._completed = request, 0, None
         elif isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
             self._reset = Reset(request.seeds, request.options)
         else:

@@ -13,12 +13,12 @@ import torch as th
 from oracle import Recorder, assert_same, assert_same_weights, episodes
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
-from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv
+from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv, TimelineCallback
 
 SETTINGS: dict[str, Any] = {
     "rollout": "episodes",
@@ -313,6 +313,14 @@ def test_a_callback_ends_training_in_the_middle_of_a_rollout() -> None:
 
     model = train(RandomWalk, 500, 2_000, Stop())
     assert 100 <= model.num_timesteps < 100 + model.n_envs
+
+
+def test_stock_callbacks_and_the_timeline_work(tmp_path: Path) -> None:
+    seen, timeline = Episodes(), TimelineCallback(tmp_path)
+    stock = [StopTrainingOnMaxEpisodes(6), CheckpointCallback(10, str(tmp_path)), timeline, seen]
+    model = train(RandomWalk, 100, 10**6, stock)
+    assert seen.dones >= 6 * model.n_envs - model.n_envs and model.num_timesteps < 1_000
+    assert len(list(tmp_path.glob("rl_model_*_steps.zip"))) == seen.n_calls // 10
 
 
 def test_a_saved_model_continues_with_episodes_of_the_length_that_it_knows(tmp_path: Path) -> None:
