@@ -110,7 +110,7 @@ def test_short_episodes_are_not_favoured() -> None:
     """Where those that end first make up the rollout, the mean length of this environment is off by a third."""
     seen = Lengths(n_rollouts=200)
     settings: dict[str, Any] = {"batch_size": 5_000, "learning_rate": 0.0, "n_samplers": 4, "mode": "sync"}
-    train(LuckyEnv, 400, 10**9, seen, max_episode_steps=101, **settings)
+    train(LuckyEnv, 250, 10**9, seen, max_episode_steps=101, **settings)
     assert len(seen.lengths) == 200
     assert np.concatenate(seen.lengths).mean() == pytest.approx(50.5, rel=0.05)
     assert set(np.concatenate(seen.lengths)) == {1, 100}
