@@ -10,6 +10,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from oracle import Recorder, assert_same, assert_same_weights, episodes
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -19,6 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
 from sb3_walle import AsyncA2C, AsyncPPO, SamplerVecEnv, TimelineCallback
+from sb3_walle.on_policy.advantages import accumulate
 
 SETTINGS: dict[str, Any] = {
     "rollout": "episodes",
@@ -266,6 +270,19 @@ def test_advantages_are_those_of_each_episode_by_itself(truncates: bool, actor: 
             np.testing.assert_array_equal(arrays["advantages"][rows], buffer.advantages)
             np.testing.assert_array_equal(arrays["returns"][rows], buffer.returns)
         np.testing.assert_allclose(arrays["rewards"], rewards, atol=1e-5)
+
+
+@settings_of_hypothesis(deadline=None, max_examples=50)
+@given(st.integers(1, 60), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_parts_of_a_column_are_accumulated_to_the_last_bit(n_rows: int, share_of_ends: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    errors, discounts = rng.normal(size=(2, n_rows, 1)).astype(np.float32)
+    discounts[rng.random(n_rows) < share_of_ends] = 0
+    found, following = np.full_like(errors, np.nan), np.zeros(1, np.float32)
+    accumulate(errors, discounts, found)
+    for row in reversed(range(n_rows)):
+        following = errors[row] + discounts[row] * following
+        assert found[row] == following
 
 
 @pytest.mark.parametrize("env", [DictEnv, RandomWalk])
