@@ -111,7 +111,7 @@ def flat_weights(model: Any) -> np.ndarray:
 
 
 def test_short_episodes_are_not_favoured() -> None:
-    """Where those that end first make up the rollout, the mean length of this environment is off by a third."""
+    """As they are where those that end first make up the rollout."""
     seen = Lengths(n_rollouts=200)
     settings: dict[str, Any] = {"batch_size": 5_000, "learning_rate": 0.0, "n_samplers": 4, "mode": "sync"}
     train(LuckyEnv, 250, 10**9, seen, max_episode_steps=101, **settings)
