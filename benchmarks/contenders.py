@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import gymnasium as gym
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -127,12 +128,14 @@ class Trainee:
     :param contender: the contender
     :param mode: how collection and training overlap, if they can
     :param arguments: arguments of its constructor
+    :param make_callback: makes a callback that is part of it, if there is one
     """
 
     name: str
     contender: Contender
     mode: Mode
     arguments: Mapping[str, Any]
+    make_callback: Callable[[], BaseCallback] | None = None
 
     def running(self, env_id: str, **others: Any) -> AbstractContextManager[Any]:
         """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveTrustRegion",
     "AsyncA2C",
     "AsyncDDPG",
     "AsyncDQN",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sb3_walle.algorithms.td3 import AsyncTD3
     from sb3_walle.algorithms.tqc import AsyncTQC
     from sb3_walle.algorithms.trpo import AsyncTRPO
-    from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
+    from sb3_walle.callbacks import AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback
     from sb3_walle.envs.vec_env import SamplerVecEnv
     from sb3_walle.errors import NonFiniteError
     from sb3_walle.off_policy import AsyncOffPolicyMixin
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sb3_walle.timeline.callback import TimelineCallback
 
 _HOMES = {
+    "AdaptiveTrustRegion": "sb3_walle.callbacks",
     "AsyncA2C": "sb3_walle.algorithms.a2c",
     "AsyncDDPG": "sb3_walle.algorithms.ddpg",
     "AsyncDQN": "sb3_walle.algorithms.dqn",

@@ -7,12 +7,12 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
-from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
+from sb3_walle.callbacks import AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback
 from sb3_walle.timeline.callback import TimelineCallback
 
 # None of SB3's own callbacks looks at an info that does not end an episode, nor do those of this package.
 _STOCK = {value for value in vars(callbacks).values() if isinstance(value, type) and issubclass(value, BaseCallback)}
-_STOCK |= {AsyncEvalCallback, SafeCheckpointCallback, TimelineCallback}
+_STOCK |= {AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback, TimelineCallback}
 
 
 def wants_all_infos(callback: BaseCallback) -> bool:

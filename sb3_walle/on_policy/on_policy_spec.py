@@ -1,14 +1,15 @@
 """From an on-policy algorithm to what its samplers collect."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.policy_weights import policy_weights
+from sb3_walle.on_policy.rollout_choice import EPISODES, whole_episodes
 from sb3_walle.samplers.actors.choice import actor_specs, choose_actor
 from sb3_walle.samplers.actors.numpy_export import export_numpy_actor
 from sb3_walle.samplers.actors.protocol import RANDOM_STATE, ActorSpec
@@ -21,8 +22,9 @@ def published_weights(policy: ActorCriticPolicy, names: Sequence[str]) -> dict[s
     return {**weights, RANDOM_STATE: th.get_rng_state().numpy()} if RANDOM_STATE in names else weights
 
 
-def on_policy_spec(algorithm: OnPolicyAlgorithm, request: CollectionRequest, for_size: bool) -> CollectionSpec:
+def on_policy_spec(algorithm: Any, request: CollectionRequest, for_size: bool) -> CollectionSpec:
     """
+    :param algorithm: an asynchronous on-policy algorithm
     :param for_size: whether the spec only tells how much memory is needed
     """
     policy = algorithm.policy
@@ -41,7 +43,10 @@ def on_policy_spec(algorithm: OnPolicyAlgorithm, request: CollectionRequest, for
         )
         actors = [spec_for(sampler) for sampler in range(request.n_samplers)]
     weights = published_weights(policy, actors[0].weight_names)
-    return CollectionSpec(actor, actors, request.task(policy.squash_output), weights)
+    task = request.task(policy.squash_output)
+    if algorithm.rollout == EPISODES:
+        task = whole_episodes(task, request.env, algorithm.target_steps, algorithm.max_episode_steps)
+    return CollectionSpec(actor, actors, task, weights)
 
 
 def _actor_for_size(policy: ActorCriticPolicy, actor: str, shares_random_state: bool) -> ActorSpec:

@@ -47,6 +47,13 @@ def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> No
         buffer.observation_space = observation_space
 
 
+def fit_size(buffer: RolloutBuffer, rollout: Rollout) -> None:
+    """Have an empty buffer hold as many steps as a rollout has, which differs where it consists of whole episodes."""
+    if (buffer.buffer_size, buffer.n_envs) != (rollout.n_steps, rollout.n_envs):
+        buffer.buffer_size, buffer.n_envs = rollout.n_steps, rollout.n_envs
+        buffer.reset()
+
+
 def add_rows(
     buffer: RolloutBuffer,
     rollout: Rollout,

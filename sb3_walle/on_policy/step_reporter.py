@@ -28,7 +28,8 @@ ROWS_AT_ONCE = 128
 class StepReporter:
     """
     Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's
-    ``collect_rollouts()`` and with the algorithm's own counters at what they would be there.
+    ``collect_rollouts()`` and with the algorithm's own counters at what they would be there. Where rollouts consist of
+    whole episodes, not every environment makes a step in every call: ``step_made`` says which do, ``[n_envs]``.
 
     :param n_rollout_steps: steps of each environment in a rollout
     :param wrapped: the wrappers that are kept up to date with the steps
@@ -85,7 +86,7 @@ class StepReporter:
             set_last_observations(algorithm, row(rollout.observations, step))
             set_last_episode_starts(algorithm, rollout.episode_starts[step])
             new_obs = rollout.next_observations(step)
-            algorithm.num_timesteps += rollout.n_envs
+            algorithm.num_timesteps += rollout.n_steps_made(step)
             show_step_to_wrappers(self.wrapped, rollout, step, infos)
             for watch in self._watchers:
                 outputs = (th.from_numpy(rollout.actions[step]), value_tensors[index], log_prob_tensors[index])
@@ -102,6 +103,7 @@ class StepReporter:
                     "rewards": rollout.rewards[step],
                     "dones": dones,
                     "infos": infos,
+                    **({} if rollout.step_made is None else {"step_made": rollout.step_made[step]}),
                 }
             )
             if not callback.on_step():

@@ -25,6 +25,9 @@ class RolloutUpdate(AlgorithmUpdate):
 
     @property
     def batch_size(self) -> int:
+        if getattr(self.algorithm, "rollout", "steps") == "episodes":
+            # Rollouts have any size: those that are smaller than a minibatch must not ask for another program each.
+            return self.algorithm.batch_size
         return min(self.algorithm.batch_size, self._n_samples())
 
     @property
