@@ -1,5 +1,6 @@
 """Asynchronous samplers for Stable-Baselines3."""
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -9,9 +10,11 @@ __all__ = [
     "AsyncDDPG",
     "AsyncDQN",
     "AsyncEvalCallback",
+    "AsyncMaskablePPO",
     "AsyncOffPolicyMixin",
     "AsyncOnPolicyMixin",
     "AsyncPPO",
+    "AsyncRecurrentPPO",
     "AsyncSAC",
     "AsyncTD3",
     "NonFiniteError",
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from sb3_walle.algorithms.a2c import AsyncA2C
     from sb3_walle.algorithms.ddpg import AsyncDDPG
     from sb3_walle.algorithms.dqn import AsyncDQN
+    from sb3_walle.algorithms.maskable_ppo import AsyncMaskablePPO
     from sb3_walle.algorithms.ppo import AsyncPPO
+    from sb3_walle.algorithms.recurrent_ppo import AsyncRecurrentPPO
     from sb3_walle.algorithms.sac import AsyncSAC
     from sb3_walle.algorithms.td3 import AsyncTD3
     from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
@@ -58,15 +63,23 @@ _HOMES = {
     "SamplerWarning": "sb3_walle.samplers.errors",
     "TimelineCallback": "sb3_walle.timeline.callback",
 }
+# What stands in front of algorithms of sb3-contrib.
+_CONTRIB = {
+    "AsyncMaskablePPO": "sb3_walle.algorithms.maskable_ppo",
+    "AsyncRecurrentPPO": "sb3_walle.algorithms.recurrent_ppo",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: samplers import this package too, and most of them never need torch.
-    if name not in _HOMES:
+    home = _HOMES.get(name) or _CONTRIB.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _CONTRIB and find_spec("sb3_contrib") is None:
+        raise ImportError(f'{name} needs sb3-contrib: pip install "sb3_walle[contrib]"')
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+# Whose MLP policies the NumPy actor knows.
+_IN_NUMPY = ("stable_baselines3.", "sb3_contrib.common.maskable.")
+
 SelfAsync = TypeVar("SelfAsync", bound="AsyncMixin")
 
 
@@ -170,7 +173,7 @@ class AsyncMixin(_Base):
         self._learn_seconds: float | None = None
         self._is_learning = False
         may_be_numpy = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
-        preload = () if may_be_numpy and self._has_sb3s_mlp_policy() else ("torch", "stable_baselines3")
+        preload = () if may_be_numpy and self._may_run_in_numpy() else ("torch", "stable_baselines3")
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
@@ -181,10 +184,10 @@ class AsyncMixin(_Base):
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
 
-    def _has_sb3s_mlp_policy(self) -> bool:
-        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch: it knows SB3's policies."""
+    def _may_run_in_numpy(self) -> bool:
+        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch."""
         policy_class = self.policy_aliases.get("MlpPolicy")
-        return policy_class is not None and policy_class.__module__.startswith("stable_baselines3.")
+        return policy_class is not None and policy_class.__module__.startswith(_IN_NUMPY)
 
     def _workload(self, is_numpy: bool, args: tuple, kwargs: dict[str, Any]) -> Workload:
         """What samplers are going to do, from the arguments of SB3's constructor."""

@@ -1,5 +1,8 @@
 """Building and filling SB3's rollout buffer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -30,7 +33,12 @@ def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
 
 
 def is_sb3s_own(buffer: RolloutBuffer) -> bool:
-    """:return: whether the buffer does what SB3's do, and nothing else"""
+    """:return: whether the buffer estimates advantages as SB3's do: one of SB3, of sb3-contrib or of this package"""
+    return _is_plain(buffer) or type(buffer).__module__.split(".")[0] in ("sb3_contrib", "sb3_walle")
+
+
+def _is_plain(buffer: RolloutBuffer) -> bool:
+    """Whether the buffer does what SB3's do, and nothing else."""
     return type(buffer) in (RolloutBuffer, DictRolloutBuffer)
 
 
@@ -63,18 +71,9 @@ def add_rows(
     :param episode_starts: where advantage estimates must not look past, ``[T, n_envs]``
     :param values: values of the observations, ``[T, n_envs]``
     """
-    log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
-    if not is_sb3s_own(buffer):
+    if not _is_plain(buffer):
         # A class of the user's own may do anything in add().
-        for index, step in enumerate(rows):
-            buffer.add(
-                row(rollout.observations, step),  # type: ignore[arg-type]
-                rollout.actions[step].reshape(rollout.n_envs, -1),
-                rewards[index],
-                episode_starts[index],
-                th.from_numpy(values[index]).unsqueeze(-1),
-                th.from_numpy(log_probs[index]),
-            )
+        add_row_by_row(buffer, rollout, rows, rewards, episode_starts, values, lambda step: {})
         return
     # SB3's own copies row by row what can be copied at once.
     source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
@@ -87,9 +86,36 @@ def add_rows(
     buffer.rewards[target] = rewards
     buffer.episode_starts[target] = episode_starts
     buffer.values[target] = values
-    buffer.log_probs[target] = log_probs
+    buffer.log_probs[target] = rollout.fields[LOG_PROBS][source]
     buffer.pos += len(rows)
     buffer.full = buffer.pos == buffer.buffer_size
+
+
+def add_row_by_row(
+    buffer: RolloutBuffer,
+    rollout: Rollout,
+    rows: range,
+    rewards: np.ndarray,
+    episode_starts: np.ndarray,
+    values: np.ndarray,
+    arguments: Callable[[int], dict[str, Any]],
+) -> None:
+    """
+    As :func:`add_rows`, with the buffer's own ``add()``.
+
+    :param arguments: what it takes by name beyond what SB3's takes, from a row of the rollout
+    """
+    log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
+    for index, step in enumerate(rows):
+        buffer.add(
+            row(rollout.observations, step),  # type: ignore[arg-type]
+            rollout.actions[step].reshape(rollout.n_envs, -1),
+            rewards[index],
+            episode_starts[index],
+            th.from_numpy(values[index]).unsqueeze(-1),
+            th.from_numpy(log_probs[index]),
+            **arguments(step),
+        )
 
 
 def _shared_or_copied(array: np.ndarray, source: slice, held: np.ndarray, target: slice) -> np.ndarray:
