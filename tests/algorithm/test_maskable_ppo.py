@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -21,7 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 from toy_envs import RandomWalk
 
-from sb3_walle import AsyncEvalCallback, AsyncMaskablePPO, SamplerError
+from sb3_walle import AsyncEvalCallback, AsyncMaskablePPO, SamplerError, SamplerVecEnv
 from sb3_walle.collection.modes import MODES
 
 DISCRETE = partial(MaskedEnv, MASKABLE["discrete"])
@@ -98,6 +99,16 @@ def test_numpy_takes_valid_actions_with_the_policy_s_probabilities(name: str, mo
         assert buffer.action_masks.shape[-1] == sum(sizes_of(MASKABLE[name])) and 0.2 < buffer.action_masks.mean() < 0.9
 
 
+@pytest.mark.parametrize("mode", [gym.vector.AutoresetMode.SAME_STEP, gym.vector.AutoresetMode.NEXT_STEP])
+def test_vectorised_environments_are_asked_row_by_row(mode: gym.vector.AutoresetMode) -> None:
+    def vectorised(n_envs: int) -> gym.vector.VectorEnv:
+        return gym.vector.SyncVectorEnv([DISCRETE] * n_envs, autoreset_mode=mode)
+
+    with ours(vectorised, envs_per_sampler=3) as model:
+        model.learn(2 * 12 * 6)
+        assert 0.2 < model.rollout_buffer.action_masks.mean() < 0.9
+
+
 class NoneValid(MaskedEnv):
     """Calls no action valid. For sb3-contrib, each is as likely then."""
 
@@ -169,12 +180,16 @@ def test_callbacks_are_shown_the_masks() -> None:
     np.testing.assert_array_equal(np.stack(shown.masks, axis=1), learned)
 
 
+def inline() -> SamplerVecEnv:
+    return SamplerVecEnv([DISCRETE], backend="inline")
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_evaluation_uses_masks(deterministic: bool, tmp_path: Path) -> None:
     """MaskedEnv refuses what a policy without masks would do."""
     callbacks = [
         MaskableEvalCallback(make_vec_env(DISCRETE, 1), eval_freq=6, verbose=0, deterministic=deterministic),
-        AsyncEvalCallback(DISCRETE, eval_freq=6, verbose=0, deterministic=deterministic, backend="inline"),
+        AsyncEvalCallback(inline(), eval_freq=6, verbose=0, deterministic=deterministic),
     ]
     with ours() as model:
         model.learn(48, callback=callbacks)

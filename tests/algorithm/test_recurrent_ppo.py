@@ -11,6 +11,7 @@ import pytest
 import torch as th
 from contrib_pairs import assert_same_training
 from gymnasium import spaces
+from late_vector_env import NextStep
 from oracle import TINY, assert_same_policies
 from sb3_contrib import RecurrentPPO
 from space_env import SpaceEnv
@@ -19,7 +20,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import obs_as_tensor
 from toy_envs import RandomWalk
 
-from sb3_walle import AsyncEvalCallback, AsyncRecurrentPPO
+from sb3_walle import AsyncEvalCallback, AsyncRecurrentPPO, SamplerVecEnv
 from sb3_walle.collection import queues
 from sb3_walle.on_policy.recurrent_rollout_buffer import states_of_rows
 from sb3_walle.samplers.actors.lstm_states import LSTM_STATES
@@ -121,7 +122,7 @@ def watched(mode: str, **arguments: Any) -> Watched:
 def test_the_ratio_is_to_the_policy_before_the_update() -> None:
     model = watched("pipelined", learning_rate=0.03)
     assert len(model.weights) == 5
-    assert all(weights.std() > 0.01 for weights in model.weights)
+    assert all(weights.std() > 1e-3 for weights in model.weights)
 
 
 @pytest.mark.parametrize("mode", ["pipelined", "free"])
@@ -137,11 +138,15 @@ def test_in_free_mode_sequences_begin_where_columns_change_the_environment(monke
     assert model.weights
 
 
+def inline() -> SamplerVecEnv:
+    return SamplerVecEnv([DISCRETE], backend="inline")
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_evaluation_keeps_states(deterministic: bool) -> None:
     callbacks = [
         EvalCallback(make_vec_env(DISCRETE, 2), eval_freq=6, verbose=0, deterministic=deterministic),
-        AsyncEvalCallback(DISCRETE, eval_freq=6, verbose=0, deterministic=deterministic, backend="inline"),
+        AsyncEvalCallback(inline(), eval_freq=6, verbose=0, deterministic=deterministic),
     ]
     settings = {**TINY, "n_samplers": 2, "backend": "inline", **kwargs()}
     with AsyncRecurrentPPO("MlpLstmPolicy", DISCRETE, **settings) as model:
@@ -242,12 +247,12 @@ def test_numpy_bootstraps_as_torch() -> None:
 
 
 def test_vectorised_environments_that_reset_late_are_refused() -> None:
-    def poles(n_envs: int) -> gym.vector.VectorEnv:
-        return gym.make_vec("CartPole-v1", num_envs=n_envs, vectorization_mode="sync")
+    def late(n_envs: int) -> gym.vector.VectorEnv:
+        return NextStep([DISCRETE() for _ in range(n_envs)])
 
     settings = {**TINY, "n_samplers": 1, "envs_per_sampler": 2, "backend": "inline", **kwargs()}
     with (
-        AsyncRecurrentPPO("MlpLstmPolicy", poles, **settings) as model,
+        AsyncRecurrentPPO("MlpLstmPolicy", late, **settings) as model,
         pytest.raises(VectorizedEnvError, match=r"AutoresetMode\.SAME_STEP"),
     ):
         model.learn(24)
