@@ -1,5 +1,7 @@
 """Environments that need memory. Samplers import this file: it needs no torch."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 
@@ -18,9 +20,9 @@ class WithoutVelocities(gym.ObservationWrapper):
         return shown
 
 
-def make_pole() -> gym.Env:
+def make_pole(**kwargs: Any) -> gym.Env:
     """:return: CartPole without velocities, without its time limit"""
-    return WithoutVelocities(gym.make("CartPole-v1").unwrapped)
+    return WithoutVelocities(gym.make("CartPole-v1", **kwargs).unwrapped)
 
 
 gym.register("CartPoleWithoutVelocities-v1", make_pole, max_episode_steps=500)

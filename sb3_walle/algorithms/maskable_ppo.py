@@ -96,7 +96,7 @@ class AsyncMaskablePPO(AsyncOnPolicyMixin, MaskablePPO):
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, use_masking=use_masking)
 
     def _make_collector(self, request: CollectionRequest) -> Collector:
-        if self._use_masking and not is_masking_supported(self.env):
+        if self._use_masking and not is_masking_supported(self.get_env()):  # type: ignore[arg-type]
             # The words of sb3-contrib.
             raise ValueError("Environment does not support action masking. Consider using ActionMasker wrapper")
         return super()._make_collector(request)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
 
@@ -15,7 +16,12 @@ from sb3_walle.collection.modes import MODES
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
-from sb3_walle.on_policy.recurrent_rollout_buffer import new_recurrent_rollout_buffer, renew_states, states_of_rows
+from sb3_walle.on_policy.recurrent_rollout_buffer import (
+    SequenceStarts,
+    new_recurrent_rollout_buffer,
+    renew_states,
+    states_of_rows,
+)
 from sb3_walle.on_policy.rollout_buffer import add_row_by_row
 from sb3_walle.samplers.actors.choice import ActorKinds
 from sb3_walle.samplers.actors.lstm_states import LSTM_STATES
@@ -42,6 +48,9 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         would see the last observation of an episode as the first of the next
     """
 
+    policy: RecurrentActorCriticPolicy
+    rollout_buffer: SequenceStarts
+
     supported_modes = MODES
     collects_as = RecurrentPPO
 
@@ -58,7 +67,7 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         self.rollout_buffer = new_recurrent_rollout_buffer(self, self._state_shape())
         n_layers, n_units = self._state_shape()
         zeros = th.zeros((n_layers, self.n_envs, n_units), device=self.device)
-        self._last_lstm_states = RNNStates((zeros, zeros), (zeros, zeros))
+        self._last_lstm_states = RNNStates((zeros, zeros), (zeros, zeros))  # type: ignore[assignment]
 
     def _make_collector(self, request: CollectionRequest) -> Collector:
         if request.env.vec_env.resets_late:

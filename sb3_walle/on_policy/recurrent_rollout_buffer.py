@@ -1,6 +1,6 @@
 """sb3-contrib's rollout buffers of recurrent policies, for rollouts whose columns may change the environment."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class SequenceStarts(_Base):
         self.state_resets[self.pos] = args[3] if state_resets is None else state_resets
         super().add(*args, **kwargs)
 
-    def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
+    def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         if not self.generator_ready:
             self.state_resets = self.swap_and_flatten(self.state_resets)
         yield from super().get(batch_size)

@@ -19,8 +19,8 @@ def n_mask_values(action_space: spaces.Space) -> int:
         return int(action_space.n)
     if isinstance(action_space, spaces.MultiDiscrete):
         return int(action_space.nvec.sum())
-    assert isinstance(action_space, spaces.MultiBinary)
-    return 2 * int(action_space.n)
+    assert isinstance(action_space, spaces.MultiBinary) and isinstance(action_space.n, int)
+    return 2 * action_space.n
 
 
 def action_masks_field(n_steps: int, n_envs: int, n_values: int) -> Field:

@@ -31,7 +31,7 @@ class ActorKinds:
 
     torch: Callable[..., TorchActorSpec] = TorchActorSpec
     numpy: Callable[[BasePolicy], Any] = export_numpy_actor
-    check: Callable[[Any, BasePolicy], None] = check_same_logits
+    check: Callable[[Any, Any], None] = check_same_logits
 
     def why_not_numpy(self, policy: BasePolicy) -> str | None:
         """:return: which part of a policy NumPy cannot run, as a clause ("it uses gSDE"); ``None`` if there is none"""

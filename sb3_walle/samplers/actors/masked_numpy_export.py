@@ -58,6 +58,6 @@ def _parts(policy: BasePolicy) -> tuple[Any, Any, Linear, tuple[int, ...], tuple
 
 def _sizes(policy: MaskableActorCriticPolicy) -> tuple[int, ...]:
     distribution = policy.action_dist
-    if isinstance(distribution, MaskableCategoricalDistribution):
-        return (distribution.action_dim,)
-    return tuple(int(size) for size in distribution.action_dims)
+    if isinstance(distribution, MaskableMultiCategoricalDistribution):
+        return tuple(int(size) for size in distribution.action_dims)
+    return (cast(MaskableCategoricalDistribution, distribution).action_dim,)

@@ -84,11 +84,12 @@ def check_same_steps(spec: RecurrentNumPyActorSpec, policy: RecurrentActorCritic
         with running_examples(policy):
             tensors, starts = obs_as_tensor(observations, policy.device), th.zeros(N_EXAMPLES, device=policy.device)
             before = states.pi
-            _, expected, _, states = policy.forward(tensors, states, starts, deterministic=True)
+            _, expected, _, states = policy.forward(tensors, states, starts, deterministic=True)  # type: ignore[arg-type]
     with running_examples(policy):
         features = policy.extract_features(tensors)
         of_actor = features if policy.share_features_extractor else features[0]
-        latent, _ = policy._process_sequence(of_actor, before, starts, policy.lstm_actor)
+        hidden, cell = before
+        latent, _ = policy._process_sequence(cast(th.Tensor, of_actor), (hidden, cell), starts, policy.lstm_actor)
         logits = policy.action_net(policy.mlp_extractor.forward_actor(latent))
     check_same(found.T, expected.cpu().numpy())
     check_same(outputs.T, logits.cpu().numpy())

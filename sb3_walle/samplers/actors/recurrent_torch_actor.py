@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch as th
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.type_aliases import PyTorchObs
 
@@ -37,6 +38,8 @@ class RecurrentTorchActor(TorchActor):
     the next. The policy itself begins an episode with states of zero.
     """
 
+    policy: RecurrentActorCriticPolicy
+
     def __init__(self, spec: RecurrentTorchActorSpec, n_envs: int) -> None:
         super().__init__(spec, n_envs)
         n_layers, n_units = spec.state_shape
@@ -56,11 +59,17 @@ class RecurrentTorchActor(TorchActor):
 
     def _terminal_value(self, observation: PyTorchObs, env: int) -> th.Tensor:
         hidden, cell = (state[:, env : env + 1].contiguous() for state in self._states.vf)
-        return self.policy.predict_values(observation, (hidden, cell), th.zeros(1))[0]
+        return self._predict_values(observation, hidden, cell, th.zeros(1))[0]
 
     def _values_after(self, observations: PyTorchObs, n_steps: int) -> th.Tensor:
         starts = _as_floats(self._chunk.episode_starts[n_steps])
-        return self.policy.predict_values(observations, self._states.vf, starts)
+        hidden, cell = self._states.vf
+        return self._predict_values(observations, hidden, cell, starts)
+
+    def _predict_values(
+        self, observations: PyTorchObs, hidden: th.Tensor, cell: th.Tensor, starts: th.Tensor
+    ) -> th.Tensor:
+        return self.policy.predict_values(observations, (hidden, cell), starts)  # type: ignore[arg-type]
 
 
 def _zeros(*shape: int) -> th.Tensor:
