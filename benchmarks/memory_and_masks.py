@@ -7,7 +7,7 @@ while they only collect, and while they train. Theirs has its environments in a 
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,7 @@ class Settings:
     :param n_steps: steps of each environment in a rollout
     :param collected: rollouts of a measurement of collection, after as many that do not count
     :param trained: rollouts of a measurement of training, after one that does not count
+    :param algorithms: those to measure
     """
 
     n_envs: int = 8
@@ -78,6 +79,7 @@ class Settings:
     n_steps: int = 128
     collected: int = 12
     trained: int = 3
+    algorithms: tuple[str, ...] = tuple(TASKS)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def contenders(task: Task, settings: Settings) -> dict[str, Callable[[], Any]]:
 
 def measure_once(settings: Settings) -> Iterator[Found]:
     """:return: steps a second of every contender"""
-    for task in TASKS.values():
+    for task in (TASKS[algorithm] for algorithm in settings.algorithms):
         for quantity in BARS:
             for name, build in contenders(task, settings).items():
                 with leaving_nothing(build) as model:
@@ -126,10 +128,11 @@ def measure_once(settings: Settings) -> Iterator[Found]:
                     yield quantity, name, measure(model, settings.stopwatch(quantity))
 
 
-def report(medians: Medians) -> str:
+def report(medians: Medians, algorithms: Sequence[str] = tuple(TASKS)) -> str:
     """:return: a table of each algorithm and quantity: the steps, and how they compare with the better of theirs"""
     tables = []
-    for algorithm, task in TASKS.items():
+    for algorithm in algorithms:
+        task = TASKS[algorithm]
         for quantity, bar in BARS.items():
             names = (task.theirs.__name__, task.ours.__name__)
             rates = {name: rate for name, rate in medians.of(quantity).items() if name.startswith(names)}
@@ -142,11 +145,17 @@ def report(medians: Medians) -> str:
 
 def run_command(arguments: argparse.Namespace) -> int:
     settings = Settings(
-        arguments.n_envs, arguments.n_samplers, arguments.n_steps, arguments.collected, arguments.trained
+        arguments.n_envs,
+        arguments.n_samplers,
+        arguments.n_steps,
+        arguments.collected,
+        arguments.trained,
+        tuple(arguments.algorithms),
     )
     machine = describe_machine()
     found = [number for _ in range(arguments.repeats) for number in measure_once(settings)]
-    print(f"LSTM policies and action masks {machine.in_words()}\n{settings}\n\n{report(Medians(found))}")
+    print(f"LSTM policies and action masks {machine.in_words()}\n{settings}\n")
+    print(report(Medians(found), settings.algorithms))
     return 0
 
 
@@ -159,6 +168,8 @@ def build_parser() -> Parser:
     add_option(parser, "--n-steps", defaults.n_steps, "steps of each environment in a rollout", type=integer(2))
     add_option(parser, "--collected", defaults.collected, "rollouts of a measurement of collection", type=integer(1))
     add_option(parser, "--trained", defaults.trained, "rollouts of a measurement of training", type=integer(1))
+    text = "algorithms of sb3-contrib to measure (default: both)"
+    parser.add_argument("--algorithms", default=list(TASKS), help=text, nargs="+", choices=TASKS)
     add_option(parser, "--repeats", 3, "times to measure everything", type=integer(1))
     return parser
 

@@ -25,4 +25,6 @@ def make_pole(**kwargs: Any) -> gym.Env:
     return WithoutVelocities(gym.make("CartPole-v1", **kwargs).unwrapped)
 
 
-gym.register("CartPoleWithoutVelocities-v1", make_pole, max_episode_steps=500)
+# Samplers have the registrations of the process that they come from.
+if "CartPoleWithoutVelocities-v1" not in gym.registry:
+    gym.register("CartPoleWithoutVelocities-v1", make_pole, max_episode_steps=500)
