@@ -54,6 +54,7 @@ class AsyncContender:
     :param learner: which update it makes
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
+    :param policy: name of its policy
     """
 
     n_samplers: int
@@ -61,6 +62,7 @@ class AsyncContender:
     learner: str = "auto"
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = AsyncPPO
+    policy: str = "MlpPolicy"
 
     @property
     def name(self) -> str:
@@ -74,7 +76,7 @@ class AsyncContender:
         # Any of ours takes these.
         algorithm: Any = self.algorithm
         return algorithm(
-            "MlpPolicy",
+            self.policy,
             env_factory(env_id, self.slowness),
             n_samplers=self.n_samplers,
             envs_per_sampler=self.envs_per_sampler,
@@ -93,6 +95,7 @@ class VecEnvContender:
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
     :param library: stands before its name, where that is not SB3
+    :param policy: name of its policy
     """
 
     vec_env: str
@@ -100,6 +103,7 @@ class VecEnvContender:
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = PPO
     library: str = ""
+    policy: str = "MlpPolicy"
 
     @property
     def name(self) -> str:
@@ -109,7 +113,7 @@ class VecEnvContender:
         factory = env_factory(env_id, self.slowness)
         env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
         algorithm: Any = self.algorithm
-        return algorithm("MlpPolicy", env if normalize is None else VecNormalize(env, **normalize), **arguments)
+        return algorithm(self.policy, env if normalize is None else VecNormalize(env, **normalize), **arguments)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """MaskablePPO with asynchronous samplers."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ from sb3_walle.collection.modes import MODES
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
-from sb3_walle.on_policy.rollout_buffer import add_row_by_row
+from sb3_walle.on_policy.rollout_buffer import add_rows
 from sb3_walle.on_policy.values import flattened
 from sb3_walle.samplers.actors.action_masks import ACTION_MASKS
 from sb3_walle.samplers.actors.choice import ActorKinds
@@ -108,7 +107,8 @@ class AsyncMaskablePPO(AsyncOnPolicyMixin, MaskablePPO):
         return _WITH_MASKS if self._use_masking else _WITHOUT_MASKS
 
     def _step_locals(self, rollout: Rollout, step: int) -> dict[str, Any]:
-        return {ACTION_MASKS: rollout.fields[ACTION_MASKS][step] if self._use_masking else None}
+        masks = rollout.fields.get(ACTION_MASKS)
+        return {ACTION_MASKS: None if masks is None else masks[step]}
 
     def _add_rows(
         self,
@@ -119,8 +119,10 @@ class AsyncMaskablePPO(AsyncOnPolicyMixin, MaskablePPO):
         episode_starts: np.ndarray,
         values: np.ndarray,
     ) -> None:
-        arguments: Callable[[int], dict[str, Any]] = partial(self._step_locals, rollout)
-        add_row_by_row(buffer, rollout, rows, rewards, episode_starts, values, arguments)
+        masks = rollout.fields.get(ACTION_MASKS)
+        further = {} if masks is None else {ACTION_MASKS: masks[rows.start : rows.stop]}
+        arguments = partial(self._step_locals, rollout)
+        add_rows(buffer, rollout, rows, rewards, episode_starts, values, further, arguments)
 
     def _correct_for_policy_lag(self) -> None:
         # A buffer that was trained on before is flattened, and was prepared then.

@@ -22,7 +22,7 @@ from sb3_walle.on_policy.recurrent_rollout_buffer import (
     renew_states,
     states_of_rows,
 )
-from sb3_walle.on_policy.rollout_buffer import add_row_by_row
+from sb3_walle.on_policy.rollout_buffer import add_rows
 from sb3_walle.samplers.actors.choice import ActorKinds
 from sb3_walle.samplers.actors.lstm_states import LSTM_STATES
 from sb3_walle.samplers.actors.recurrent_numpy_export import check_same_steps, export_recurrent_numpy_actor
@@ -92,8 +92,11 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         episode_starts: np.ndarray,
         values: np.ndarray,
     ) -> None:
+        source = slice(rows.start, rows.stop)
+        further = {name: rollout.fields[name][source].swapaxes(1, 2) for name in LSTM_STATES}
+        further["state_resets"] = rollout.episode_starts[source]
         arguments = partial(_states_of_step, rollout)
-        add_row_by_row(buffer, rollout, rows, rewards, episode_starts, values, arguments)
+        add_rows(buffer, rollout, rows, rewards, episode_starts, values, further, arguments)
 
     def _correct_for_policy_lag(self) -> None:
         # A buffer that was trained on before is flattened, and was prepared then.
@@ -111,7 +114,7 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
 
 
 def _states_of_step(rollout: Rollout, step: int) -> dict[str, Any]:
-    """For the buffer: the states before a step, ``[n_layers, n_envs, n_units]``, and which of them the step resets."""
+    """The states before a step, ``[n_layers, n_envs, n_units]``, and which of them the step resets."""
     hidden_pi, cell_pi, hidden_vf, cell_vf = (
         th.from_numpy(rollout.fields[name][step].swapaxes(0, 1)) for name in LSTM_STATES
     )

@@ -1,12 +1,12 @@
 """Building and filling SB3's rollout buffer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.collection.rollout import Rollout
@@ -33,13 +33,8 @@ def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
 
 
 def is_sb3s_own(buffer: RolloutBuffer) -> bool:
-    """:return: whether the buffer estimates advantages as SB3's do: one of SB3, of sb3-contrib or of this package"""
-    return _is_plain(buffer) or type(buffer).__module__.split(".")[0] in ("sb3_contrib", "sb3_walle")
-
-
-def _is_plain(buffer: RolloutBuffer) -> bool:
-    """Whether the buffer does what SB3's do, and nothing else."""
-    return type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+    """:return: whether the buffer does what SB3's do, apart from holding more: one of SB3, of sb3-contrib or of ours"""
+    return type(buffer).__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib", "sb3_walle")
 
 
 def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> None:
@@ -62,6 +57,8 @@ def add_rows(
     rewards: np.ndarray,
     episode_starts: np.ndarray,
     values: np.ndarray,
+    further: Mapping[str, np.ndarray] | None = None,
+    arguments: Callable[[int], dict[str, Any]] = lambda step: {},
 ) -> None:
     """
     Add steps of a rollout to a buffer.
@@ -70,10 +67,12 @@ def add_rows(
     :param rewards: rewards to learn from, ``[T, n_envs]``
     :param episode_starts: where advantage estimates must not look past, ``[T, n_envs]``
     :param values: values of the observations, ``[T, n_envs]``
+    :param further: what the buffer holds beyond SB3's, by the names of its attributes, ``[T, ...]``
+    :param arguments: the same as what its ``add()`` takes by name, from a row of the rollout
     """
-    if not _is_plain(buffer):
+    if not is_sb3s_own(buffer):
         # A class of the user's own may do anything in add().
-        add_row_by_row(buffer, rollout, rows, rewards, episode_starts, values, lambda step: {})
+        _add_row_by_row(buffer, rollout, rows, rewards, episode_starts, values, arguments)
         return
     # SB3's own copies row by row what can be copied at once.
     source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
@@ -87,11 +86,13 @@ def add_rows(
     buffer.episode_starts[target] = episode_starts
     buffer.values[target] = values
     buffer.log_probs[target] = rollout.fields[LOG_PROBS][source]
+    for name, array in (further or {}).items():
+        getattr(buffer, name)[target] = array
     buffer.pos += len(rows)
     buffer.full = buffer.pos == buffer.buffer_size
 
 
-def add_row_by_row(
+def _add_row_by_row(
     buffer: RolloutBuffer,
     rollout: Rollout,
     rows: range,
@@ -100,11 +101,6 @@ def add_row_by_row(
     values: np.ndarray,
     arguments: Callable[[int], dict[str, Any]],
 ) -> None:
-    """
-    As :func:`add_rows`, with the buffer's own ``add()``.
-
-    :param arguments: what it takes by name beyond what SB3's takes, from a row of the rollout
-    """
     log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
     for index, step in enumerate(rows):
         buffer.add(

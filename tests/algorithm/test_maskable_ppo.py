@@ -14,6 +14,7 @@ from gymnasium import spaces
 from masked_env import MASKABLE, MaskedEnv, sizes_of
 from oracle import TINY, assert_same_policies
 from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from sb3_contrib.common.wrappers import ActionMasker
@@ -54,6 +55,19 @@ def test_training_equals_on_dictionaries_in_another_process() -> None:
 
 def test_training_equals_with_an_action_masker() -> None:
     SAME("MlpPolicy", hidden_masks)
+
+
+class DoublingBuffer(MaskableRolloutBuffer):
+    """A buffer class of a user's own, whose ``add()`` changes what it is given."""
+
+    def add(self, *args: Any, action_masks: np.ndarray | None = None, **kwargs: Any) -> None:
+        observation, action, reward, *rest = args
+        assert action_masks is not None
+        super().add(observation, action, 2 * reward, *rest, action_masks=action_masks, **kwargs)
+
+
+def test_training_equals_with_a_buffer_of_ones_own() -> None:
+    SAME("MlpPolicy", DISCRETE, rollout_buffer_class=DoublingBuffer)
 
 
 @pytest.mark.parametrize("actor", ["torch", "numpy"])
