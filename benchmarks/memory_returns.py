@@ -8,7 +8,7 @@ a directory with returns.csv, report.md and figures; with ``--out`` and the same
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sb3_contrib import RecurrentPPO
 
@@ -35,6 +35,9 @@ ARGUMENTS: dict[str, Any] = {
 @dataclass(frozen=True)
 class MemoryReturns(ReturnsSettings):
     """AsyncRecurrentPPO and sb3-contrib's RecurrentPPO."""
+
+    # Beside any other process, an LSTM's update is many times slower with two.
+    n_threads: ClassVar[int | None] = 1
 
     def describe_algorithm(self) -> dict[str, Any]:
         """:return: what runs must have in common, of RecurrentPPO alone"""
@@ -75,7 +78,8 @@ def build_parser() -> Parser:
     add_option(parser, "--envs-per-sampler", 4, "environments of each", type=integer(1))
     text = "modes of ours, each of them a contender (default: pipelined free)"
     parser.add_argument("--modes", default=["pipelined", "free"], help=text, nargs="+", choices=MODES)
-    parser.add_argument("--out", default=Path("runs/memory"), help="directory for the results", type=Path)
+    text = "directory for the results, or with results to continue (default: a new one in runs)"
+    add_option(parser, "--out", None, text, type=Path, metavar="DIR")
     return parser
 
 
