@@ -9,17 +9,19 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.algorithm.collection_request import CollectionRequest
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy import AsyncOnPolicyMixin
+from sb3_walle.on_policy.advantages import compute_advantages
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 from sb3_walle.on_policy.recurrent_rollout_buffer import (
     SequenceStarts,
     new_recurrent_rollout_buffer,
-    renew_states,
+    renew_memory,
     states_of_rows,
 )
 from sb3_walle.on_policy.rollout_buffer import add_rows
@@ -28,6 +30,7 @@ from sb3_walle.samplers.actors.lstm_states import LSTM_STATES
 from sb3_walle.samplers.actors.recurrent_numpy_export import check_same_steps, export_recurrent_numpy_actor
 from sb3_walle.samplers.actors.recurrent_torch_actor import RecurrentTorchActorSpec
 from sb3_walle.samplers.refusals import VectorizedEnvError
+from sb3_walle.sb3_private import last_step
 
 
 class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
@@ -36,8 +39,8 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
 
     Takes the arguments of sb3-contrib's ``RecurrentPPO``, and those of :class:`AsyncOnPolicyMixin`. Samplers keep the
     states of the LSTMs, and record them with each step. Its update is eager. In the modes with a policy lag, the states
-    of a rollout become those that the policy before the update has after the same observations, and it is corrected
-    with them as :class:`~sb3_walle.AsyncPPO` is.
+    and values of a rollout become those that the policy before the update has for the same observations, and it is
+    corrected with them as :class:`~sb3_walle.AsyncPPO` is.
 
     .. code-block:: python
 
@@ -99,10 +102,22 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         add_rows(buffer, rollout, rows, rewards, episode_starts, values, further, arguments)
 
     def _correct_for_policy_lag(self) -> None:
+        buffer = self.rollout_buffer
         # A buffer that was trained on before is flattened, and was prepared then.
-        if not self.rollout_buffer.generator_ready:
-            renew_states(self.rollout_buffer, self.policy)
-            correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage, self._memory_of_rows)
+        if buffer.generator_ready:
+            return
+        states, (observations, starts) = renew_memory(buffer, self.policy), last_step(self)
+        # A callback may have set other environments.
+        if observations is not None:
+            compute_advantages(buffer, self._last_values(observations, states, starts), starts)
+        correct_for_policy_lag(buffer, self.policy, self.normalize_advantage, self._memory_of_rows)
+
+    def _last_values(self, observations: Any, states: RNNStates, starts: np.ndarray) -> th.Tensor:
+        """Values of what the last row of a rollout led to, ``[n_envs, 1]``."""
+        tensors, (hidden, cell) = obs_as_tensor(observations, self.device), states.vf
+        episode_starts = th.as_tensor(starts, dtype=th.float32, device=self.device)
+        with th.no_grad():
+            return self.policy.predict_values(tensors, (hidden, cell), episode_starts)  # type: ignore[arg-type]
 
     def _memory_of_rows(self, rows: range) -> dict[str, Any]:
         buffer, device = self.rollout_buffer, self.device

@@ -94,12 +94,13 @@ def states_of_rows(buffer: SequenceStarts, rows: range, device: th.device) -> RN
     return RNNStates((hidden_pi, cell_pi), (hidden_vf, cell_vf))
 
 
-def renew_states(buffer: SequenceStarts, policy: RecurrentActorCriticPolicy) -> None:
+def renew_memory(buffer: SequenceStarts, policy: RecurrentActorCriticPolicy) -> RNNStates:
     """
-    Replace the states in a complete buffer, which older policies had, by those that a policy has after the same
-    observations, from where a sequence begins.
+    Replace the states and values in a complete buffer, which older policies had, by those that a policy has for the
+    same observations, from where a sequence begins.
 
     :param policy: the policy before the update
+    :return: the states after the last row, ``[n_layers, n_envs, n_units]`` each
     """
     device, states = policy.device, states_of_rows(buffer, range(1), policy.device)
     for step in range(buffer.buffer_size):
@@ -108,9 +109,11 @@ def renew_states(buffer: SequenceStarts, policy: RecurrentActorCriticPolicy) -> 
         for name, state in zip(LSTM_STATES, (*states.pi, *states.vf), strict=True):
             getattr(buffer, name)[step][:, ~begins] = state.cpu().numpy()[:, ~begins]
         with th.no_grad():
-            _, _, _, states = policy.forward(
+            _, values, _, states = policy.forward(
                 obs_as_tensor(row(buffer.observations, step), device),  # type: ignore[arg-type]
                 states_of_rows(buffer, range(step, step + 1), device),
                 th.as_tensor(buffer.state_resets[step], device=device),
                 deterministic=True,
             )
+        buffer.values[step] = values.cpu().numpy().flatten()
+    return states

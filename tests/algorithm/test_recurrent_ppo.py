@@ -84,26 +84,29 @@ class Watched(AsyncRecurrentPPO):
 
     def learn(self, *args: Any, **kwargs: Any) -> Any:
         self.weights: list[np.ndarray] = []
+        self.changes: list[float] = []
         self.n_other_episodes = 0
         return super().learn(*args, **kwargs)
 
     def _correct_for_policy_lag(self) -> None:
-        behaviour = self.rollout_buffer.log_probs.copy()
+        behaviour, returns = self.rollout_buffer.log_probs.copy(), self.rollout_buffer.returns.copy()
         super()._correct_for_policy_lag()
+        self.changes.append(float(np.abs(self.rollout_buffer.returns - returns).max()))
         self.weights.append(np.exp(self.rollout_buffer.log_probs - behaviour))
         self.n_other_episodes += int(self.rollout_buffer.episode_starts.sum() - self.rollout_buffer.state_resets.sum())
         self._check_the_first_ratio()
 
     def _check_the_first_ratio(self) -> None:
-        """In the first minibatch of an update, whatever its sequences, the ratio is one."""
+        """In the first minibatch of an update, whatever its sequences, the ratio is one and values are the critic's."""
         for samples in copy.deepcopy(self.rollout_buffer).get(self.batch_size):
             actions = samples.actions.long().flatten()
             with th.no_grad():
-                _, log_probs, _ = self.policy.evaluate_actions(
+                values, log_probs, _ = self.policy.evaluate_actions(
                     samples.observations, actions, samples.lstm_states, samples.episode_starts
                 )
             mask = samples.mask > 1e-8
             np.testing.assert_allclose(log_probs[mask], samples.old_log_prob[mask], atol=1e-5)
+            np.testing.assert_allclose(values.flatten()[mask], samples.old_values[mask], atol=1e-5)
 
 
 class LongEpisodes(SpaceEnv):
@@ -133,13 +136,16 @@ def test_the_ratio_is_to_the_policy_before_the_update() -> None:
     model = watched("pipelined", learning_rate=0.03)
     assert len(model.weights) == 5
     assert all(weights.std() > 1e-3 for weights in model.weights)
+    assert min(model.changes) > 1e-3
 
 
 @pytest.mark.parametrize("actor", ["torch", "numpy"])
 def test_actions_of_the_present_policy_keep_their_weight(actor: str) -> None:
-    """If updates change nothing, a policy lag does not matter."""
-    for weights in watched("pipelined", learning_rate=0.0, actor=actor).weights:
+    """If updates change nothing, a policy lag does not matter, for what values are estimated either."""
+    model = watched("pipelined", learning_rate=0.0, actor=actor)
+    for weights in model.weights:
         np.testing.assert_allclose(weights, 1, atol=1e-4)
+    assert max(model.changes) < 1e-3
 
 
 def test_they_keep_it_where_columns_change_the_environment() -> None:
@@ -150,6 +156,7 @@ def test_they_keep_it_where_columns_change_the_environment() -> None:
     assert model.n_other_episodes > 0
     for weights in model.weights:
         np.testing.assert_allclose(weights, 1, atol=1e-4)
+    assert max(model.changes) < 1e-3
 
 
 def inline() -> SamplerVecEnv:
