@@ -105,7 +105,7 @@ def set_last_episode_starts(algorithm: "BaseAlgorithm", episode_starts: np.ndarr
     algorithm._last_episode_starts = episode_starts
 
 
-def last_step(algorithm: "BaseAlgorithm") -> tuple[Any, np.ndarray]:
+def last_step(algorithm: "BaseAlgorithm") -> tuple[Any, Any]:
     """
     :return: what its environments show, ``[n_envs, ...]``, ``None`` for environments to be reset; and whether these are
         the first observations of an episode, ``[n_envs]``

@@ -98,8 +98,7 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         source = slice(rows.start, rows.stop)
         further = {name: rollout.fields[name][source].swapaxes(1, 2) for name in LSTM_STATES}
         further["state_resets"] = rollout.episode_starts[source]
-        arguments = partial(_states_of_step, rollout)
-        add_rows(buffer, rollout, rows, rewards, episode_starts, values, further, arguments)
+        add_rows(buffer, rollout, rows, rewards, episode_starts, values, further)
 
     def _correct_for_policy_lag(self) -> None:
         buffer = self.rollout_buffer
@@ -126,12 +125,3 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
             "lstm_states": states_of_rows(buffer, rows, device),
             "episode_starts": th.as_tensor(resets, device=device),
         }
-
-
-def _states_of_step(rollout: Rollout, step: int) -> dict[str, Any]:
-    """The states before a step, ``[n_layers, n_envs, n_units]``, and which of them the step resets."""
-    hidden_pi, cell_pi, hidden_vf, cell_vf = (
-        th.from_numpy(rollout.fields[name][step].swapaxes(0, 1)) for name in LSTM_STATES
-    )
-    states = RNNStates((hidden_pi, cell_pi), (hidden_vf, cell_vf))
-    return {"lstm_states": states, "state_resets": rollout.episode_starts[step]}

@@ -36,13 +36,9 @@ class SequenceStarts(_Base):
         #: where states are zero: the first step of an episode, ``[n_steps, n_envs]``
         self.state_resets = np.zeros((self.buffer_size, self.n_envs), np.float32)
 
-    def add(self, *args: Any, state_resets: np.ndarray | None = None, **kwargs: Any) -> None:
-        """
-        As in sb3-contrib.
-
-        :param state_resets: where an episode begins, ``[n_envs]``; by default where a sequence does
-        """
-        self.state_resets[self.pos] = args[3] if state_resets is None else state_resets
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        """As in sb3-contrib, whose sequences begin with an episode."""
+        _, _, _, self.state_resets[self.pos], *_ = args
         super().add(*args, **kwargs)
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
