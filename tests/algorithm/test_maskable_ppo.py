@@ -87,7 +87,7 @@ def test_training_without_masks_equals() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MASKABLE)
-def test_numpy_takes_valid_actions_with_the_policy_s_probabilities(name: str, mode: str) -> None:
+def test_numpy_takes_valid_actions_with_the_probabilities_of_the_policy(name: str, mode: str) -> None:
     """MaskedEnv refuses any other action; log-probabilities and values are those that the policy computes."""
 
     class Checked(AsyncMaskablePPO):

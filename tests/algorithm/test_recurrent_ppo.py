@@ -19,6 +19,7 @@ from space_env import SpaceEnv
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import obs_as_tensor
+from task_envs import TellsOfTorch
 from toy_envs import RandomWalk
 
 from sb3_walle import AsyncEvalCallback, AsyncRecurrentPPO, SamplerVecEnv
@@ -157,6 +158,13 @@ def test_they_keep_it_where_columns_change_the_environment() -> None:
     for weights in model.weights:
         np.testing.assert_allclose(weights, 1, atol=1e-4)
     assert max(model.changes) < 1e-3
+
+
+@pytest.mark.parametrize(("actor", "has_torch"), [("auto", 0), ("torch", 1)])
+def test_samplers_import_torch_only_to_run_it(actor: str, has_torch: int) -> None:
+    with AsyncRecurrentPPO("MlpLstmPolicy", TellsOfTorch, n_samplers=1, actor=actor, **TINY, **kwargs()) as model:
+        model.learn(12)
+        assert {info["r"] for info in model.ep_info_buffer or ()} == {has_torch}
 
 
 def inline() -> SamplerVecEnv:
