@@ -57,6 +57,7 @@ class AsyncContender:
     :param learner: which update it makes
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
+    :param policy: name of its policy; None for the one that suits the environment
     """
 
     n_samplers: int
@@ -64,6 +65,7 @@ class AsyncContender:
     learner: str = "auto"
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = AsyncPPO
+    policy: str | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +83,7 @@ class AsyncContender:
         # Any of ours takes these.
         algorithm: Any = self.algorithm
         return algorithm(
-            policy_for(env_id),
+            self.policy or policy_for(env_id),
             self.env(env_id),
             n_samplers=self.n_samplers,
             envs_per_sampler=self.envs_per_sampler,
@@ -100,6 +102,7 @@ class VecEnvContender:
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
     :param library: stands before its name, where that is not SB3
+    :param policy: name of its policy; None for the one that suits the environment
     """
 
     vec_env: str
@@ -107,6 +110,7 @@ class VecEnvContender:
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = PPO
     library: str = ""
+    policy: str | None = None
 
     @property
     def name(self) -> str:
@@ -116,7 +120,8 @@ class VecEnvContender:
         factory = env_factory(env_id, self.slowness)
         env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
         algorithm: Any = self.algorithm
-        return algorithm(policy_for(env_id), env if normalize is None else VecNormalize(env, **normalize), **arguments)
+        policy = self.policy or policy_for(env_id)
+        return algorithm(policy, env if normalize is None else VecNormalize(env, **normalize), **arguments)
 
 
 @dataclass(frozen=True)

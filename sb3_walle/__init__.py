@@ -11,9 +11,11 @@ __all__ = [
     "AsyncDDPG",
     "AsyncDQN",
     "AsyncEvalCallback",
+    "AsyncMaskablePPO",
     "AsyncOffPolicyMixin",
     "AsyncOnPolicyMixin",
     "AsyncPPO",
+    "AsyncRecurrentPPO",
     "AsyncSAC",
     "AsyncTD3",
     "NonFiniteError",
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
     from sb3_walle.algorithms.crossq import AsyncCrossQ
     from sb3_walle.algorithms.ddpg import AsyncDDPG
     from sb3_walle.algorithms.dqn import AsyncDQN
+    from sb3_walle.algorithms.maskable_ppo import AsyncMaskablePPO
     from sb3_walle.algorithms.ppo import AsyncPPO
     from sb3_walle.algorithms.qrdqn import AsyncQRDQN
+    from sb3_walle.algorithms.recurrent_ppo import AsyncRecurrentPPO
     from sb3_walle.algorithms.sac import AsyncSAC
     from sb3_walle.algorithms.td3 import AsyncTD3
     from sb3_walle.algorithms.tqc import AsyncTQC
@@ -71,7 +75,9 @@ _HOMES = {
 # What stands in front of algorithms of sb3-contrib.
 _CONTRIB = {
     "AsyncCrossQ": "sb3_walle.algorithms.crossq",
+    "AsyncMaskablePPO": "sb3_walle.algorithms.maskable_ppo",
     "AsyncQRDQN": "sb3_walle.algorithms.qrdqn",
+    "AsyncRecurrentPPO": "sb3_walle.algorithms.recurrent_ppo",
     "AsyncTQC": "sb3_walle.algorithms.tqc",
     "AsyncTRPO": "sb3_walle.algorithms.trpo",
 }

@@ -127,6 +127,14 @@ def set_last_episode_starts(algorithm: "BaseAlgorithm", episode_starts: np.ndarr
     algorithm._last_episode_starts = episode_starts
 
 
+def last_step(algorithm: "BaseAlgorithm") -> tuple[Any, Any]:
+    """
+    :return: what its environments show, ``[n_envs, ...]``, ``None`` for environments to be reset; and whether these are
+        the first observations of an episode, ``[n_envs]``
+    """
+    return algorithm._last_obs, algorithm._last_episode_starts
+
+
 def update_info_buffer(algorithm: "BaseAlgorithm", infos: list[dict[str, Any]], dones: np.ndarray) -> None:
     """Have an algorithm note the episodes that the infos of a step tell of."""
     algorithm._update_info_buffer(infos, dones)

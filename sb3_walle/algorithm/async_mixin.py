@@ -52,7 +52,13 @@ else:
     _Base = object
 
 # Whose MLP policies the NumPy actor knows.
-_IN_NUMPY = ("stable_baselines3.", "sb3_contrib.tqc.", "sb3_contrib.qrdqn.")
+_IN_NUMPY = (
+    "stable_baselines3.",
+    "sb3_contrib.tqc.",
+    "sb3_contrib.qrdqn.",
+    "sb3_contrib.common.maskable.",
+    "sb3_contrib.common.recurrent.",
+)
 
 SelfAsync = TypeVar("SelfAsync", bound="AsyncMixin")
 
@@ -173,8 +179,8 @@ class AsyncMixin(_Base):
         self._updater: Updater | None = None
         self._learn_seconds: float | None = None
         self._is_learning = False
-        may_be_numpy = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
-        preload = () if may_be_numpy and self._may_run_in_numpy() else ("torch", "stable_baselines3")
+        may_be_numpy = actor != "torch" and not kwargs.get("use_sde") and self._may_run_in_numpy(policy)
+        preload = () if may_be_numpy else ("torch", "stable_baselines3")
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
@@ -185,9 +191,11 @@ class AsyncMixin(_Base):
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
 
-    def _may_run_in_numpy(self) -> bool:
-        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch."""
-        policy_class = self.policy_aliases.get("MlpPolicy")
+    def _may_run_in_numpy(self, policy: str | type[BasePolicy]) -> bool:
+        """Whether NumPy probably runs a policy, so that samplers do without torch."""
+        if policy not in ("MlpPolicy", "MlpLstmPolicy"):
+            return False
+        policy_class = self.policy_aliases.get(str(policy))
         return policy_class is not None and policy_class.__module__.startswith(_IN_NUMPY)
 
     def _workload(self, is_numpy: bool, args: tuple, kwargs: dict[str, Any]) -> Workload:

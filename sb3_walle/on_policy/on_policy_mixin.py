@@ -5,6 +5,7 @@ import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -41,6 +42,7 @@ from sb3_walle.on_policy.values import (
     learner_rewards,
     rollout_values,
 )
+from sb3_walle.samplers.actors.choice import ActorKinds
 from sb3_walle.samplers.actors.torch_policy import hooks_for_samplers
 from sb3_walle.sb3_private import timesteps_to_learn
 from sb3_walle.updates.finite import finite_updates
@@ -74,13 +76,15 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     #: what an iteration may collect
     supported_rollouts: ClassVar[tuple[str, ...]] = ROLLOUTS
-
+    #: the class between SB3's and this one whose ``collect_rollouts()`` the subclass knows to stand in for
+    collects_as: ClassVar[type[OnPolicyAlgorithm] | None] = None
     # What is older, no ratio of probabilities can put right.
     _default_max_policy_lag = 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        check_algorithm(cls, AsyncOnPolicyMixin, OnPolicyAlgorithm, "AsyncPPO(AsyncOnPolicyMixin, PPO)")
+        base = cls.collects_as or OnPolicyAlgorithm
+        check_algorithm(cls, AsyncOnPolicyMixin, base, "AsyncPPO(AsyncOnPolicyMixin, PPO)")
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
             self.n_steps = math.ceil(self.target_steps / self.n_envs)
 
     def _collection_spec(self, request: CollectionRequest, for_size: bool = False) -> CollectionSpec:
-        return on_policy_spec(self, request, for_size)
+        return on_policy_spec(self, request, for_size, self._actor_kinds())
 
     def _make_collector(self, request: CollectionRequest) -> Collector:
         collector = super()._make_collector(request)
@@ -137,6 +141,10 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         if self.verbose >= 1 and advice is not None:
             print(advice)
         return collector
+
+    def _actor_kinds(self) -> ActorKinds:
+        """:return: the actors that can run the algorithm's policies"""
+        return ActorKinds()
 
     def _collector_settings(self) -> tuple:
         return hooks_for_samplers(self.policy), self.rollout, self.max_episode_steps
@@ -157,20 +165,29 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
             updater.plan(self._n_rollouts_left())
 
     def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+        **kwargs: Any,
     ) -> bool:
-        """As in SB3, but the steps come from the experience queue: samplers have made them."""
+        """
+        As in SB3, but the steps come from the experience queue: samplers have made them.
+
+        :param kwargs: what the algorithm's own takes beside, if there are no samplers
+        """
         collector, wrapped = self._up_to_date_collector(n_rollout_steps), wrapped_samplers(env)
         if collector is None or wrapped is None:
             if self.rollout == EPISODES:
                 check_samplers(wrapped)
             self._rollout_policy_lag = 0
-            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, **kwargs)
         self.policy.set_training_mode(False)
         keep_fractions(rollout_buffer, wrapped.observation_space)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        reporter = StepReporter(self, env, callback, rollout_buffer, n_rollout_steps, wrapped)
+        reporter = StepReporter(self, env, callback, rollout_buffer, n_rollout_steps, wrapped, self._step_locals)
         if isinstance(collector, EpisodeCollector) and self.target_steps is not None:
             collector.plan_episodes(self.target_steps, self.mean_episode_steps)
         weights = published_weights(self.policy, collector.weight_names)
@@ -186,7 +203,8 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
                 return False
             correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
             rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
-            add_rows(rollout_buffer, rollout, rows, rewards, learner_episode_starts(rollout, rows), row_values)
+            starts = learner_episode_starts(rollout, rows)
+            self._add_rows(rollout_buffer, rollout, rows, rewards, starts, row_values)
         if rollout is None:
             raise RuntimeError("The collector has ended without a rollout")
         self._rollout_policy_lag = collector.statistics.policy_lag_max
@@ -201,6 +219,22 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
             # A callback has set other environments.
             collector.interrupt()
         return True
+
+    def _step_locals(self, rollout: Rollout, step: int) -> dict[str, Any]:
+        """:return: local variables of the algorithm's own ``collect_rollouts()`` beyond SB3's, for callbacks"""
+        return {}
+
+    def _add_rows(
+        self,
+        buffer: RolloutBuffer,
+        rollout: Rollout,
+        rows: range,
+        rewards: np.ndarray,
+        episode_starts: np.ndarray,
+        values: np.ndarray,
+    ) -> None:
+        """Add steps of a rollout to the buffer, see :func:`~sb3_walle.on_policy.rollout_buffer.add_rows`."""
+        add_rows(buffer, rollout, rows, rewards, episode_starts, values)
 
     def train(self) -> None:
         """Update the policy from the rollout buffer, as in SB3."""

@@ -1,6 +1,7 @@
 """Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -33,6 +34,7 @@ class StepReporter:
 
     :param n_rollout_steps: steps of each environment in a rollout
     :param wrapped: the wrappers that are kept up to date with the steps
+    :param further_locals: local variables that an algorithm has beyond SB3's, from a rollout and a row of it
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class StepReporter:
         rollout_buffer: RolloutBuffer,
         n_rollout_steps: int,
         wrapped: WrappedSamplers,
+        further_locals: Callable[[Rollout, int], dict[str, Any]],
     ) -> None:
         self.algorithm, self.callback, self.wrapped = algorithm, callback, wrapped
+        self._further_locals = further_locals
         self._looks_at_infos = may_look_at_infos(algorithm, "_update_info_buffer")
         # Hooks on the policy as a whole, which it calls at every step of SB3's collect_rollouts().
         self._watchers = hooks_on_policy(algorithm.policy, staying_hooks(algorithm.policy))
@@ -104,6 +108,7 @@ class StepReporter:
                     "dones": dones,
                     "infos": infos,
                     **({} if rollout.step_made is None else {"step_made": rollout.step_made[step]}),
+                    **self._further_locals(rollout, step),
                 }
             )
             if not callback.on_step():

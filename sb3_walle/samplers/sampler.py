@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
-from sb3_walle.samplers.actors.protocol import Actor, ActorSpec
+from sb3_walle.samplers.actors.protocol import Actor, ActorSpec, AsksEnvs
 from sb3_walle.samplers.building import build_envs
 from sb3_walle.samplers.episode_limit import limit_episodes
 from sb3_walle.samplers.episodes import CompletedEpisodes, EndOfShare, EpisodeShare
@@ -176,6 +176,8 @@ class _ChunkFiller:
         n_envs, action_space = stack.envs.n_envs, stack.vec_env_layer.action_space
         self.weight_names = settings.actor.weight_names
         self.actor: Actor = settings.actor.build(n_envs)
+        if isinstance(self.actor, AsksEnvs):
+            self.actor.connect(stack.envs)
         queues = settings.queues.open(index)
         self.policy, self.control, self.chunks = queues.policy, queues.control, queues.chunks
         self._loaded: tuple[int, int] | None = None

@@ -177,7 +177,7 @@ class Heir(Peculiar):
     ],
 )
 def test_an_algorithm_that_collects_in_a_way_of_its_own_is_refused(algorithm: type, owner: str) -> None:
-    message = rf"^Mine cannot collect with samplers: {owner} has .*LSTM states or action masks.* not supported yet"
+    message = rf"^Mine cannot collect with samplers: {owner} has .*AsyncRecurrentPPO, .*AsyncMaskablePPO"
     with pytest.raises(TypeError, match=message):
         type("Mine", (AsyncOnPolicyMixin, algorithm), {})
 

@@ -5,11 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from sb3_walle import AsyncDQN, AsyncPPO, AsyncTRPO
+from sb3_walle import AsyncDQN, AsyncMaskablePPO, AsyncPPO, AsyncRecurrentPPO, AsyncTRPO
 
 MODES = ("sync", "pipelined", "free")
 #: a mode of AsyncPPO, or the name of another algorithm and its mode
 KINDS = (*MODES, "DQN pipelined")
+_ALGORITHMS = {
+    "": AsyncPPO,
+    "DQN": AsyncDQN,
+    "TRPO": AsyncTRPO,
+    "MaskablePPO": AsyncMaskablePPO,
+    "RecurrentPPO": AsyncRecurrentPPO,
+}
 
 
 def make_model(
@@ -33,14 +40,17 @@ def make_model(
     :return: the model
     """
     algorithm, mode = _parts(kind)
-    if algorithm is AsyncPPO:
+    policy = "MlpPolicy"
+    if algorithm is not AsyncDQN:
         own: dict[str, Any] = {"n_steps": n_steps, "batch_size": batch_size, "n_epochs": n_epochs}
     elif algorithm is AsyncTRPO:
         own = {"n_steps": n_steps, "batch_size": batch_size, "n_critic_updates": n_epochs}
     else:
         own = {"train_freq": n_steps, "batch_size": 8, "learning_starts": 20, "buffer_size": 25_000}
         policy_kwargs = policy_kwargs or {"net_arch": [4]}
-    return algorithm("MlpPolicy", env, mode=mode, device="cpu", policy_kwargs=policy_kwargs, **own, **kwargs)
+    if algorithm is AsyncRecurrentPPO:
+        policy, policy_kwargs = "MlpLstmPolicy", {"lstm_hidden_size": 4, "net_arch": [4]}
+    return algorithm(policy, env, mode=mode, device="cpu", policy_kwargs=policy_kwargs, **own, **kwargs)
 
 
 def load_model(kind: str, path: Path) -> Any:
@@ -66,4 +76,4 @@ def is_ordered(kind: str) -> bool:
 
 def _parts(kind: str) -> tuple[Any, str]:
     name, _, mode = kind.rpartition(" ")
-    return {"": AsyncPPO, "DQN": AsyncDQN, "TRPO": AsyncTRPO}[name], mode
+    return _ALGORITHMS[name], mode

@@ -58,6 +58,8 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "envs_per_sampler", "backend", "n_rollouts"),
     [
+        ("MaskablePPO free", 3, "process", 20),
+        ("RecurrentPPO pipelined", 1, "process", 20),
         ("sync", 3, "process", 20),
         ("pipelined", 1, "process", 20),
         ("free", 3, "process", 20),
