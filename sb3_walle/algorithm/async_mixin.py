@@ -448,10 +448,13 @@ class AsyncMixin(_Base):
 
     def _cpus_shared(self) -> AbstractContextManager[None]:
         is_compiling = self._updater is not None and self._updater.is_compiling
+        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=self._needs_threads())
+
+    def _needs_threads(self) -> bool:
+        """Whether the learner takes cores from samplers, which mostly wait for it."""
         # A2C learns from the whole rollout at once.
         batch_size = getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
-        needs_more = needs_threads(self.policy, batch_size, self._samples_per_step())
-        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=needs_more)
+        return needs_threads(self.policy, batch_size, self._samples_per_step())
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""

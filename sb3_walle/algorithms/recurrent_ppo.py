@@ -73,6 +73,10 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         zeros = th.zeros((n_layers, self.n_envs, n_units), device=self.device)
         self._last_lstm_states = RNNStates((zeros, zeros), (zeros, zeros))  # type: ignore[assignment]
 
+    def _needs_threads(self) -> bool:
+        # It goes through each sequence step by step, while samplers wait.
+        return True
+
     def _make_collector(self, request: CollectionRequest) -> Collector:
         if request.env.vec_env.resets_late:
             raise VectorizedEnvError(

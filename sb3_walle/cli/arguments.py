@@ -19,6 +19,8 @@ OF_SB3 = {
 }
 OF_CONTRIB = {
     "trpo": "AsyncTRPO",
+    "recurrent_ppo": "AsyncRecurrentPPO",
+    "maskable_ppo": "AsyncMaskablePPO",
     "tqc": "AsyncTQC",
     "qrdqn": "AsyncQRDQN",
     "crossq": "AsyncCrossQ",
