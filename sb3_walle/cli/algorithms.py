@@ -51,7 +51,7 @@ def sb3_defaults(name: str) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
-def policy_of(env: gym.Env, name: str) -> str:
+def policy_of(env: gym.Env, name: str = "ppo") -> str:
     """
     :param name: the algorithm, whose policies may be recurrent
     :return: SB3's name of the policy that suits the environment's observations
