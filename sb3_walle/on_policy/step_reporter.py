@@ -18,6 +18,7 @@ from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
 from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
+from sb3_walle.samplers.infos import EPISODE, IS_SUCCESS
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.sb3_private import set_last_episode_starts, set_last_observations, update_info_buffer
 from sb3_walle.transport.chunk import between, row
@@ -114,7 +115,7 @@ class StepReporter:
             if not callback.on_step():
                 return False
             # SB3's own looks for episodes, of which nothing else can tell.
-            if rollout.infos[step] or self._looks_at_infos:
+            if self._looks_at_infos or any(EPISODE in info or IS_SUCCESS in info for _, info in rollout.infos[step]):
                 update_info_buffer(algorithm, infos, dones)
         set_last_observations(algorithm, new_obs)
         set_last_episode_starts(algorithm, dones)
