@@ -11,11 +11,9 @@ __all__ = [
     "AsyncDDPG",
     "AsyncDQN",
     "AsyncEvalCallback",
-    "AsyncMaskablePPO",
     "AsyncOffPolicyMixin",
     "AsyncOnPolicyMixin",
     "AsyncPPO",
-    "AsyncRecurrentPPO",
     "AsyncSAC",
     "AsyncTD3",
     "NonFiniteError",
@@ -29,7 +27,14 @@ __all__ = [
 ]
 if find_spec("sb3_contrib") is not None:
     # Where it is missing, "import *" must not ask for these.
-    __all__ += ["AsyncCrossQ", "AsyncQRDQN", "AsyncTQC", "AsyncTRPO"]
+    __all__ += [
+        "AsyncCrossQ",
+        "AsyncMaskablePPO",
+        "AsyncQRDQN",
+        "AsyncRecurrentPPO",
+        "AsyncTQC",
+        "AsyncTRPO",
+    ]
 
 if TYPE_CHECKING:
     from sb3_walle.algorithms.a2c import AsyncA2C

@@ -41,13 +41,17 @@ def make_model(
     """
     algorithm, mode = _parts(kind)
     policy = "MlpPolicy"
-    if algorithm is not AsyncDQN:
-        own: dict[str, Any] = {"n_steps": n_steps, "batch_size": batch_size, "n_epochs": n_epochs}
-    elif algorithm is AsyncTRPO:
-        own = {"n_steps": n_steps, "batch_size": batch_size, "n_critic_updates": n_epochs}
-    else:
-        own = {"train_freq": n_steps, "batch_size": 8, "learning_starts": 20, "buffer_size": 25_000}
+    if algorithm is AsyncDQN:
+        own: dict[str, Any] = {
+            "train_freq": n_steps,
+            "batch_size": 8,
+            "learning_starts": 20,
+            "buffer_size": 25_000,
+        }
         policy_kwargs = policy_kwargs or {"net_arch": [4]}
+    else:
+        epochs = "n_critic_updates" if algorithm is AsyncTRPO else "n_epochs"
+        own = {"n_steps": n_steps, "batch_size": batch_size, epochs: n_epochs}
     if algorithm is AsyncRecurrentPPO:
         policy, policy_kwargs = "MlpLstmPolicy", {"lstm_hidden_size": 4, "net_arch": [4]}
     return algorithm(policy, env, mode=mode, device="cpu", policy_kwargs=policy_kwargs, **own, **kwargs)
