@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
-import torch as th
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from stable_baselines3.common.env_util import make_vec_env
@@ -154,9 +153,6 @@ def run_command(arguments: argparse.Namespace) -> int:
         tuple(arguments.algorithms),
     )
     machine = describe_machine()
-    # A second thread makes the update of an LSTM of this size little faster, and many times slower beside any other
-    # process.
-    th.set_num_threads(1)
     found = [number for _ in range(arguments.repeats) for number in measure_once(settings)]
     print(f"LSTM policies and action masks {machine.in_words()}\n{settings}\n")
     print(report(Medians(found), settings.algorithms))
