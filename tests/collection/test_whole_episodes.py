@@ -19,6 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
@@ -358,6 +359,32 @@ def test_a_callback_ends_training_in_the_middle_of_a_rollout() -> None:
 
     model = train(RandomWalk, 500, 2_000, Stop())
     assert 100 <= model.num_timesteps < 100 + model.n_envs
+
+
+def guarded(episode_length: int, max_delay: float = 0.0) -> Monitor:
+    return Monitor(StampedEnv(episode_length=episode_length, max_delay=max_delay), allow_early_resets=False)
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+def test_an_episode_that_must_not_be_broken_off_is_played_to_its_end() -> None:
+    env = SamplerVecEnv([partial(guarded, length, 0.001) for length in (200, 300)])
+    settings = {**SETTINGS, "mode": "pipelined", "target_steps": 500, "n_samplers": None}
+    model = AsyncPPO("MlpPolicy", env, **settings).learn(10**6, callback=Lengths(n_rollouts=2))
+    # The first sampler, which is ahead, is in the middle of an episode now.
+    steps, n_made = env.get_attr("steps")[0], len(env.get_attr("episode_lengths")[0])
+    assert 0 < steps < 200
+    seen = Lengths()
+    model.learn(1_000, callback=seen, reset_num_timesteps=False)
+    lengths = np.concatenate(seen.lengths)
+    assert set(lengths) == {200, 300}
+    # The one that was begun is in no rollout.
+    assert len(env.get_attr("episode_lengths")[0]) == n_made + 1 + (lengths == 200).sum()
+    # Where learn() begins anew, it resets as SB3's does.
+    oracle = PPO("MlpPolicy", DummyVecEnv([partial(guarded, 100)]), n_steps=64, device="cpu").learn(64)
+    for either in (model, oracle.learn(64, reset_num_timesteps=False)):
+        with pytest.raises(RuntimeError, match="Tried to reset an environment before done"):
+            either.learn(64)
+    env.close()
 
 
 def test_stock_callbacks_and_the_timeline_work(tmp_path: Path) -> None:
