@@ -85,7 +85,7 @@ class EpisodeCollector(Collector):
         return max(1, round(self.n_samples_per_rollout / self._mean_steps))
 
     def _n_episodes_ahead(self) -> int:
-        """How many of them are dealt before the last rollout is complete: more than may be too many, if it is not."""
+        """How many are dealt before the present rollout is complete: half, as episodes may turn out to be longer."""
         n_episodes = self._n_episodes()
         return max(math.ceil(n_episodes / 2), min(n_episodes, self.samplers.n_samplers))
 
