@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.net_arch import add_net_arch, policy_arguments
-from benchmarks.returns.comparison import compare_returns
+from benchmarks.returns.comparison import compare_returns, show_outcome
 from benchmarks.returns.off_policy_returns import OffPolicyReturns
 from benchmarks.returns.ppo_returns import PPOReturns
 from benchmarks.returns.returns_settings import ReturnsSettings
 from sb3_walle.cli.algorithms import sb3_defaults
 from sb3_walle.cli.arguments import (
-    INTERRUPTED,
     MODES,
     Parser,
     UsageError,
@@ -100,12 +99,7 @@ def build_parser() -> Parser:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    outcome = compare_returns(settings_of(arguments), arguments.out)
-    print(outcome.report)
-    print(f"Returns, report and figures are in\n  {outcome.directory}")
-    if outcome.interrupted:
-        print(f"Interrupted: the same command with '--out {outcome.directory}' continues")
-    return INTERRUPTED if outcome.interrupted else 0
+    return show_outcome(compare_returns(settings_of(arguments), arguments.out))
 
 
 def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.returns.adaptive_returns import TARGET_KL, TARGET_STEPS, AdaptiveReturns
-from benchmarks.returns.comparison import compare_returns
+from benchmarks.returns.comparison import compare_returns, show_outcome
 from sb3_walle.cli.arguments import (
-    INTERRUPTED,
     MODES,
     Parser,
     add_env,
@@ -59,10 +58,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         algorithm=arguments.algorithm,
         adapt=arguments.adapt,
     )
-    outcome = compare_returns(settings, arguments.out)
-    print(outcome.report)
-    print(f"Returns, report and figures are in\n  {outcome.directory}")
-    return INTERRUPTED if outcome.interrupted else 0
+    return show_outcome(compare_returns(settings, arguments.out))
 
 
 if __name__ == "__main__":

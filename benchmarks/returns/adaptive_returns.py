@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 from benchmarks.contenders import AsyncContender, Trainee
 from benchmarks.returns.returns_settings import ReturnsSettings
 from sb3_walle import AdaptiveTrustRegion
@@ -13,6 +15,8 @@ from sb3_walle.cli.hyperparameter_choice import in_words
 
 TARGET_KL = 0.001
 TARGET_STEPS = 20_000
+# How many times the return of the fixed trust region that of the adaptive one should be, as the paper claims.
+BAR = 1.2
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class AdaptiveReturns(ReturnsSettings):
         """:return: how the algorithm is set, in lines"""
         return [in_words(self._arguments()), f"all other arguments are the defaults of {self.algorithm}"]
 
+    def conclusions(self, finals: Mapping[str, np.ndarray]) -> list[str]:
+        """:return: how many times the return of the fixed one that of the adaptive one is, in each mode"""
+        pairs = zip(self.trainees()[::2], self.trainees()[1::2], strict=True)
+        return [
+            f"{follows.name}: {follows_mean / fixed_mean:.2f} times the return of {fixed.name} (bar: {BAR})"
+            for fixed, follows in pairs
+            if (fixed_mean := _mean(finals, fixed)) > 0 and (follows_mean := _mean(finals, follows)) > 0
+        ]
+
     def trainees(self) -> tuple[Trainee, ...]:
         """
         :return: the fixed one first, and the adaptive one, in each mode
@@ -57,6 +70,12 @@ class AdaptiveReturns(ReturnsSettings):
 
     def _arguments(self) -> dict[str, Any]:
         return {"rollout": "episodes", "target_steps": TARGET_STEPS, "target_kl": TARGET_KL, **self.arguments}
+
+
+def _mean(finals: Mapping[str, np.ndarray], trainee: Trainee) -> float:
+    """:return: the mean of a contender's final returns, 0 if there are none"""
+    values = finals.get(trainee.name, ())
+    return float(np.mean(values)) if len(values) else 0.0
 
 
 def algorithm_named(name: str) -> Any:

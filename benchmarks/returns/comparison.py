@@ -18,7 +18,7 @@ from benchmarks.returns.returns_log import BinReturn, ReturnsLog
 from benchmarks.returns.returns_plot import plot_learning_curves, plot_returns
 from benchmarks.returns.returns_report import final_returns, format_mean, format_report, format_settings
 from benchmarks.returns.returns_settings import FINAL_PART, ReturnsSettings
-from sb3_walle.cli.arguments import UsageError
+from sb3_walle.cli.arguments import INTERRUPTED, UsageError
 from sb3_walle.cli.environments import check_environment
 from sb3_walle.cli.training import create_run_directory
 
@@ -74,6 +74,19 @@ def compare_returns(settings: ReturnsSettings, out: Path | None = None) -> Retur
     except KeyboardInterrupt:
         interrupted = True
     return ReturnsOutcome(directory, save_report(), interrupted)
+
+
+def show_outcome(outcome: ReturnsOutcome) -> int:
+    """
+    Print how a comparison ended.
+
+    :return: exit code of the command
+    """
+    print(outcome.report)
+    print(f"Returns, report and figures are in\n  {outcome.directory}")
+    if outcome.interrupted:
+        print(f"Interrupted: the same command with '--out {outcome.directory}' continues")
+    return INTERRUPTED if outcome.interrupted else 0
 
 
 def train_all(settings: ReturnsSettings, log: ReturnsLog, on_run_end: Callable[[], object]) -> None:

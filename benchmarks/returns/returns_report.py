@@ -156,7 +156,8 @@ def format_report(
     reference = settings.trainees()[0].name
     others = [name for name in finals if name != reference]
     differences = {name: compare_means(finals[name], finals.get(reference, np.array([]))) for name in others}
-    statements = "\n".join(f"- {statement(name, reference, differences[name])}" for name in others)
+    lines = [statement(name, reference, differences[name]) for name in others] + settings.conclusions(finals)
+    statements = "\n".join(f"- {line}" for line in lines)
     table = returns_table(finals, differences)
     sections = [heading, table, statements, explanation(settings), time_table(seconds, reference), TIME]
     return "\n\n".join(filter(None, sections)) + "\n"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from benchmarks.contenders import AsyncContender, Mode, Trainee, VecEnvContender
 
 # Final returns are of the last fifth of the steps.
@@ -68,6 +70,13 @@ class ReturnsSettings(ABC):
     @abstractmethod
     def algorithm_in_words(self) -> list[str]:
         """:return: how the algorithm is set, in lines"""
+
+    def conclusions(self, finals: Mapping[str, np.ndarray]) -> list[str]:
+        """
+        :param finals: the final returns of each contender's seeds
+        :return: what else the report says of them, in lines
+        """
+        return []
 
     @abstractmethod
     def trainees(self) -> tuple[Trainee, ...]:

@@ -18,6 +18,7 @@ from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 from sb3_walle.on_policy.rollout_buffer import add_rows
+from sb3_walle.on_policy.rollout_size import minibatches_of_several
 from sb3_walle.on_policy.values import flattened
 from sb3_walle.samplers.actors.action_masks import ACTION_MASKS
 from sb3_walle.samplers.actors.choice import ActorKinds
@@ -128,6 +129,16 @@ class AsyncMaskablePPO(AsyncOnPolicyMixin, MaskablePPO):
         # A buffer that was trained on before is flattened, and was prepared then.
         if not self.rollout_buffer.generator_ready:
             correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage, self._masks_of_rows)
+
+    def _update_eagerly(self) -> None:
+        batch_size, buffer = self.batch_size, self.rollout_buffer
+        # Whole episodes have any number of steps. sb3-contrib normalises a single advantage, too, which makes it NaN.
+        if batch_size is not None:
+            self.batch_size = minibatches_of_several(buffer.buffer_size * buffer.n_envs, batch_size)
+        try:
+            super()._update_eagerly()
+        finally:
+            self.batch_size = batch_size
 
     def _masks_of_rows(self, rows: range) -> dict[str, Any]:
         return {ACTION_MASKS: flattened(self.rollout_buffer.action_masks[rows.start : rows.stop], 2)}

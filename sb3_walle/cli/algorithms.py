@@ -51,6 +51,12 @@ def sb3_defaults(name: str) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
+def arguments_of(name: str) -> set[str]:
+    """:return: names of the arguments of the class with samplers: SB3's that have a default, and those of our own"""
+    own = [base.__init__ for base in algorithm_class(name).__mro__ if base.__module__.startswith("sb3_walle.")]
+    return {*sb3_defaults(name), *(argument for init in own for argument in inspect.signature(init).parameters)}
+
+
 def policy_of(env: gym.Env, name: str = "ppo") -> str:
     """
     :param name: the algorithm, whose policies may be recurrent

@@ -31,6 +31,7 @@ TRAINABLE = {**OF_SB3, **OF_CONTRIB}
 ALGORITHMS = tuple(name for name in TRAINABLE if name != "a2c")
 BACKENDS = ("process", "inline", "ray")
 LEARNERS = ("auto", "compiled", "eager")
+ROLLOUTS = ("steps", "episodes")
 MODES = {
     "sync": "samplers wait for each update, as in SB3",
     "pipelined": "they collect the next rollout during the update",

@@ -6,11 +6,12 @@ from typing import Any
 
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_walle.cli.algorithms import is_on_policy, sb3_class, sb3_defaults
+from sb3_walle.cli.algorithms import arguments_of, is_on_policy, sb3_class, sb3_defaults
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import WrapperSpec
 from sb3_walle.cli.hyperparameters import TABLE, Hyperparameters, without_version
 from sb3_walle.cli.zoo import zoo_files, zoo_hyperparameters
+from sb3_walle.on_policy.rollout_choice import EPISODES
 from sb3_walle.on_policy.rollout_size import steps_per_env
 
 TOTAL_TIMESTEPS = 1_000_000
@@ -45,13 +46,13 @@ def choose_hyperparameters(
 
     :param algorithm: one of :data:`~sb3_walle.cli.arguments.TRAINABLE`
     :param n_envs: number of environments, if the user gives one
-    :param given: what else the user gives: arguments of the algorithm, ``normalize`` and ``timesteps``
+    :param given: what else the user gives: arguments of the algorithm, and ``timesteps``
     :param plain: whether to take SB3's defaults for any environment
     :raises UsageError: if the algorithm has no such argument
     """
     own = dict(given)
     total_timesteps = own.pop("timesteps", None)
-    for name in own.keys() - sb3_defaults(algorithm).keys() - {"normalize"}:
+    for name in own.keys() - arguments_of(algorithm):
         raise UsageError(f"--{name.replace('_', '-')} is no option of {sb3_class(algorithm).__name__}")
     but = f", but for {in_words(own)}" if own else ""
     known = None if plain else known_hyperparameters(algorithm, env_id)
@@ -60,8 +61,11 @@ def choose_hyperparameters(
         arguments = own if n_envs is None else {**own, "n_envs": n_envs}
         return Choice(total_timesteps or TOTAL_TIMESTEPS, arguments, f"SB3's defaults{but}, {why}")
     n_envs = n_envs or known.n_envs
-    arguments = {"n_envs": n_envs, **known.arguments, **own}
-    if n_envs != known.n_envs or "batch_size" in own:
+    is_whole = own.get("rollout") == EPISODES
+    # target_steps takes its place, and is a number of all environments together.
+    of_known = {name: value for name, value in known.arguments.items() if not (is_whole and name == "n_steps")}
+    arguments = {"n_envs": n_envs, **of_known, **own}
+    if not is_whole and (n_envs != known.n_envs or "batch_size" in own):
         arguments |= _for_n_envs(algorithm, {**sb3_defaults(algorithm), **arguments}, known.n_envs, own)
     without = f", without its {' and '.join(known.left_out)}" if known.left_out else ""
     around = [*(wrapper.class_name for wrapper in known.wrappers)]

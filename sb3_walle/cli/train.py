@@ -9,6 +9,7 @@ from sb3_walle.cli.arguments import (
     INTERRUPTED,
     LEARNERS,
     MODES,
+    ROLLOUTS,
     TRAINABLE,
     add_env,
     add_option,
@@ -38,6 +39,7 @@ example:
   sb3-walle train HalfCheetah-v4 --n-samplers 10
   sb3-walle train Pendulum-v1 --algo sac
   sb3-walle train CartPole-v1 --plain --timesteps 1e5
+  sb3-walle train Hopper-v4 --algo trpo --rollout episodes --target-steps 20_000
 """
 
 
@@ -103,7 +105,17 @@ def add_command(commands: Any) -> None:
     add_option(ppo, "--policy", None, "policy network (default: what suits the observations)", choices=policies)
     text = "steps of each environment in an iteration"
     add_option(ppo, "--n-steps", 2048, text, only_given=True, type=integer(1))
+    text = "what an iteration collects: --n-steps of each environment, or whole episodes"
+    add_option(ppo, "--rollout", "steps", text, only_given=True, choices=ROLLOUTS)
+    text = "with --rollout episodes, about how many steps an iteration has, all environments together"
+    add_option(ppo, "--target-steps", None, text, only_given=True, type=integer(1))
+    text = "with --rollout episodes, steps of an episode at most (default: the environment's limit, or --target-steps)"
+    add_option(ppo, "--max-episode-steps", None, text, only_given=True, type=integer(1))
     add_ppo_options(ppo)
+    text = "what PPO's update improves; kl_penalty: the WALL-E report's, with a penalty on the divergence"
+    add_option(ppo, "--objective", "clip", text, only_given=True, choices=("clip", "kl_penalty"))
+    text = "whose numbers --objective kl_penalty has: the report's (default) or Hafner et al.'s"
+    add_option(ppo, "--preset", None, text, only_given=True, choices=("report", "batchppo"))
     text = "normalise observations and rewards (VecNormalize), and save the statistics beside the model (default: no)"
     ppo.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
 

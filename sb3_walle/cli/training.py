@@ -25,6 +25,7 @@ from sb3_walle.cli.video import VIDEO, VideoRequest, record_video
 from sb3_walle.cli.zoo import NoiseSpec
 from sb3_walle.envs.env_sources import EnvSource, SamplerChoices, in_samplers
 from sb3_walle.envs.sampler_shape import Workload
+from sb3_walle.on_policy.rollout_choice import EPISODES, one_env_each
 from sb3_walle.saving import written_whole
 from sb3_walle.timeline.callback import TimelineCallback
 
@@ -141,6 +142,8 @@ def create_model(settings: TrainingSettings) -> Any:
         arguments["action_noise"] = noise.create(env.action_space)
     with usage_errors():
         source: EnvSource = quiet_factory(settings.env_id, settings.wrappers)
+        if arguments.get("rollout") == EPISODES:
+            arguments = one_env_each({}, arguments)
         if settings.frame_stack:
             source = stacked(source, settings.frame_stack, arguments)
         return algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
@@ -242,6 +245,8 @@ def describe(settings: TrainingSettings, model: Any) -> str:
         return getattr(class_or_schedule, "__name__", repr(class_or_schedule))
 
     of_sb3 = sb3_defaults(settings.algo)
+    if settings.algorithm.get("rollout") == EPISODES:
+        of_sb3.pop("n_steps")
     values = {
         "env_id": settings.env_id,
         "wrappers": [wrapper.path for wrapper in settings.wrappers],
@@ -260,14 +265,20 @@ def summary(settings: TrainingSettings, model: Any) -> str:
     """:return: what is about to be trained, in a few lines"""
     samplers = model.get_env().unwrapped
     shape = f"{plural(samplers.n_samplers, 'sampler')} of {plural(samplers.envs_per_sampler, 'environment')}"
-    rollout = model.n_steps * model.n_envs if is_on_policy(settings.algo) else 0
+    rollout, option, number = 0, "--n-steps", ""
+    if is_on_policy(settings.algo):
+        rollout = model.n_steps * model.n_envs
+        number = f"; {rollout:,} timesteps an iteration"
+    if settings.algorithm.get("rollout") == EPISODES:
+        rollout, option = model.target_steps, "--target-steps"
+        number = f"; about {rollout:,} timesteps an iteration, in whole episodes"
     lines = [
         f"Training {type(model).__name__} on {settings.env_id} for {settings.total_timesteps:,} timesteps",
-        f"{shape}; {rollout:,} timesteps an iteration" if rollout else shape,
+        f"{shape}{number}",
         f"Hyperparameters: {settings.reason}",
     ]
     if settings.total_timesteps < rollout:
-        lines.append("One iteration is more than that: training ends after it (a lower --n-steps makes it shorter)")
+        lines.append(f"One iteration is more than that: training ends after it (a lower {option} makes it shorter)")
     return "\n".join(lines)
 
 

@@ -59,30 +59,30 @@ class Collector(ABC):
     ) -> None:
         self.samplers = samplers
         self.task = task
+        #: how many steps a rollout has, all environments together; about as many if it consists of whole episodes
+        self.n_samples_per_rollout = self.n_envs * task.n_steps
+        #: how long the whole episodes of the last rollout were on average, ``None`` if that is unknown
+        self.mean_episode_steps: float | None = None
         #: which infos are passed on from now on
         self.infos = task.infos
         self.statistics = CollectionStatistics(samplers.n_samplers, self.needs_all_samplers)
         #: keeps what is done from now on, if it is wanted
         self.timeline: Timeline | None = None
         plan = plan_queues(task, samplers.n_samplers, capacity, actors[0], weights)
+        #: how many rollouts the experience queue holds, and so how many samplers are asked for at most
+        self.n_rollouts_queued = capacity.n_rollouts
         #: lengths of the chunks that make up a sampler's share of a rollout
         self.chunk_steps = plan.chunk_steps
         self.normalization = task.normalization
         #: which entries of the policy's ``state_dict()`` the samplers need
         self.weight_names = tuple(weights)
         self.queues = samplers.open_queues(plan.queues)
-        self._ticket_numbers = [count() for _ in range(samplers.n_samplers)]
-        self._n_taken = 0
+        self._forget()
         self._configure(actors)
 
     @property
     def n_envs(self) -> int:
         return self.samplers.n_samplers * self.task.envs_per_sampler
-
-    @property
-    def n_samples_per_rollout(self) -> int:
-        """How many steps a rollout has, all environments together; about as many if it consists of whole episodes."""
-        return self.n_envs * self.task.n_steps
 
     @property
     def n_samplers_at_work(self) -> int:
@@ -98,9 +98,17 @@ class Collector(ABC):
         """Begin anew: samplers abandon what they were asked for before."""
         self.interrupt()
         self.queues.chunks.release_all()
-        self._n_taken = 0
-        self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
         self.statistics.workload.forget()
+        self._forget()
+
+    def plan_rollouts(self, n_samples: int, mean_episode_steps: float | None) -> None:
+        """
+        Say how large rollouts are from now on. It matters where they consist of whole episodes.
+
+        :param n_samples: how many steps they have, all environments together
+        :param mean_episode_steps: how long episodes are on average, ``None`` if that is unknown
+        """
+        self.n_samples_per_rollout, self.mean_episode_steps = n_samples, mean_episode_steps
 
     def interrupt(self) -> None:
         """Have the samplers abandon what they are collecting. Does not wait for them."""
@@ -124,6 +132,11 @@ class Collector(ABC):
         self._version, self._weights = version, weights
         self._publish()
         yield from self._collect(version, n_rollouts_left)
+
+    def _forget(self) -> None:
+        """Forget what was asked for and collected, as a run begins."""
+        self._n_taken = 0
+        self._ticket_numbers = [count() for _ in range(self.samplers.n_samplers)]
 
     @abstractmethod
     def _is_under_way(self) -> bool:

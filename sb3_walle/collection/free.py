@@ -41,15 +41,11 @@ class FreeCollector(Collector):
         capacity: QueueCapacity,
         placement: Placement,
     ) -> None:
-        super().__init__(samplers, task, actors, weights, capacity)
         self._placement = placement
-        self._forget()
-
-    def start_run(self) -> None:
-        super().start_run()
-        self._forget()
+        super().__init__(samplers, task, actors, weights, capacity)
 
     def _forget(self) -> None:
+        super()._forget()
         self._placement.start_run()
         self._began_at: float | None = None
         longest = self.chunk_steps[0]

@@ -69,9 +69,9 @@ def make_collector(
     """
     capacity = queue_capacity(mode, max_policy_lag)
     if task.episodes is not None:
-        return EpisodeCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
+        return EpisodeCollector(samplers, task, actors, weights, capacity)
     if mode != "free":
-        return OrderedCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
+        return OrderedCollector(samplers, task, actors, weights, capacity)
     shape = (samplers.n_samplers, task.envs_per_sampler, task.n_steps)
     placement = (
         FirstComePlacement(*shape, max_policy_lag)

@@ -1,48 +1,24 @@
 """Modes "sync" and "pipelined": every sampler gives its fixed share, collected with a fixed policy version."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import numpy as np
-
-from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.collector import Collector, warm_up_lengths
-from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.collection.task import CollectionTask
-from sb3_walle.samplers.actors.protocol import ActorSpec
 
 
 class OrderedCollector(Collector):
     """
-    Rollout ``r`` is collected with the version that the learner has at rollout ``r - policy_lag``, by each sampler the
-    same number of steps. So what is learned from is a function of the seed alone, and not of any timing.
+    Rollout ``r`` is collected with the version that the learner has at rollout ``r - lag``, by each sampler the same
+    number of steps. So what is learned from is a function of the seed alone, and not of any timing.
 
-    With lag 0 samplers wait for each update. With lag 1 they collect a rollout while the learner trains on the one
-    before.
-
-    :param policy_lag: how many versions the policy is behind
+    Samplers are asked for as many rollouts at a time as the experience queue holds: for one, so that they wait for each
+    update (lag 0); or for two, so that they collect a rollout while the learner trains on the one before (lag 1).
     """
 
-    def __init__(
-        self,
-        samplers: SamplerClient,
-        task: CollectionTask,
-        actors: list[ActorSpec],
-        weights: Mapping[str, np.ndarray],
-        capacity: QueueCapacity,
-        policy_lag: int,
-    ) -> None:
-        super().__init__(samplers, task, actors, weights, capacity)
-        self.policy_lag = policy_lag
-        self._forget()
-
-    def start_run(self) -> None:
-        super().start_run()
-        self._forget()
-
     def _forget(self) -> None:
+        super()._forget()
         self._n_asked = self._n_collected = 0
         self._arrived: list[deque[Arrival]] = [deque() for _ in range(self.samplers.n_samplers)]
 
@@ -50,7 +26,7 @@ class OrderedCollector(Collector):
         if self._has_young_statistics() and not self._is_under_way():
             blocks = self._warm_up(version, n_rollouts_left)
         else:
-            self._ask(version, min(1 + self.policy_lag, max(n_rollouts_left, 1)))
+            self._ask(version, min(self.n_rollouts_queued, max(n_rollouts_left, 1)))
             blocks = (self._next_of_each_sampler() for _ in self.chunk_steps)
         rollout, step = None, 0
         for arrivals in blocks:
@@ -81,7 +57,7 @@ class OrderedCollector(Collector):
             self._ask_each(n_steps, version)
             yield self._next_of_each_sampler()
         self._publish()
-        self._ask(version, min(self.policy_lag, max(n_rollouts_left - 1, 0)))
+        self._ask(version, min(self.n_rollouts_queued, max(n_rollouts_left, 1)) - 1)
 
     def _ask(self, version: int, n_rollouts: int) -> None:
         """Ask for as many rollouts more than were collected, as far as they were not asked for before."""

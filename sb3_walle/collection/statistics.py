@@ -28,6 +28,8 @@ class CollectionStatistics:
         self.wait_seconds = 0.0
         #: steps that were thrown away because their policy was too old
         self.n_stale_steps = 0
+        #: how many episodes the rollout consists of, if these are whole
+        self.n_episodes: int | None = None
         self._lags: list[int] = []
         self._lag_weights: list[int] = []
         self._busy_seconds = np.zeros(self._n_samplers)
@@ -71,7 +73,9 @@ class CollectionStatistics:
 
     def figures(self) -> dict[str, float]:
         """What is logged of every rollout, by name."""
+        episodes = {} if self.n_episodes is None else {"async/episodes": self.n_episodes}
         return {
+            **episodes,
             "time/collect_seconds": self.collect_seconds,
             "time/wait_seconds": self.wait_seconds,
             "async/policy_lag_mean": self.policy_lag_mean,

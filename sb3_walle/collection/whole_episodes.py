@@ -2,20 +2,17 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
-from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.collector import Collector, warm_up_lengths
 from sb3_walle.collection.episode_rollout import EpisodeRollout
-from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.collection.task import CollectionTask
-from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.collection.task import EpisodeRules
 from sb3_walle.samplers.episodes import EpisodeShare
 from sb3_walle.user_warning import warn_user
 
@@ -27,55 +24,33 @@ MARGIN = 2
 
 class EpisodeCollector(Collector):
     """
-    A rollout consists of whole episodes, whose number is known before any of them begins. They are dealt to samplers in
-    turn, and all are awaited: if those that end first made up the rollout, short ones would be in it more often than
-    they happen (Frans & Hafner, 2016, "Parallel Trust Region Policy Optimization with Multiple Actors").
+    A rollout consists of whole episodes, and the lengths of those before it alone decide how many. They are dealt to
+    samplers in turn, and all are awaited: if those that end first made up the rollout, short ones would be in it more
+    often than they happen (Frans & Hafner, 2016, "Parallel Trust Region Policy Optimization with Multiple Actors").
 
     As in :class:`~sb3_walle.collection.ordered.OrderedCollector`, rollout ``r`` is collected with the version that the
-    learner has at rollout ``r - policy_lag``, so that timing decides nothing. With lag 1, a sampler that has given its
-    episodes to one rollout begins with those of the next.
+    learner has at rollout ``r - lag``, so that timing decides nothing. With lag 1, a sampler that has given its
+    episodes to one rollout begins with those of the next. About half of these are dealt before the lengths of the
+    present rollout's episodes are known, and all others when the last of those has arrived.
 
     How many chunks an episode takes is not known before. So a ticket names the sampler's shares of all rollouts that
     are under way, and the sampler works at the first one that is not complete.
-
-    :param policy_lag: how many versions the policy is behind
     """
 
-    def __init__(
-        self,
-        samplers: SamplerClient,
-        task: CollectionTask,
-        actors: list[ActorSpec],
-        weights: Mapping[str, np.ndarray],
-        capacity: QueueCapacity,
-        policy_lag: int,
-    ) -> None:
-        super().__init__(samplers, task, actors, weights, capacity)
-        assert task.episodes is not None
-        self.policy_lag, self._rules = policy_lag, task.episodes
-        self._has_told_of_limit = False
-        self._forget()
-
-    def plan_episodes(self, target_steps: int, mean_steps: float | None) -> None:
-        """
-        Set the size of the rollouts that are asked for from now on.
-
-        :param target_steps: about how many steps they have
-        :param mean_steps: how long episodes are on average, ``None`` if that is unknown
-        """
-        self._target_steps = target_steps
-        self._mean_steps = mean_steps or float(self._rules.expected_steps)
-        self._n_episodes = max(1, round(target_steps / self._mean_steps))
+    _has_told_of_limit = False
 
     @property
-    def n_samples_per_rollout(self) -> int:
-        return self._target_steps
+    def _rules(self) -> EpisodeRules:
+        assert self.task.episodes is not None
+        return self.task.episodes
 
-    def start_run(self) -> None:
-        super().start_run()
-        self._forget()
+    @property
+    def _mean_steps(self) -> float:
+        """How long an episode probably is."""
+        return self.mean_episode_steps or self._rules.expected_steps
 
     def _forget(self) -> None:
+        super()._forget()
         self._under_way: deque[_DealtEpisodes] = deque()
         #: for each sampler, of the episodes of this run: how many it was dealt and how many it has completed; and the
         #: steps of the one that it is in
@@ -89,31 +64,53 @@ class EpisodeCollector(Collector):
         return len(self._under_way) > 0
 
     def _collect(self, version: int, n_rollouts_left: int) -> Iterator[tuple[Rollout, range]]:
-        if self._has_young_statistics() and not self._is_under_way():
-            self._warm_up(version)
-        while len(self._under_way) < min(1 + self.policy_lag, max(n_rollouts_left, 1)):
-            self._deal(version)
-        for sampler in range(self.samplers.n_samplers):
-            self._hand_out(sampler)
+        if not self._is_under_way():
+            self._begin(version, self._n_episodes())
+            if self._has_young_statistics():
+                self._warm_up()
+        if len(self._under_way) < min(self.n_rollouts_queued, max(n_rollouts_left, 1)):
+            self._begin(version, self._n_episodes_ahead())
+        self._hand_out_all()
         while not self._under_way[0].is_complete(self._n_completed):
             self._hand_out(self._take(self._next_chunk()))
         rollout = self._put_together(self._under_way.popleft())
+        if self._is_under_way():
+            # The learner trains now, and samplers continue with all that is missing.
+            self._deal(self._n_episodes())
+            self._hand_out_all()
         yield rollout, range(rollout.n_steps)
 
-    def _deal(self, version: int) -> None:
-        """Deal the episodes of another rollout, beginning with the sampler after the one that was dealt the last."""
-        n_samplers = self.samplers.n_samplers
-        for _ in range(self._n_episodes):
-            self._n_dealt[self._next_sampler] += 1
-            self._next_sampler = (self._next_sampler + 1) % n_samplers
-        self._under_way.append(_DealtEpisodes(version, tuple(self._n_dealt)))
+    def _n_episodes(self) -> int:
+        """How many episodes a rollout has if they are as long as those of the last one."""
+        return max(1, round(self.n_samples_per_rollout / self._mean_steps))
 
-    def _warm_up(self, version: int) -> None:
+    def _n_episodes_ahead(self) -> int:
+        """How many are dealt before the present rollout is complete: half, as episodes may turn out to be longer."""
+        n_episodes = self._n_episodes()
+        return max(math.ceil(n_episodes / 2), min(n_episodes, self.samplers.n_samplers))
+
+    def _begin(self, version: int, n_episodes: int) -> None:
+        """Begin another rollout with some of its episodes."""
+        self._under_way.append(_DealtEpisodes(version, list(self._n_dealt)))
+        self._deal(n_episodes)
+
+    def _deal(self, n_episodes: int) -> None:
+        """
+        Have the newest rollout consist of so many episodes, or of more if they are dealt already. The first one goes to
+        the sampler after the one that was dealt the last.
+        """
+        newest = self._under_way[-1]
+        while newest.n_episodes < n_episodes:
+            newest.n_episodes += 1
+            self._n_dealt[self._next_sampler] += 1
+            newest.until[self._next_sampler] += 1
+            self._next_sampler = (self._next_sampler + 1) % self.samplers.n_samplers
+
+    def _warm_up(self) -> None:
         """
         Begin a rollout chunk by chunk, each with the statistics of those before it, see
         :meth:`~sb3_walle.collection.ordered.OrderedCollector._warm_up`.
         """
-        self._deal(version)
         self._warms_up = True
         for n_steps in warm_up_lengths(self.task.n_steps, self.chunk_steps[0]):
             asked = [sampler for sampler in range(self.samplers.n_samplers) if self._shares(sampler)]
@@ -133,6 +130,10 @@ class EpisodeCollector(Collector):
             for dealt in self._under_way
             if dealt.until[sampler] > self._n_completed[sampler]
         )
+
+    def _hand_out_all(self) -> None:
+        for sampler in range(self.samplers.n_samplers):
+            self._hand_out(sampler)
 
     def _hand_out(self, sampler: int) -> None:
         """Hand out as many tickets as a sampler's episodes may take."""
@@ -174,12 +175,14 @@ class EpisodeCollector(Collector):
         for arrival in chain.from_iterable(dealt.chunks):
             self.statistics.add_steps(arrival, arrival.chunk.n_steps)
         rollout = EpisodeRollout(dealt.chunks)
-        self._tell_of_limit(rollout)
+        lengths = rollout.episode_lengths
+        self.mean_episode_steps, self.statistics.n_episodes = float(lengths.mean()), len(lengths)
+        self._tell_of_limit(lengths.max())
         return rollout
 
-    def _tell_of_limit(self, rollout: EpisodeRollout) -> None:
+    def _tell_of_limit(self, longest: int) -> None:
         limit = self._rules.max_steps
-        if limit is None or self._has_told_of_limit or rollout.episode_lengths.max() < limit:
+        if limit is None or self._has_told_of_limit or longest < limit:
             return
         self._has_told_of_limit = True
         warn_user(
@@ -194,11 +197,13 @@ class _DealtEpisodes:
     The episodes of a rollout that is under way.
 
     :param version: policy version to collect them with
-    :param until: for each sampler, how many episodes of the run it has completed when it has given its share
+    :param until: for each sampler, how many episodes of the run it has completed when it has given its share, which at
+        first is empty
     """
 
-    def __init__(self, version: int, until: tuple[int, ...]) -> None:
+    def __init__(self, version: int, until: list[int]) -> None:
         self.version, self.until = version, until
+        self.n_episodes = 0
         #: what has arrived of them, for each sampler
         self.chunks: list[list[Arrival]] = [[] for _ in until]
         #: how many of these chunks the statistics include

@@ -16,9 +16,7 @@ from sb3_walle.algorithm.async_mixin import AsyncMixin
 from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.episode_rollout import EpisodeRollout
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.collection.whole_episodes import EpisodeCollector
 from sb3_walle.envs.env_sources import EnvSource
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.on_policy.advantages import compute_advantages
@@ -188,8 +186,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         rollout_buffer.reset()
         callback.on_rollout_start()
         reporter = StepReporter(self, env, callback, rollout_buffer, n_rollout_steps, wrapped, self._step_locals)
-        if isinstance(collector, EpisodeCollector) and self.target_steps is not None:
-            collector.plan_episodes(self.target_steps, self.mean_episode_steps)
+        collector.plan_rollouts(self._n_samples_per_rollout(), self.mean_episode_steps)
         weights = published_weights(self.policy, collector.weight_names)
         rollout: Rollout | None = None
         for shown, shown_rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
@@ -208,9 +205,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         if rollout is None:
             raise RuntimeError("The collector has ended without a rollout")
         self._rollout_policy_lag = collector.statistics.policy_lag_max
-        if isinstance(shown, EpisodeRollout):
-            self.mean_episode_steps = float(shown.episode_lengths.mean())
-            self.logger.record("async/episodes", len(shown.episode_lengths))
+        self.mean_episode_steps = collector.mean_episode_steps
         values, dones = last_values(self.policy, rollout), rollout.dones[-1]
         compute_advantages(rollout_buffer, values, dones)
         callback.update_locals({"values": values, "dones": dones})
@@ -273,5 +268,8 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
 
     def _n_rollouts_left(self) -> int:
         """How many rollouts ``learn()`` is going to collect, the current one included."""
-        n_steps = self.target_steps or self.n_steps * self.n_envs
-        return math.ceil((timesteps_to_learn(self) - self.num_timesteps) / n_steps)
+        return math.ceil((timesteps_to_learn(self) - self.num_timesteps) / self._n_samples_per_rollout())
+
+    def _n_samples_per_rollout(self) -> int:
+        """How many steps a rollout has, all environments together; about as many if it consists of whole episodes."""
+        return self.target_steps or self.n_steps * self.n_envs

@@ -20,6 +20,15 @@ def steps_per_env(n_samples: int, n_envs: int, batch_size: int) -> int:
     return steps or max(1, n_samples // n_envs)
 
 
+def minibatches_of_several(n_samples: int, batch_size: int) -> int:
+    """
+    :param n_samples: samples of the rollout
+    :return: the batch size, or the next larger one with which the last minibatch is not a single sample
+    """
+    sizes = range(batch_size, max(batch_size, n_samples) + 1)
+    return next((size for size in sizes if n_samples % size != 1), batch_size)
+
+
 def large_rollout_advice(algorithm: OnPolicyAlgorithm, default_n_steps: int | None) -> str | None:
     """
     :param default_n_steps: ``n_steps`` of an algorithm that was made without, ``None`` if it was given

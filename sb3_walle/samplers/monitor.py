@@ -64,6 +64,18 @@ def innermost_monitor(env: gym.Env) -> Any:
     return found
 
 
+def refuses_early_resets(env: gym.Env) -> bool:
+    """
+    :return: whether an environment is in a ``Monitor(allow_early_resets=False)``, which lets no episode be broken off
+    """
+    monitor_class = monitor_module().Monitor
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, monitor_class) and not env.allow_early_resets:
+            return True
+        env = env.env
+    return False
+
+
 def continued_writer(path: str, extra_keys: Sequence[str], overrides_existing: bool) -> Any:
     """
     :param path: name of a monitor file that exists

@@ -18,6 +18,7 @@ from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
 from sb3_walle.samplers.late_resets import MadeSteps, empty_block
 from sb3_walle.samplers.layers import InnermostEnvs, copy_observations
+from sb3_walle.samplers.monitor import refuses_early_resets
 from sb3_walle.samplers.stack import EnvDescription, EnvStack, LayerSpec
 from sb3_walle.samplers.vectorized.vectorized_envs import VectorizedEnvs
 from sb3_walle.transport.chunk import Chunk, Seal, row, rows
@@ -189,11 +190,16 @@ class _ChunkFiller:
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         began = time.perf_counter()
-        share = self._next_share(ticket)
+        begins_run = bool(ticket.shares) and ticket.run != self._completed.run
+        if begins_run:
+            self._completed = self._completed.after(ticket.run, 0)
+        share = self._completed.next_share(ticket.shares)
         if ticket.run != self.control.run or (ticket.shares and share is None):
             return ChunkReport(ticket.number, ticket.slot, None, None, began, began)
         self._pull(ticket.version if share is None else share.version)
         chunk = self.chunks.open(ticket.slot)
+        if begins_run:
+            self._leave_last_run(chunk, ticket)
         infos = InfoRecorder(ticket.infos)
         n_steps = self._fill(chunk, ticket, infos, self._is_due(chunk, ticket, share))
         seal, packed, n_episodes = None, None, 0
@@ -208,15 +214,17 @@ class _ChunkFiller:
                 self._completed = self._completed.after(ticket.run, n_episodes)
         return ChunkReport(ticket.number, ticket.slot, seal, packed, began, time.perf_counter(), n_episodes)
 
-    def _next_share(self, ticket: Ticket) -> EpisodeShare | None:
-        """The whole episodes that a ticket asks for, if it asks for any and they are not complete."""
-        if not ticket.shares:
-            return None
-        if ticket.run != self._completed.run:
-            self._completed = self._completed.after(ticket.run, 0)
-            # The run before was abandoned, perhaps in the middle of an episode. Whole ones begin with a reset.
-            self.stack.needs_reset |= not self.stack.episode_starts.all()
-        return self._completed.next_share(ticket.shares)
+    def _leave_last_run(self, chunk: Chunk, ticket: Ticket) -> None:
+        """
+        Have the next step begin an episode: the run before was abandoned, perhaps in the middle of one. That is broken
+        off, unless a ``Monitor`` forbids it: then it is played to its end, and no rollout has it.
+        """
+        stack = self.stack
+        if not any(map(refuses_early_resets, stack.envs.envs)):
+            stack.needs_reset |= not stack.episode_starts.all()
+            return
+        while not (stack.needs_reset or stack.episode_starts.all()) and ticket.run == self.control.run:
+            self._fill(chunk, ticket, InfoRecorder(ticket.infos), EndOfShare(chunk, 1))
 
     def _is_due(self, chunk: Chunk, ticket: Ticket, share: EpisodeShare | None) -> "_IsDue | None":
         """What ends the chunk before it is full, if anything does."""

@@ -1,12 +1,15 @@
 """The same training with an on-policy algorithm of sb3-contrib and with ours."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from oracle import BUFFER_ARRAYS, TINY, EnvOrId, assert_same, assert_same_weights, episodes
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_walle import SamplerVecEnv
 
 N_ROLLOUTS = 3
 
@@ -39,6 +42,8 @@ def assert_same_training(
     n_envs: int = 2,
     backend: str = "inline",
     learn: Callable[[Any, BaseCallback], Any] | None = None,
+    around: Callable[[VecEnv], VecEnv] = lambda venv: venv,
+    in_place_of_n_steps: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> None:
     """
@@ -46,16 +51,22 @@ def assert_same_training(
 
     :param further_arrays: what the buffer has beyond that of SB3
     :param learn: trains a model, by default for some rollouts
+    :param around: puts wrappers around the environments
+    :param in_place_of_n_steps: arguments of ours, with which its rollouts have as many steps
     :param settings: arguments of both, added to those of ``TINY``
     """
     settings = {**TINY, **settings}
     learn = learn or (lambda model, callback: model.learn(N_ROLLOUTS * model.n_steps * n_envs, callback=callback))
     names = (*BUFFER_ARRAYS, *further_arrays)
     expected, found = Buffers(names), Buffers(names)
-    oracle = original(policy, make_vec_env(env, n_envs), **copy.deepcopy(settings))
+    oracle = original(policy, around(make_vec_env(env, n_envs)), **copy.deepcopy(settings))
     learn(oracle, expected)
+    if in_place_of_n_steps is not None:
+        del settings["n_steps"]
+        settings |= in_place_of_n_steps
     choices = {"mode": "sync", "actor": "torch", "learner": "eager"}
-    with ours(policy, env, n_samplers=1, envs_per_sampler=n_envs, backend=backend, **choices, **settings) as model:
+    samplers = SamplerVecEnv([env] * n_envs, n_envs, backend)
+    with ours(policy, around(samplers), **choices, **settings) as model:
         learn(model, found)
         assert model.num_timesteps == oracle.num_timesteps
         assert len(expected.kept) >= N_ROLLOUTS

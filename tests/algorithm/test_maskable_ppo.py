@@ -78,6 +78,34 @@ def test_masks_reach_through_vec_normalize(actor: str) -> None:
         assert 0.2 < model.rollout_buffer.action_masks.mean() < 0.9
 
 
+class EqualEpisodes(MaskedEnv):
+    """All of six steps."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, _, is_over, info = super().step(action)
+        return observation, reward, False, is_over, info
+
+
+EPISODES: dict[str, Any] = {"rollout": "episodes", "target_steps": 12, "max_episode_steps": 7}
+
+
+def test_training_equals_with_whole_episodes() -> None:
+    SAME("MlpPolicy", partial(EqualEpisodes, MASKABLE["bits"]), n_envs=1, in_place_of_n_steps=EPISODES)
+
+
+def test_a_last_minibatch_of_one_sample_does_no_harm() -> None:
+    """sb3-contrib divides its advantage by a deviation that is not a number."""
+    settings = {**TINY, **EPISODES, "target_steps": 6, "batch_size": 5, "mode": "sync", "n_samplers": 2}
+    del settings["n_steps"]
+    env = partial(EqualEpisodes, MASKABLE["discrete"])
+    with AsyncMaskablePPO("MlpPolicy", env, backend="inline", **settings) as model:
+        before = copy.deepcopy(model.policy.state_dict())
+        model.learn(12)
+        assert model.batch_size == 5
+        for name, weights in model.policy.state_dict().items():
+            assert th.isfinite(weights).all() and not th.equal(weights, before[name])
+
+
 def test_training_without_masks_equals() -> None:
     def learn(model: Any, callback: BaseCallback) -> None:
         model.learn(3 * model.n_steps * 2, callback, use_masking=False)
@@ -85,22 +113,23 @@ def test_training_without_masks_equals() -> None:
     SAME("MlpPolicy", partial(MaskedEnv, MASKABLE["bits"], is_strict=False), learn=learn)
 
 
+class Checked(AsyncMaskablePPO):
+    """For a learning rate of 0, with which all policies are the same."""
+
+    n_lagging = 0
+
+    def _correct_for_policy_lag(self) -> None:
+        behaviour = self.rollout_buffer.log_probs.copy()
+        super()._correct_for_policy_lag()
+        self.n_lagging += 1
+        np.testing.assert_allclose(behaviour, self.rollout_buffer.log_probs, atol=1e-4)
+        assert behaviour.std() > 0.1
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MASKABLE)
 def test_numpy_takes_valid_actions_with_the_probabilities_of_the_policy(name: str, mode: str) -> None:
     """MaskedEnv refuses any other action; log-probabilities and values are those that the policy computes."""
-
-    class Checked(AsyncMaskablePPO):
-        n_lagging = 0
-
-        def _correct_for_policy_lag(self) -> None:
-            behaviour = self.rollout_buffer.log_probs.copy()
-            super()._correct_for_policy_lag()
-            self.n_lagging += 1
-            # Updates change nothing, so that all policies are the same.
-            np.testing.assert_allclose(behaviour, self.rollout_buffer.log_probs, atol=1e-4)
-            assert behaviour.std() > 0.1
-
     with Checked(
         "MlpPolicy",
         partial(MaskedEnv, MASKABLE[name]),
@@ -192,6 +221,29 @@ def test_callbacks_are_shown_the_masks() -> None:
         model.learn(24, callback=(shown := Shown()))
         learned = model.rollout_buffer.action_masks.reshape(2, 12, 5)
     np.testing.assert_array_equal(np.stack(shown.masks, axis=1), learned)
+
+
+class ShownEpisodes(Shown):
+    """Those of the last rollout, and which steps were made."""
+
+    def _on_rollout_start(self) -> None:
+        self.masks, self.made = [], list[np.ndarray]()
+
+    def _on_step(self) -> bool:
+        self.made.append(self.locals["step_made"].copy())
+        return super()._on_step()
+
+
+def test_masks_of_whole_episodes_are_shown_and_learned_from() -> None:
+    settings = {**TINY, **EPISODES, "n_samplers": 3, "backend": "inline", "learning_rate": 0.0, "actor": "numpy"}
+    del settings["n_steps"]
+    with Checked("MlpPolicy", partial(MaskedEnv, MASKABLE["several discrete"]), **settings) as model:
+        model.learn(80, callback=(shown := ShownEpisodes()))
+        learned = model.rollout_buffer.action_masks.reshape(-1, 9)
+    assert model.n_lagging > 2
+    masks, made = np.stack(shown.masks, axis=1), np.stack(shown.made, axis=1)
+    np.testing.assert_array_equal(masks[made], learned)
+    assert not masks[~made].any()
 
 
 def inline() -> SamplerVecEnv:

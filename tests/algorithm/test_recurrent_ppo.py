@@ -19,6 +19,7 @@ from space_env import SpaceEnv
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from task_envs import TellsOfTorch
 from toy_envs import RandomWalk
 
@@ -70,6 +71,17 @@ def test_training_equals_in_another_process() -> None:
 
 def test_training_equals_with_state_dependent_exploration() -> None:
     SAME("MlpLstmPolicy", RandomWalk, use_sde=True, sde_sample_freq=4, **kwargs())
+
+
+def with_statistics(venv: VecEnv) -> VecNormalize:
+    """Not the truth, but statistics with which normalising makes a difference."""
+    vec_normalize = VecNormalize(venv, training=False)
+    vec_normalize.obs_rms.mean[:], vec_normalize.obs_rms.var[:], vec_normalize.ret_rms.var = 0.3, 0.2, np.array(5.0)
+    return vec_normalize
+
+
+def test_training_equals_with_normalised_observations_and_rewards() -> None:
+    SAME("MlpLstmPolicy", RandomWalk, around=with_statistics, **kwargs())
 
 
 def test_states_are_kept_from_one_learn_call_to_the_next() -> None:
@@ -140,10 +152,13 @@ def test_the_ratio_is_to_the_policy_before_the_update() -> None:
     assert min(model.changes) > 1e-3
 
 
-@pytest.mark.parametrize("actor", ["torch", "numpy"])
-def test_actions_of_the_present_policy_keep_their_weight(actor: str) -> None:
-    """If updates change nothing, a policy lag does not matter, for what values are estimated either."""
-    model = watched("pipelined", learning_rate=0.0, actor=actor)
+@pytest.mark.parametrize(("actor", "normalize"), [("torch", False), ("numpy", False), ("torch", True), ("numpy", True)])
+def test_actions_of_the_present_policy_keep_their_weight(actor: str, normalize: bool) -> None:
+    """
+    If updates change nothing, a policy lag does not matter, for what values are estimated either; nor do statistics
+    that move from one rollout to the next.
+    """
+    model = watched("pipelined", learning_rate=0.0, actor=actor, normalize=normalize)
     for weights in model.weights:
         np.testing.assert_allclose(weights, 1, atol=1e-4)
     assert max(model.changes) < 1e-3
@@ -158,6 +173,11 @@ def test_they_keep_it_where_columns_change_the_environment() -> None:
     for weights in model.weights:
         np.testing.assert_allclose(weights, 1, atol=1e-4)
     assert max(model.changes) < 1e-3
+
+
+def test_whole_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"AsyncRecurrentPPO cannot collect whole episodes. Use rollout='steps'"):
+        AsyncRecurrentPPO("MlpLstmPolicy", RandomWalk, n_samplers=2, rollout="episodes", target_steps=60)
 
 
 @pytest.mark.parametrize(("actor", "has_torch"), [("auto", 0), ("torch", 1)])

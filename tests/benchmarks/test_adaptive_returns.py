@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sb3_walle
@@ -69,6 +70,15 @@ def test_command_asks_for_the_papers_comparison(monkeypatch: pytest.MonkeyPatch)
         "target_steps": 20_000,
         "target_kl": 0.001,
     }
+
+
+def test_report_says_how_many_times_the_return_of_the_fixed_one_it_is() -> None:
+    fixed, follows = TINY.trainees()
+    finals = {fixed.name: np.array([100.0, 300.0]), follows.name: np.array([250.0, 350.0])}
+    (line,) = TINY.conclusions(finals)
+    assert line == f"{follows.name}: 1.50 times the return of {fixed.name} (bar: 1.2)"
+    # Of returns below zero that says nothing, and half of the runs are missing at times.
+    assert TINY.conclusions({**finals, fixed.name: -finals[fixed.name]}) == TINY.conclusions({}) == []
 
 
 def test_an_algorithm_that_is_not_installed_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,12 @@ def test_whole_numbers_may_be_written_shortly() -> None:
         (["--n-envs", "5", "--n-samplers", "2"], "n_samplers=2"),
         (["--device", "abacus"], "abacus"),
         (["--mode", "sync", "--max-policy-lag", "3"], "max_policy_lag"),
+        (["--algo", "sac", "--rollout", "episodes"], "--rollout is no option of SAC"),
+        (["--algo", "a2c", "--preset", "batchppo"], "--preset is no option of A2C"),
+        (["--preset", "batchppo"], "preset='batchppo'"),
+        (["--rollout", "episodes"], "target_steps"),
+        (["--target-steps", "100"], "rollout='episodes'"),
+        (["--rollout", "episodes", "--target-steps", "100", "--n-steps", "8"], "n_steps=8"),
     ],
 )
 def test_bad_value(options: list[str], mentioned: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +207,23 @@ def test_train_for_less_than_a_rollout(tmp_path: Path, capsys: pytest.CaptureFix
     assert [int(row["time/total_timesteps"]) for row in progress_rows(directory)] == [64]
     assert is_picture(directory / "learning_curve.png")
     assert "training ends after it" in capsys.readouterr().out
+
+
+def test_train_with_whole_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is known to suit CartPole has n_steps, and eight environments."""
+    options = ["--rollout", "episodes", "--target-steps", "600", "--n-samplers", "2", "--mode", "sync", "--seed", "0"]
+    few = ["--n-epochs", "1", "--no-video", "--timesteps", "1500", "--run-dir", str(tmp_path)]
+    assert main(["train", "CartPole-v1", "--objective", "kl_penalty", "--preset", "batchppo", *options, *few]) == 0
+    directory, output = run_directory(tmp_path), capsys.readouterr().out
+    assert "2 samplers of 1 environment; about 600 timesteps an iteration, in whole episodes" in output
+    settings = json.loads((directory / "settings.json").read_text())
+    assert "n_steps" not in settings
+    assert (settings["rollout"], settings["target_steps"], settings["n_envs"]) == ("episodes", 600, 2)
+    assert (settings["objective"], settings["preset"]) == ("kl_penalty", "batchppo")
+    rows = progress_rows(directory)
+    assert float(rows[-1]["rollout/ep_len_mean"]) > 5
+    assert all(int(row["async/episodes"]) >= 1 for row in rows)
+    PPO.load(directory / "model.zip", env=make_vec_env("CartPole-v1", 1)).learn(64)
 
 
 def test_interrupt_saves_what_there_is(

@@ -1,5 +1,6 @@
 """Rollouts of whole episodes: which episodes they hold, what is learned from them, and what callbacks see of them."""
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from toy_envs import DictEnv, RandomWalk, StampedEnv
 
@@ -120,11 +122,38 @@ def test_short_episodes_are_not_favoured() -> None:
     assert set(np.concatenate(seen.lengths)) == {1, 100}
 
 
-def test_rollouts_have_about_as_many_steps_as_wanted_while_the_policy_learns() -> None:
+class ChangingEnv(StampedEnv):
+    """Each episode is so many times as long as the one before, within bounds."""
+
+    def __init__(self, first: int, factor: float) -> None:
+        super().__init__(episode_length=first)
+        self.factor, self.exact_length = factor, first / factor
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.exact_length = min(max(self.factor * self.exact_length, 5.0), 300.0)
+        self.episode_length = round(self.exact_length)
+        return super().reset(**kwargs)
+
+
+@pytest.mark.parametrize(("first", "factor", "are_too_many"), [(10, 1.02, False), (100, 0.8, False), (10, 1.4, True)])
+def test_lengths_of_the_last_episodes_decide_how_many_come_next(first: int, factor: float, are_too_many: bool) -> None:
+    seen, n_samplers = Lengths(n_rollouts=8), 3
+    env = partial(ChangingEnv, first, factor)
+    train(env, 600, 10**9, seen, mode="pipelined", max_episode_steps=1_000, n_samplers=n_samplers, batch_size=9_999)
+    numbers = [len(lengths) for lengths in seen.lengths]
+    wanted = [1, *(max(1, round(600 / lengths.mean())) for lengths in seen.lengths)][: len(numbers)]
+    # Some of them begin before the last ones have ended.
+    ahead = [0, *(max(math.ceil(number / 2), min(number, n_samplers)) for number in wanted)][: len(numbers)]
+    assert numbers == [max(pair) for pair in zip(wanted, ahead, strict=True)]
+    assert (numbers != wanted) == are_too_many
+
+
+@pytest.mark.parametrize(("mode", "target_steps"), [("sync", 1_000), ("pipelined", 2_000)])
+def test_rollouts_have_about_as_many_steps_as_wanted_while_the_policy_learns(mode: str, target_steps: int) -> None:
     seen = Episodes()
-    model = train("CartPole-v1", 1_000, 15 * 1_000, seen, mode="sync", n_epochs=3)
+    model = train("CartPole-v1", target_steps, 15 * target_steps, seen, mode=mode, n_epochs=3)
     sizes = seen.sizes
-    assert np.mean(np.abs(sizes[3:] / 1_000 - 1) < 0.25) >= 0.9, sizes
+    assert np.mean(np.abs(sizes[3:] / target_steps - 1) < 0.25) >= 0.9, sizes
     # And it did learn.
     assert model.mean_episode_steps > 2 * seen.lengths[1].mean(), [lengths.mean() for lengths in seen.lengths]
 
@@ -330,6 +359,32 @@ def test_a_callback_ends_training_in_the_middle_of_a_rollout() -> None:
 
     model = train(RandomWalk, 500, 2_000, Stop())
     assert 100 <= model.num_timesteps < 100 + model.n_envs
+
+
+def guarded(episode_length: int, max_delay: float = 0.0) -> Monitor:
+    return Monitor(StampedEnv(episode_length=episode_length, max_delay=max_delay), allow_early_resets=False)
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+def test_an_episode_that_must_not_be_broken_off_is_played_to_its_end() -> None:
+    env = SamplerVecEnv([partial(guarded, length, 0.001) for length in (200, 300)])
+    settings = {**SETTINGS, "mode": "pipelined", "target_steps": 500, "n_samplers": None}
+    model = AsyncPPO("MlpPolicy", env, **settings).learn(10**6, callback=Lengths(n_rollouts=2))
+    # The first sampler, which is ahead, is in the middle of an episode now.
+    steps, n_made = env.get_attr("steps")[0], len(env.get_attr("episode_lengths")[0])
+    assert 0 < steps < 200
+    seen = Lengths()
+    model.learn(1_000, callback=seen, reset_num_timesteps=False)
+    lengths = np.concatenate(seen.lengths)
+    assert set(lengths) == {200, 300}
+    # The one that was begun is in no rollout.
+    assert len(env.get_attr("episode_lengths")[0]) == n_made + 1 + (lengths == 200).sum()
+    # Where learn() begins anew, it resets as SB3's does.
+    oracle = PPO("MlpPolicy", DummyVecEnv([partial(guarded, 100)]), n_steps=64, device="cpu").learn(64)
+    for either in (model, oracle.learn(64, reset_num_timesteps=False)):
+        with pytest.raises(RuntimeError, match="Tried to reset an environment before done"):
+            either.learn(64)
+    env.close()
 
 
 def test_stock_callbacks_and_the_timeline_work(tmp_path: Path) -> None:

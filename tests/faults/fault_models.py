@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stamped_task import EPISODE_LENGTH
 
 from sb3_walle import AsyncDQN, AsyncMaskablePPO, AsyncPPO, AsyncRecurrentPPO, AsyncTRPO
 
 MODES = ("sync", "pipelined", "free")
 #: a mode of AsyncPPO, or the name of another algorithm and its mode
 KINDS = (*MODES, "DQN pipelined")
+#: AsyncPPO with rollouts of whole episodes
+EPISODES = "episodes"
+EPISODE_KINDS = (f"{EPISODES} sync", f"{EPISODES} pipelined")
 _ALGORITHMS = {
     "": AsyncPPO,
+    EPISODES: AsyncPPO,
     "DQN": AsyncDQN,
     "TRPO": AsyncTRPO,
     "MaskablePPO": AsyncMaskablePPO,
@@ -52,6 +57,9 @@ def make_model(
     else:
         epochs = "n_critic_updates" if algorithm is AsyncTRPO else "n_epochs"
         own = {"n_steps": n_steps, "batch_size": batch_size, epochs: n_epochs}
+    if kind in EPISODE_KINDS:
+        target_steps = own.pop("n_steps") * env.num_envs
+        own |= {"rollout": "episodes", "target_steps": target_steps, "max_episode_steps": EPISODE_LENGTH + 1}
     if algorithm is AsyncRecurrentPPO:
         policy, policy_kwargs = "MlpLstmPolicy", {"lstm_hidden_size": 4, "net_arch": [4]}
     return algorithm(policy, env, mode=mode, device="cpu", policy_kwargs=policy_kwargs, **own, **kwargs)

@@ -112,14 +112,12 @@ class FollowEpisodes(FollowSamples):
     def __init__(self) -> None:
         super().__init__(is_ordered=False)
         self.n_made = 0
-        #: how many episodes a rollout has that is asked for when this one begins, and how many whole ones this one has
+        #: how many episodes each rollout should have, and how many whole ones it has
         self.n_wanted: list[int] = []
         self.n_whole: list[int] = []
 
-    def check_episodes(self, policy_lag: int) -> None:
-        # Where the last one is not asked for ahead, more is known.
-        for number, n_whole in enumerate(self.n_whole[: len(self.n_whole) - 1 - policy_lag]):
-            assert n_whole == self.n_wanted[max(0, number - policy_lag)]
+    def check_episodes(self) -> None:
+        assert self.n_whole == self.n_wanted
 
     def _check_number(self) -> None:
         self.n_made += int(self.locals["step_made"].sum())

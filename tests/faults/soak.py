@@ -23,8 +23,8 @@ import torch as th
 sys.path.insert(0, str(Path(__file__).parent))
 
 from danger import PHASES, endangered_task
-from fault_models import KINDS, is_ordered, make_model
-from follow_samples import FollowSamples
+from fault_models import EPISODE_KINDS, KINDS, is_ordered, make_model
+from follow_samples import FollowEpisodes, FollowSamples
 from killer import killing
 from stamped_task import StampedTask
 from torn_weights import read_while_publishing
@@ -76,13 +76,15 @@ class Figures:
 
 def train(figures: Figures, kind: str, env_fn: Callable[[], StampedTask], from_outside: bool) -> None:
     """Train while samplers are killed."""
-    samples = FollowSamples(is_ordered(kind))
+    is_whole = kind in EPISODE_KINDS
+    samples = FollowEpisodes() if is_whole else FollowSamples(is_ordered(kind))
     env = SamplerVecEnv([env_fn] * N_SAMPLERS, max_restarts=10**9)
     with make_model(kind, env, n_steps=N_STEPS, batch_size=N_STEPS * N_SAMPLERS, learner="eager") as model:
         with killing(model) if from_outside else nullcontext():
             model.learn(N_ROLLOUTS * N_STEPS * N_SAMPLERS, callback=samples)
         figures.kills += env.client.n_restarts
-        figures.wrong_counts += model.num_timesteps != N_ROLLOUTS * N_STEPS * N_SAMPLERS
+        n_missing = N_ROLLOUTS * N_STEPS * N_SAMPLERS - model.num_timesteps
+        figures.wrong_counts += n_missing > 0 if is_whole else n_missing != 0
         figures.wrong_counts += samples.n_samples != model.num_timesteps
     figures.trainings += 1
     figures.samples += samples.n_samples
@@ -113,7 +115,7 @@ def soak(seconds: float) -> Figures:
     before = surroundings()
     reads = read_while_publishing(min(READ_SECONDS, seconds / 5), n_readers=2)
     figures.reads, figures.torn_reads = reads.read, reads.torn + reads.backwards
-    ways = list(product((*PHASES, None), KINDS))
+    ways = list(product((*PHASES, None), (*KINDS, *EPISODE_KINDS)))
     for index in count():
         if time.monotonic() >= deadline:
             break

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from danger import PHASES, endangered_task
-from fault_models import KINDS, is_ordered, make_model
+from fault_models import EPISODES, KINDS, is_ordered, make_model
 from follow_samples import FollowEpisodes, FollowSamples, sampler_processes
 from killer import killing
 from stamped_task import StampedTask
 
-from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
+from sb3_walle import SamplerError, SamplerVecEnv
 from sb3_walle.samplers.errors import SamplerWarning
 
 N_SAMPLERS, N_STEPS = 3, 64
@@ -83,12 +83,11 @@ def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backen
 def test_whole_episodes_of_samplers_killed_at_any_instant(mode: str, backend: str) -> None:
     samples = FollowEpisodes()
     env = SamplerVecEnv([StampedTask] * 3, backend=backend, max_restarts=10_000)
-    settings: dict[str, Any] = {"rollout": "episodes", "target_steps": 3 * N_STEPS, "max_episode_steps": 8}
-    with AsyncPPO("MlpPolicy", env, mode=mode, batch_size=192, n_epochs=1, device="cpu", **settings) as model:
+    with make_model(f"{EPISODES} {mode}", env, **SETTINGS) as model:
         with killing(model) as killed:
             model.learn(20 * 3 * N_STEPS, callback=samples)
         check(model, samples, model.num_timesteps)
-        samples.check_episodes(policy_lag=int(mode == "pipelined"))
+        samples.check_episodes()
     assert killed
 
 
