@@ -1,5 +1,6 @@
 """What holds for every test: usual signals, one thread for torch, programs of its own, no process left behind."""
 
+import contextlib
 import gc
 import math
 import os
@@ -16,6 +17,7 @@ from hypothesis import settings
 from own_network import is_own_network
 from process_helpers import Programs
 from ray_cluster import RayCluster
+from warm_servers import WarmServers
 from xdist.scheduler import LoadScopeScheduling
 
 from sb3_walle.updates import updater
@@ -40,6 +42,17 @@ LONGEST_FILES = (
     "test_kills.py",
 )
 
+# Folders and files of tests whose samplers' processes start as a user's do.
+COLD = {
+    "backends",
+    "faults",
+    "test_giving_way.py",
+    "test_learner_threads.py",
+    "test_resources.py",
+    "test_speed.py",
+    "test_vectorized_speed.py",
+    "test_docs.py",
+}
 
 CLUSTER = pytest.StashKey[RayCluster]()
 
@@ -155,6 +168,22 @@ def _own_log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def _warm_servers() -> Iterator[WarmServers]:
+    servers = WarmServers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _servers_start_at_once(request: pytest.FixtureRequest, _warm_servers: WarmServers) -> Iterator[None]:
+    """Samplers are forked from a process that has imported what it needs, except where a test is about processes."""
+    with contextlib.ExitStack() as stack:
+        if not COLD.intersection(request.path.relative_to(Path(__file__).parent).parts):
+            stack.enter_context(_warm_servers.in_use())
+        yield
+
+
+@pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     """Starts functions of test modules as programs of their own."""
     with Programs(tmp_path_factory.mktemp("programs")) as programs:
@@ -191,11 +220,15 @@ def command_line(pid: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _leaves_no_process_behind() -> Iterator[None]:
+def _leaves_no_process_behind(_warm_servers: WarmServers) -> Iterator[None]:
     before = child_processes()
     yield
+
+    def left() -> set[int]:
+        return child_processes() - before - _warm_servers.pids
+
     deadline = time.monotonic() + 10
-    while child_processes() - before and time.monotonic() < deadline:
+    while left() and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.02)
-    assert not child_processes() - before, "the test has left processes behind"
+    assert not left(), "the test has left processes behind"
