@@ -1,6 +1,7 @@
 """Rollouts of whole episodes: which episodes they hold, what is learned from them, and what callbacks see of them."""
 
 import math
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -361,30 +362,39 @@ def test_a_callback_ends_training_in_the_middle_of_a_rollout() -> None:
     assert 100 <= model.num_timesteps < 100 + model.n_envs
 
 
-def guarded(episode_length: int, max_delay: float = 0.0) -> Monitor:
-    return Monitor(StampedEnv(episode_length=episode_length, max_delay=max_delay), allow_early_resets=False)
+GUARDED_LENGTH = 500
+
+
+def guarded() -> Monitor:
+    return Monitor(StampedEnv(episode_length=GUARDED_LENGTH, max_delay=0.001), allow_early_resets=False)
+
+
+class Abandon(Lengths):
+    """Ends training when samplers are in the middle of the next rollout's episodes."""
+
+    def _on_step(self) -> bool:
+        time.sleep(0.05)
+        return False
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
 def test_an_episode_that_must_not_be_broken_off_is_played_to_its_end() -> None:
-    env = SamplerVecEnv([partial(guarded, length, 0.001) for length in (200, 300)])
-    settings = {**SETTINGS, "mode": "pipelined", "target_steps": 500, "n_samplers": None}
-    model = AsyncPPO("MlpPolicy", env, **settings).learn(10**6, callback=Lengths(n_rollouts=2))
-    # The first sampler, which is ahead, is in the middle of an episode now.
-    steps, n_made = env.get_attr("steps")[0], len(env.get_attr("episode_lengths")[0])
-    assert 0 < steps < 200
-    seen = Lengths()
-    model.learn(1_000, callback=seen, reset_num_timesteps=False)
-    lengths = np.concatenate(seen.lengths)
-    assert set(lengths) == {200, 300}
-    # The one that was begun is in no rollout.
-    assert len(env.get_attr("episode_lengths")[0]) == n_made + 1 + (lengths == 200).sum()
-    # Where learn() begins anew, it resets as SB3's does.
-    oracle = PPO("MlpPolicy", DummyVecEnv([partial(guarded, 100)]), n_steps=64, device="cpu").learn(64)
-    for either in (model, oracle.learn(64, reset_num_timesteps=False)):
-        with pytest.raises(RuntimeError, match="Tried to reset an environment before done"):
-            either.learn(64)
-    env.close()
+    settings = {**SETTINGS, "mode": "pipelined", "target_steps": 2 * GUARDED_LENGTH, "n_samplers": None}
+    with SamplerVecEnv([guarded] * 2) as env:
+        model = AsyncPPO("MlpPolicy", env, max_episode_steps=GUARDED_LENGTH + 1, **settings)
+        model.learn(10**6, callback=Abandon())
+        n_made = [len(lengths) for lengths in env.get_attr("episode_lengths")]
+        assert all(0 < steps < GUARDED_LENGTH for steps in env.get_attr("steps"))
+        seen = Lengths()
+        model.learn(2 * GUARDED_LENGTH, callback=seen, reset_num_timesteps=False)
+        assert seen.sizes.tolist() == [2 * GUARDED_LENGTH]
+        # The one that was begun is in no rollout.
+        assert [len(lengths) for lengths in env.get_attr("episode_lengths")] == [n + 2 for n in n_made]
+        # Where learn() begins anew, it resets as SB3's does.
+        oracle = PPO("MlpPolicy", DummyVecEnv([guarded]), n_steps=64, device="cpu").learn(64)
+        for either in (model, oracle.learn(64, reset_num_timesteps=False)):
+            with pytest.raises(RuntimeError, match="Tried to reset an environment before done"):
+                either.learn(64)
 
 
 def test_stock_callbacks_and_the_timeline_work(tmp_path: Path) -> None:
