@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -42,23 +43,38 @@ LONGEST_FILES = (
     "test_kills.py",
 )
 
-# Folders and files of tests whose samplers' processes start as a user's do.
-COLD = {
-    "backends",
-    "faults",
-    "test_giving_way.py",
-    "test_learner_threads.py",
+# Files about processes, or a user's own program: their samplers' processes start as a user's do. See warm_servers.py.
+COLD_FILES = (
+    "test_process.py",
+    "test_limits.py",
+    "test_silence.py",
+    "test_supervision.py",
+    "test_lifecycle.py",
+    "test_lifecycle_faults.py",
+    "test_failures.py",
+    "test_closing.py",
+    "test_interrupts.py",
+    "test_constant_resources.py",
+    "test_memory_of_samplers.py",
     "test_resources.py",
-    "test_speed.py",
-    "test_vectorized_speed.py",
+    "test_giving_way.py",
     "test_docs.py",
-}
+)
 
 CLUSTER = pytest.StashKey[RayCluster]()
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("without a deadline", parent=settings(), deadline=None)
 settings.load_profile("without a deadline")
+
+
+# Modules are no garbage: looking for some takes a tenth of the time of importing all that tests import.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -141,6 +157,12 @@ def _usual_signals() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _subprocesses_start_at_once() -> None:
+    """What SB3's SubprocVecEnv starts is forked from a process that imports these once."""
+    multiprocessing.set_forkserver_preload(["torch", "stable_baselines3", "pytest"])
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _single_threaded() -> None:
     """The networks of tests are so small that a second thread only gets in the way of the samplers."""
     th.set_num_threads(1)
@@ -178,7 +200,7 @@ def _warm_servers() -> Iterator[WarmServers]:
 def _servers_start_at_once(request: pytest.FixtureRequest, _warm_servers: WarmServers) -> Iterator[None]:
     """Samplers are forked from a process that has imported what it needs, except where a test is about processes."""
     with contextlib.ExitStack() as stack:
-        if not COLD.intersection(request.path.relative_to(Path(__file__).parent).parts):
+        if request.path.name not in COLD_FILES:
             stack.enter_context(_warm_servers.in_use())
         yield
 

@@ -34,6 +34,7 @@ def runnable_code(path: Path) -> str:
         (r"(?<=n_steps=)(?=\d{3})", "64"),
         (r"(?<=save_freq=)", "20"),
         (r"(?<=n_samplers=)(?=[3-9]|\d\d)", "2"),
+        (r"(?<=envs_per_sampler=)(?=[3-9]|\d\d)", "2"),
     ):
         code = re.sub(rf"{number}\d[\d_]*", few, code)
     return code

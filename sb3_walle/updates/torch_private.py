@@ -4,6 +4,7 @@ Names of torch that are private or experimental, each in a function, as they are
 Another release may change them without notice. Then this is the file to mend.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +70,12 @@ def compile_ahead_of_time(graph: GraphModule, inputs: tuple[th.Tensor, ...], fol
     """
     from torch._inductor import aot_compile
 
-    options = {"cpp.dynamic_threads": is_parallel, "aot_inductor.output_path": str(folder)}
+    options = {
+        "cpp.dynamic_threads": is_parallel,
+        "aot_inductor.output_path": str(folder),
+        # That takes longer than it saves, unless it is kept for the next program.
+        "aot_inductor.precompile_headers": os.environ.get("TORCHINDUCTOR_CACHE_DIR") != str(folder),
+    }
     found = aot_compile(graph, inputs, options=options)
     if not isinstance(found, str):
         raise TypeError(f"torch has made {found!r} rather than a shared library")

@@ -296,4 +296,13 @@ def test_torch_works_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(torch._inductor, "aot_compile", aot_compile)
     assert compile_process.compile_program(tiny_blueprint(), tmp_path) == tmp_path / "program.so"
-    assert options_given == [{"cpp.dynamic_threads": False, "aot_inductor.output_path": str(tmp_path)}]
+    options = {
+        "cpp.dynamic_threads": False,
+        "aot_inductor.output_path": str(tmp_path),
+        "aot_inductor.precompile_headers": True,
+    }
+    assert options_given == [options]
+    # What is kept nowhere is not precompiled.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compile_process.compile_program(tiny_blueprint(), tmp_path)
+    assert options_given[1:] == [{**options, "aot_inductor.precompile_headers": False}]
