@@ -82,7 +82,7 @@ def label_timesteps(axes: Axes, settings: ReturnsSettings) -> None:
     """:param axes: where steps are drawn from left to right"""
     axes.set_xlim(0, settings.total_timesteps)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlabel(f"Timesteps (environment steps, {settings.n_envs} environments together)")
+    axes.set_xlabel(f"Timesteps (environment steps, {plural(settings.n_envs, 'environment')} together)")
 
 
 def label_returns(axes: Axes, settings: ReturnsSettings) -> None:

@@ -10,6 +10,7 @@ from benchmarks.returns.returns_settings import FINAL_PART, ReturnsSettings
 from benchmarks.returns.seed_noise import CONFIDENCE, Difference, compare_means
 from benchmarks.text_tables import format_markdown_table
 from sb3_walle.cli.tables import MISSING, format_ratio
+from sb3_walle.cli.training import plural
 
 SIGNIFICANT_DIGITS = 4
 TIME = "Minutes: medians, from the constructor to the last step, of runs that took place one after the other."
@@ -106,7 +107,7 @@ def format_settings(settings: ReturnsSettings) -> str:
     """
     normalized = "" if settings.normalize else "not "
     lines = [
-        f"{settings.env_id}, {settings.total_timesteps:,} steps a run, {settings.n_envs} environments",
+        f"{settings.env_id}, {settings.total_timesteps:,} steps a run, {plural(settings.n_envs, 'environment')}",
         f"observations and rewards are {normalized}normalised",
         *settings.algorithm_in_words(),
     ]
