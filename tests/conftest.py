@@ -18,7 +18,7 @@ from hypothesis import settings
 from own_network import is_own_network
 from process_helpers import Programs
 from ray_cluster import RayCluster
-from warm_servers import WarmServers
+from warm_servers import ORIGINS, WarmServers
 from xdist.scheduler import LoadScopeScheduling
 
 from sb3_walle.updates import updater
@@ -215,14 +215,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 def child_processes() -> set[int]:
     """Numbers of this process's children, zombies included, but not of those that the standard library keeps."""
     children = {pid for task in Path("/proc/self/task").iterdir() for pid in children_of(task)}
-    # A Ray cluster serves several tests, and so does the process that programs are forked from.
-    return {
-        int(pid)
-        for pid in children
-        if not re.search(
-            r"multiprocessing|process_helpers\.py|/ray/core/src|/ray/(_private|dashboard)/[\w/]+\.py", command_line(pid)
-        )
-    }
+    # A Ray cluster serves several tests, and so do processes that programs and fork servers are forked from.
+    others = r"multiprocessing|process_helpers\.py|/ray/core/src|/ray/(_private|dashboard)/[\w/]+\.py"
+    return {int(pid) for pid in children if not re.search(others, command_line(pid))} - ORIGINS
 
 
 def children_of(task: Path) -> list[str]:
@@ -242,15 +237,11 @@ def command_line(pid: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _leaves_no_process_behind(_warm_servers: WarmServers) -> Iterator[None]:
+def _leaves_no_process_behind() -> Iterator[None]:
     before = child_processes()
     yield
-
-    def left() -> set[int]:
-        return child_processes() - before - _warm_servers.pids
-
     deadline = time.monotonic() + 10
-    while left() and time.monotonic() < deadline:
+    while child_processes() - before and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.02)
-    assert not left(), "the test has left processes behind"
+    assert not child_processes() - before, "the test has left processes behind"

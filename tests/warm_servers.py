@@ -47,6 +47,9 @@ _WITH_TORCH = (
     "sb3_walle.callbacks",
 )
 
+#: numbers of the processes that fork servers are forked from
+ORIGINS: set[int] = set()
+
 
 @dataclass(frozen=True)
 class _Request:
@@ -65,11 +68,6 @@ class WarmServers:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._origins: dict[bool, _Origin] = {}
-
-    @property
-    def pids(self) -> set[int]:
-        """Numbers of the processes that fork servers are forked from."""
-        return {origin.pid for origin in self._origins.values()}
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -112,7 +110,7 @@ class _Origin:
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
             )
-        self.pid = self._process.pid
+        ORIGINS.add(self._process.pid)
 
     def fork(self, channel_end: socket.socket, in_own_session: bool) -> "_ForkServer":
         """Start a fork server, as ``server_handle._start`` does."""
@@ -131,6 +129,7 @@ class _Origin:
         self._requests.close()
         self._process.kill()
         self._process.wait()
+        ORIGINS.discard(self._process.pid)
 
 
 def _environment() -> dict[str, str]:
