@@ -156,14 +156,15 @@ def core_time(trainee: Trainee, settings: SpeedSettings, physics: float, n_cpus:
     else:
         environment = measure_sampler_step(settings.env_id, contender.envs_per_sampler)[1]
     programs, used = Programs(), CPUTime()
-    with programs.noted(), trainee.running(settings.env_id) as model:
+    with trainee.running(settings.env_id) as model:
         used.note_updates(model)
 
         def start() -> None:
             programs.start()
             used.start(model.num_timesteps)
 
-        rate = measure(model, settings.stopwatch(model.n_envs, on_start=start))
+        with programs.noted():
+            rate = measure(model, settings.stopwatch(model.n_envs, on_start=start))
         used.stop(model.num_timesteps)
         program = programs.cpu_seconds()
     total = 1e6 * n_cpus / rate
