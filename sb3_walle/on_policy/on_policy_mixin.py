@@ -198,15 +198,17 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
                 row_values = rollout_values(self.policy, rollout, rows)
             if not reporter.report(shown, shown_rows, shown.shown(row_values)):
                 return False
-            correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
-            rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
+            with self._cpus_shared():
+                correct_cut_off(self.policy, rollout, rows.start, self.gamma, rollout_buffer)
+                rewards = learner_rewards(self.policy, rollout, rows, self.gamma)
             starts = learner_episode_starts(rollout, rows)
             self._add_rows(rollout_buffer, rollout, rows, rewards, starts, row_values)
         if rollout is None:
             raise RuntimeError("The collector has ended without a rollout")
         self._rollout_policy_lag = collector.statistics.policy_lag_max
         self.mean_episode_steps = collector.mean_episode_steps
-        values, dones = last_values(self.policy, rollout), rollout.dones[-1]
+        with self._cpus_shared():
+            values, dones = last_values(self.policy, rollout), rollout.dones[-1]
         compute_advantages(rollout_buffer, values, dones)
         callback.update_locals({"values": values, "dones": dones})
         callback.on_rollout_end()
