@@ -28,19 +28,19 @@ from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 LONGEST_FILES = (
     "test_examples.py",
     "test_native_program.py",
-    "test_env_sources.py",
     "test_streams.py",
-    "test_zoo.py",
-    "test_bad_envs.py",
     "test_workers.py",
-    "test_same_numbers.py",
+    "test_failures.py",
     "test_lifecycle_faults.py",
     "test_speed.py",
-    "test_failures.py",
-    "test_native_build.py",
-    "test_returns.py",
-    "test_async_eval.py",
     "test_kills.py",
+    "test_native_build.py",
+    "test_closing.py",
+    "test_returns.py",
+    "test_zoo.py",
+    "test_cli_video.py",
+    "test_same_numbers.py",
+    "test_learner_death.py",
 )
 
 # Files about processes, or a user's own program: their samplers' processes start as a user's do. See warm_servers.py.
