@@ -19,6 +19,7 @@ from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.pickling import state_without_samplers
+from sb3_walle.algorithm.several_learners import check_n_learners, check_shareable
 from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
@@ -34,6 +35,7 @@ from sb3_walle.envs.wrappers import (
     takes_gamma_of_algorithm,
     wrapped_samplers,
 )
+from sb3_walle.gradient_workers.learners import Learners
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
@@ -106,6 +108,9 @@ class AsyncMixin(_Base):
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
         seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
         the same numbers. PPO, SAC, TD3, DDPG and DQN have compiled updates
+    :param n_learners: number of processes that compute the gradients of compiled updates, this one included. Each takes
+        a share of the rows of every minibatch, with one thread; their sum is the gradient that one learner would
+        compute, within rounding, and the same in every run. SB3 and callbacks stay in this process
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
@@ -143,6 +148,7 @@ class AsyncMixin(_Base):
         close_timeout: float | None = None,
         samplers_give_way: bool | None = None,
         learner: str = "auto",
+        n_learners: int = 1,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -150,7 +156,7 @@ class AsyncMixin(_Base):
         self.mode = self.supported_modes[0] if mode is None else mode
         # Algorithms of SB3 have networks that are called actor.
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
-        self.learner, self.check_nan = learner, check_nan
+        self.learner, self.n_learners, self.check_nan = learner, n_learners, check_nan
         self._check_choices()
         choices = SamplerChoices(
             n_samplers,
@@ -196,6 +202,7 @@ class AsyncMixin(_Base):
         check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
         check_actor(self.sampler_actor)
         check_learner(self.learner)
+        check_n_learners(self.n_learners)
         checked_info_keys(self.info_keys)
 
     def _setup_model(self) -> None:
@@ -210,6 +217,8 @@ class AsyncMixin(_Base):
             # Long before the queues are made. Callbacks, which are not known yet, can only ask for more.
             request = self._collection_request(env, self._n_steps_per_rollout())
             request.check_memory(self._collection_spec(request, for_size=True))
+        if self.n_learners > 1:
+            check_shareable(self, self.n_learners, self.learner, self._get_updater() is not None)
         if self.learner == "compiled":
             self._require_compiled_update()
 
@@ -414,6 +423,8 @@ class AsyncMixin(_Base):
             self.logger.record("async/bottleneck", statistics.workload.take_bottleneck(), exclude="tensorboard")
             if self.mode == "free":
                 self.logger.record("async/stale_steps", statistics.n_stale_steps)
+        if self._updater is not None and self._updater.sharing is not None:
+            self.logger.record("async/learner_restarts", self._updater.sharing.n_restarts)
         if self._learn_seconds is not None:
             self.logger.record("time/learn_seconds", self._learn_seconds)
 
@@ -433,7 +444,8 @@ class AsyncMixin(_Base):
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""
         if self._updater is None and self.update_class is not None and self._trains_as_sb3():
-            self._updater = Updater(self.update_class(self), self.learner)
+            sharing = Learners(self.n_learners) if self.n_learners > 1 else None
+            self._updater = Updater(self.update_class(self), self.learner, sharing)
         return self._updater
 
     def _trains_as_sb3(self) -> bool:

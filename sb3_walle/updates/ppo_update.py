@@ -42,6 +42,8 @@ class PPOStep(UpdateStep):
 
     stages: ClassVar[tuple[Stage, ...]] = (_POLICY,)
     rows: ClassVar[Any] = RolloutRows
+    # They are normalised with their mean and deviation.
+    seen_whole: ClassVar[tuple[str, ...]] = ("advantages",)
     #: in addition to the objective's: the largest divergence allowed, whether a loss or gradient that is not finite is
     #: an error, and where gradients are clipped
     coefficients: ClassVar[tuple[str, ...]] = (*COEFFICIENTS, "kl_limit", "require_finite", "max_grad_norm")
@@ -51,7 +53,7 @@ class PPOStep(UpdateStep):
         is_discrete = isinstance(self._policy.action_space, spaces.Discrete)
         actions = rows.actions.long().flatten() if is_discrete else rows.actions
         evaluation = Evaluation(*self._policy.evaluate_actions(rows.observations, actions))
-        loss, statistics = ppo_objective(self.spec.variant, evaluation, rows, minibatch.coefficients)
+        loss, statistics = ppo_objective(self.spec.variant, evaluation, minibatch)
         return Losses({"policy": loss}, statistics)
 
     def apply(

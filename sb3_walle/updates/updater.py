@@ -2,15 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.compiled_update import make_update
 from sb3_walle.updates.global_state import threads_at_most
 from sb3_walle.updates.parameter_groups import ParameterGroup
-from sb3_walle.updates.program_compiler import ProgramCompiler, may_be_at_hand
-from sb3_walle.updates.traced_step import trace_update
+from sb3_walle.updates.program_compiler import Program, ProgramCompiler, may_be_at_hand
+from sb3_walle.updates.shares import Division, divide
+from sb3_walle.updates.sharing import Sharing
+from sb3_walle.updates.traced_step import TracedStep, trace_update
 from sb3_walle.updates.unsupported import Unsupported
 from sb3_walle.user_warning import warn_user
 
@@ -23,6 +25,8 @@ WORTH_COMPILING = 30.0
 # What the compiler takes for a program beside samplers at work, in seconds. Where there is a seed, so many seconds of
 # updates are eager.
 NOMINAL_COMPILE_SECONDS = 15.0
+# Of each stage, where several learners share the minibatches.
+N_HALVES = 2
 # The time of an update tells what a compiled minibatch takes, although one of so many is compared with an eager one.
 MINIBATCHES_PER_TIMING = 20
 
@@ -33,11 +37,15 @@ class Updater:
 
     :param update: what it declares of its update
     :param choice: the user's ``learner=``, one of :data:`LEARNERS`
+    :param sharing: the processes that compute gradients, if there are several
     """
 
-    def __init__(self, update: AlgorithmUpdate, choice: str) -> None:
+    def __init__(self, update: AlgorithmUpdate, choice: str, sharing: Sharing | None = None) -> None:
         self.update = update
         self._choice = choice
+        self.sharing = sharing
+        #: why one learner computes all gradients, although there are several
+        self._not_shared: Unsupported | None = None
         self._reason: Unsupported | None = None
         self._key: Hashable = None
         self._groups: Sequence[ParameterGroup] = ()
@@ -91,8 +99,13 @@ class Updater:
                     )
                 self._note_compiled(number, n_minibatches, is_compared, is_same, time.perf_counter() - started)
             except Unsupported as reason:
-                self._refuse(reason)
                 self.is_compiled = False
+                if self._compiler.division is None:
+                    self._refuse(reason)
+                else:
+                    # Its samples may depend on each other. Then they can still be learned from in one piece.
+                    self._leave_to_one(reason)
+                    self._close_compiler()
         if not self.is_compiled:
             if self._reason is not None and not self._is_told:
                 self._say_refused()
@@ -107,7 +120,12 @@ class Updater:
             self.close()
 
     def close(self) -> None:
-        """Stop compiling."""
+        """Stop compiling, and end the other learners."""
+        self._close_compiler()
+        if self.sharing is not None:
+            self.sharing.close()
+
+    def _close_compiler(self) -> None:
         if self._compiler is not None:
             self._compiler.close()
             self._compiler, self._key = None, None
@@ -132,7 +150,7 @@ class Updater:
             self._is_announced = True
             self._announce(self._unannounced, seconds / n_minibatches)
 
-    def _programs(self, number: int) -> dict | None:
+    def _programs(self, number: int) -> Mapping[str, Program] | None:
         """The programs of an update, if they are there, fit the algorithm as it is now, and may be used."""
         self._consider()
         if self._compiler is None or not self._compiler.is_begun:
@@ -145,7 +163,10 @@ class Updater:
             if programs is None and (self._is_seeded_auto() or self._choice == "compiled"):
                 self._say_waiting(number)
                 programs = self._compiler.programs(wait=True)
-            return programs
+            division = self._compiler.division
+            if programs is None or division is None or self.sharing is None:
+                return programs
+            return self.sharing.begin(division, self._compiler.steps, programs)
         except Unsupported as reason:
             self._refuse(reason)
             return None
@@ -176,7 +197,8 @@ class Updater:
         if self.update.algorithm.policy.device.type != "cpu":
             # Recorded at once rather than compiled.
             return 0
-        return math.ceil(len(self.update.programs()) * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
+        n_programs = len(self.update.programs()) * (1 if self.sharing is None else N_HALVES)
+        return math.ceil(n_programs * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
 
     def _is_seeded_auto(self) -> bool:
         return self._choice == "auto" and self.update.algorithm.seed is not None
@@ -192,14 +214,33 @@ class Updater:
             return
         if key == self._key:
             return
-        self.close()
+        self._close_compiler()
         self._key, self._reason, self._is_announced, self._unannounced = key, None, False, None
         self._n_minibatches_unchecked, self._n_eager_ahead, self._n_doubts = None, None, 0
         try:
             self._groups = self.update.make_groups()
-            self._compiler = ProgramCompiler(trace_update(self.update, self._groups))
+            steps = trace_update(self.update, self._groups)
+            self._compiler = ProgramCompiler(steps, self._division(steps))
         except Unsupported as reason:
             self._refuse(reason)
+
+    def _division(self, steps: Mapping[str, TracedStep]) -> Division | None:
+        """How minibatches are divided among learners; ``None`` if one makes all."""
+        if self.sharing is None or self._not_shared is not None:
+            return None
+        try:
+            division = divide(self.update, steps, self.sharing.n_learners)
+        except Unsupported as reason:
+            self._leave_to_one(reason)
+            return None
+        self.sharing.prepare()
+        return division
+
+    def _leave_to_one(self, reason: Unsupported) -> None:
+        self._not_shared = reason
+        assert self.sharing is not None
+        self.sharing.close()
+        self._say(f"n_learners={self.sharing.n_learners} has no effect, one learner computes all gradients: {reason}")
 
     def _refuse(self, reason: Unsupported) -> None:
         if self._compiler is not None:
@@ -210,12 +251,15 @@ class Updater:
         self._reason = reason
 
     def _say_refused(self) -> None:
-        message, self._is_told = f"Updates are not compiled: {self._reason}", True
+        self._is_told = True
+        self._say(f"Updates are not compiled: {self._reason}", "learner='eager' says that this is intended.")
+
+    def _say(self, message: str, advice: str = "") -> None:
+        """Tell the user why updates take longer than they could."""
         if self.update.algorithm.verbose >= 1:
             print(message)
         else:
-            # Updates take many times as long as they could.
-            warn_user(f"{message}. learner='eager' says that this is intended.")
+            warn_user(f"{message}. {advice}".rstrip())
 
     def _seconds_worth_saving(self) -> float:
         """Seconds of the eager updates so far or of those to come, whichever are more."""

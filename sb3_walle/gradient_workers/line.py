@@ -1,0 +1,79 @@
+"""The learner and a gradient worker in step: one byte each way for each share of a minibatch."""
+
+import os
+import socket
+import time
+
+# What lies between two minibatches of a small network takes less; to put a process to sleep and wake it takes as long.
+# On a busy machine another process gets the core meanwhile.
+SPIN_SECONDS = 50e-6
+
+
+class LineClosedError(ConnectionError):
+    """The process at the other end is dead, or has hung up."""
+
+
+class Line:
+    """
+    One end of a packet socket. It orders memory: what one end has written to shared memory before it sends, the other
+    one finds there after it has received. And it ends with the process at its other end, so that none waits in vain.
+
+    :param end: this process's end; owned by this object from now on
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        end.setblocking(True)
+
+    @classmethod
+    def pair(cls) -> tuple["Line", socket.socket]:
+        """This end, and the socket to hand to the other process."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(here), there
+
+    def send(self, number: int) -> None:
+        """
+        :param number: from 0 to 255
+        :raises LineClosedError: if the other end is closed
+        """
+        try:
+            self._socket.send(bytes((number,)))
+        except ConnectionError as error:
+            raise LineClosedError from error
+
+    def receive(self) -> int:
+        """
+        Wait for a number: awake for some microseconds, then asleep.
+
+        :raises LineClosedError: if the other end is closed
+        """
+        deadline = time.perf_counter() + SPIN_SECONDS
+        while (number := self.received()) is None:
+            if time.perf_counter() < deadline:
+                os.sched_yield()
+                continue
+            return self._take(0)
+        return number
+
+    def received(self) -> int | None:
+        """
+        A number, if there is one.
+
+        :raises LineClosedError: if the other end is closed
+        """
+        try:
+            return self._take(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _take(self, flags: int) -> int:
+        try:
+            packet = self._socket.recv(1, flags)
+        except ConnectionError as error:
+            raise LineClosedError from error
+        if not packet:
+            raise LineClosedError
+        return packet[0]

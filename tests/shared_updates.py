@@ -1,0 +1,150 @@
+"""Updates whose minibatches are divided among learners, with the traced halves themselves for programs."""
+
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from process_helpers import children_with_state, is_alive
+from stable_baselines3 import DQN, PPO, SAC, TD3
+
+from sb3_walle.gradient_workers.job import Job, Place, bound, tensors_in
+from sb3_walle.gradient_workers.shared_minibatch import SharedMinibatch
+from sb3_walle.gradient_workers.shared_program import SharedProgram
+from sb3_walle.gradient_workers.workers import GradientWorkers
+from sb3_walle.updates.algorithm_update import AlgorithmUpdate
+from sb3_walle.updates.compiled_update import make_update
+from sb3_walle.updates.dqn_update import DQNUpdate
+from sb3_walle.updates.native.graph_parts import GraphParts
+from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.program_compiler import Program
+from sb3_walle.updates.sac_update import SACUpdate
+from sb3_walle.updates.shares import TracedHalf, divide, gradient_half
+from sb3_walle.updates.td3_update import TD3Update
+from sb3_walle.updates.traced_step import TracedStep, trace_update
+
+UPDATES: dict[Any, Any] = {PPO: PPOUpdate, SAC: SACUpdate, TD3: TD3Update, DQN: DQNUpdate}
+
+
+def program_of(graph: TracedStep | TracedHalf) -> Program:
+    """The graph itself: all that a compiler would change of the numbers is their last digits."""
+    return lambda inputs: graph.graph(*inputs)[0]
+
+
+@dataclass(frozen=True)
+class GraphJob(Job):
+    """
+    Runs graphs where others run programs.
+
+    :param folder: a worker makes a file there, named after its process, when it stops
+    :param hold: whether it stops before it has ``"loaded"`` its programs, or while it makes a ``"call"``: until the
+        folder has a file ``go``
+    """
+
+    folder: Path
+    hold: str
+
+    def bound_calls(self) -> list[Callable[[], object]]:
+        tensors = tensors_in(self.layout, self.memory)
+        self._stop("loaded")
+        return [self._call(path, places, tensors) for path, places in self.calls]
+
+    def _call(self, path: Path, places: Sequence[Place], tensors: Mapping[str, th.Tensor]) -> Callable[[], object]:
+        graph = pickle.loads(path.read_bytes()).build()
+        call = bound(lambda inputs: graph(*inputs), places, tensors)
+
+        def make() -> None:
+            self._stop("call")
+            call()
+
+        return make
+
+    def _stop(self, where: str) -> None:
+        if where == self.hold:
+            (self.folder / f"{os.getpid()}.stopped").touch()
+            while not (self.folder / "go").exists():
+                time.sleep(0.001)
+
+
+class SharedUpdates:
+    """
+    Updates a model as several learners do, all of whose shares this process computes: no worker is started.
+
+    :param model: the model
+    :param n_learners: number of shares; 0 for the program of the whole minibatch
+    """
+
+    def __init__(self, model: Any, n_learners: int) -> None:
+        self.model, model.check_nan = model, False
+        (kind,) = (kind for algorithm, kind in UPDATES.items() if isinstance(model, algorithm))
+        self.update = update = kind(model)
+        update.key()
+        self.groups = update.make_groups()
+        self.steps = trace_update(update, self.groups)
+        self.programs = {name: program_of(step) for name, step in self.steps.items()}
+        self.minibatch: SharedMinibatch | None = None
+        if n_learners:
+            self._divide(n_learners)
+        #: number of minibatches of all updates
+        self.n_minibatches = 0
+
+    def _divide(self, n_learners: int) -> None:
+        self.division = divide(self.update, self.steps, n_learners)
+        halves = {name: program_of(half) for name, half in self.division.halves.items()}
+        first = next(iter(self.steps.values()))
+        self.minibatch = SharedMinibatch(first.eager, first.inputs, self.division)
+        calls = tuple(map(gradient_half, self.division.n_values))
+        self.workers = GradientWorkers(n_learners - 1)
+        self.programs = {
+            name: SharedProgram(step.eager, self.minibatch, halves, self.workers, calls)
+            for name, step in self.steps.items()
+        }
+
+    def start_workers(self, folder: Path, hold: str = "") -> None:
+        """
+        Start the workers that are missing.
+
+        :param folder: for the halves that they make, and for :class:`GraphJob`'s files
+        :param hold: where workers stop, as in :class:`GraphJob`
+        """
+        paths = {stage: folder / f"{stage}.half" for stage in self.division.n_values}
+        for stage, path in paths.items():
+            path.write_bytes(pickle.dumps(GraphParts.of(self.division.halves[gradient_half(stage)].graph)))
+
+        def make_job(rank: int, line: socket.socket) -> Job:
+            assert self.minibatch is not None
+            calls = tuple((path, self.minibatch.share(stage, rank)) for stage, path in paths.items())
+            return GraphJob(self.minibatch.memory, self.minibatch.layout, calls, line, folder, hold)
+
+        self.workers.start(make_job)
+
+    def worker_processes(self) -> list[int]:
+        server = self.workers._server
+        return [] if server is None else [pid for pid in children_with_state(server._process.pid) if is_alive(pid)]
+
+    def train(self, number: int = 1, is_compared: bool = False) -> bool:
+        """Make an update from the random state of its number; whether the first minibatch agreed with an eager one."""
+        np.random.seed(number)
+        th.manual_seed(number)
+        if self.minibatch is not None:
+            self.minibatch.forget_parameters()
+        made = make_update(self.update, self.groups, self.steps, self.programs, number, is_compared)
+        self.n_minibatches += made[0]
+        return made[1]
+
+
+def state_of(update: AlgorithmUpdate) -> dict[str, Any]:
+    """All that an update changes: the policy, optimizers, and what was logged."""
+    algorithm = update.algorithm
+    return {
+        "policy": dict(algorithm.policy.state_dict()),
+        "optimizers": [optimizer.state_dict() for optimizer in update.optimizers()],
+        "logged": {name: value for name, value in algorithm.logger.name_to_value.items() if name != "time/fps"},
+        "n_updates": algorithm._n_updates,
+    }
