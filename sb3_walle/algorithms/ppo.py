@@ -73,6 +73,11 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     def _check_kl_penalty(self) -> None:
         if self.learner == "compiled":
             raise ValueError("objective='kl_penalty' has no compiled update. Use learner='auto' or 'eager'.")
+        if self.n_learners > 1:
+            raise ValueError(
+                f"objective='kl_penalty' has no compiled update for n_learners={self.n_learners} to share. "
+                "Use n_learners=1."
+            )
         if not self._trains_as_sb3():
             raise ValueError(
                 f"objective='kl_penalty' takes the place of SB3's PPO.train(), and {type(self).__name__} has one of "

@@ -76,17 +76,12 @@ class GradientWorkers:
         """
         self.prepare()
         for rank in self.ranks:
-            worker = self._workers.get(rank)
-            if worker is not None and worker.is_busy:
-                # An exception has come in between, such as Ctrl-C. It may still write to shared memory.
-                self._kill(rank)
+            if rank in self._workers:
+                self._look_at(rank)
             if rank in self._dead:
                 self._bury(rank)
             if rank not in self._workers:
                 self._start(rank, make_job)
-        for rank, worker in list(self._workers.items()):
-            with self._death_noticed(rank):
-                worker.is_ready = worker.is_ready or worker.line.received() is not None
 
     def wait_until_ready(self) -> None:
         """Wait until the workers that were started are ready, or dead."""
@@ -149,6 +144,16 @@ class GradientWorkers:
     def __del__(self) -> None:
         if getattr(self, "_server", None) is not None:
             self.close()
+
+    def _look_at(self, rank: int) -> None:
+        """Notice that a worker is ready, or dead, and end it if it is out of step."""
+        worker = self._workers[rank]
+        if worker.is_busy:
+            # An exception has come in between, such as Ctrl-C. It may still write to shared memory.
+            self._kill(rank)
+            return
+        with self._death_noticed(rank):
+            worker.is_ready = worker.line.received() is not None or worker.is_ready
 
     def _start(self, rank: int, make_job: MakeJob) -> None:
         line, worker_end = Line.pair()

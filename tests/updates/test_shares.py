@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared_updates import SharedUpdates, state_of
 from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from test_off_policy_updates import DICTIONARY as REPLAY_DICTIONARY
 from test_off_policy_updates import made as made_off_policy
 from test_same_numbers import DICTIONARY, IMAGE, freeze
@@ -58,7 +59,10 @@ PPO_CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 
 
 def assert_same(one: SharedUpdates, other: SharedUpdates, tolerance: float = TOLERANCE) -> None:
-    assert_close(state_of(other.update), state_of(one.update), tolerance, "state")
+    expected, found = state_of(one.update), state_of(other.update)
+    # Whatever the policy computes with, the share of clipped ratios is a mean in single precision.
+    for name in expected:
+        assert_close(found[name], expected[name], max(tolerance, 1e-6) if name == "logged" else tolerance, name)
 
 
 @pytest.mark.parametrize("n_learners", LEARNERS)
@@ -86,16 +90,17 @@ def test_ppo_stops_at_the_same_minibatch(n_learners: int) -> None:
     assert_same(one, several)
 
 
+class DoubleExtractor(FlattenExtractor):
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return super().forward(observations).double()
+
+
 class DoublePolicy(ActorCriticPolicy):
     """Computes in double precision."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs, features_extractor_class=DoubleExtractor)
         self.double()
-
-    def extract_features(self, *args: Any, **kwargs: Any) -> Any:
-        features: Any = super().extract_features(*args, **kwargs)
-        return features.double()
 
 
 @pytest.mark.parametrize("n_learners", (2, 3))
