@@ -19,7 +19,7 @@ from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.pickling import state_without_samplers
-from sb3_walle.algorithm.several_learners import check_n_learners, check_shareable
+from sb3_walle.algorithm.several_learners import advice_on_cpus, check_n_learners, check_shareable
 from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
@@ -180,12 +180,21 @@ class AsyncMixin(_Base):
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
-            wrapped_samplers(self.env)
+            wrapped = wrapped_samplers(self.env)
+        if n_learners > 1 and wrapped is not None:
+            self._advise_on_cpus(wrapped.vec_env.client.n_processes)
         vec_normalize = vec_normalize_of(self)
         #: whether the policy learns from normalised observations or rewards
         self.is_normalized = vec_normalize is not None
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
+
+    def _advise_on_cpus(self, n_samplers: int) -> None:
+        advice = advice_on_cpus(self.n_learners, n_samplers, self.mode)
+        if advice is not None and self.verbose >= 1:
+            print(advice)
+        elif advice is not None:
+            warn_user(f"{advice}.")
 
     def _has_sb3s_mlp_policy(self) -> bool:
         """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch: it knows SB3's policies."""
