@@ -1,12 +1,12 @@
 """The learner and a gradient worker in step: one byte each way for each share of a minibatch."""
 
-import os
 import socket
 import time
 
 # What lies between two minibatches of a small network takes less; to put a process to sleep and wake it takes as long.
-# On a busy machine another process gets the core meanwhile.
-SPIN_SECONDS = 50e-6
+# Longer, and on a busy machine it would take the core that the other process needs. To yield instead would hand the
+# core to any other process for milliseconds, also to one of a lower priority.
+SPIN_SECONDS = 100e-6
 
 
 class LineClosedError(ConnectionError):
@@ -48,12 +48,10 @@ class Line:
         :raises LineClosedError: if the other end is closed
         """
         deadline = time.perf_counter() + SPIN_SECONDS
-        while (number := self.received()) is None:
-            if time.perf_counter() < deadline:
-                os.sched_yield()
-                continue
-            return self._take(0)
-        return number
+        while time.perf_counter() < deadline:
+            if (number := self.received()) is not None:
+                return number
+        return self._take(0)
 
     def received(self) -> int | None:
         """
