@@ -75,11 +75,10 @@ class GradientWorkers:
         :param make_job: makes their jobs
         """
         self.prepare()
+        for rank in list(self._workers):
+            self._look_at(rank)
+        self._take_in_deaths()
         for rank in self.ranks:
-            if rank in self._workers:
-                self._look_at(rank)
-            if rank in self._dead:
-                self._bury(rank)
             if rank not in self._workers:
                 self._start(rank, make_job)
 
@@ -168,7 +167,10 @@ class GradientWorkers:
         try:
             return server.fork(rank)
         except ChannelClosedError:
-            # It is dead, and its workers with it.
+            # It is dead, and its workers with it. No other server knows of them.
+            for other in list(self._workers):
+                self._remove_dead(other)
+            self._take_in_deaths()
             server.hang_up()
             server.wait()
             self._server = None
@@ -181,22 +183,25 @@ class GradientWorkers:
         self._workers.pop(rank).close()
         self._server.death_of(rank)
 
-    def _bury(self, rank: int) -> None:
-        """Make sure that a worker is dead, and tell the user of the first one."""
-        assert self._server is not None
-        self._dead.discard(rank)
-        death = self._server.death_of(rank)
-        self.n_restarts += 1
-        if self.n_restarts == 1:
-            _warn(death)
+    def _take_in_deaths(self) -> None:
+        """Wait until all that have hung up are dead, and tell the user of the first one."""
+        while self._dead:
+            assert self._server is not None
+            death = self._server.death_of(self._dead.pop())
+            self.n_restarts += 1
+            if self.n_restarts == 1:
+                _warn(death)
+
+    def _remove_dead(self, rank: int) -> None:
+        self._workers.pop(rank).close()
+        self._dead.add(rank)
 
     @contextmanager
     def _death_noticed(self, rank: int) -> Iterator[None]:
         try:
             yield
         except LineClosedError:
-            self._workers.pop(rank).close()
-            self._dead.add(rank)
+            self._remove_dead(rank)
 
 
 def _warn(death: Death) -> None:

@@ -176,7 +176,7 @@ def test_hundreds_of_deaths_change_no_number(updates: SharedUpdates, tmp_path: P
         while n_killed < N_KILLS and not over.is_set():
             time.sleep(pick.uniform(0, 0.02))
             for process in pick.sample(found := updates.worker_processes(), min(1, len(found))):
-                os.kill(process, signal.SIGKILL)
+                kill(process)
                 n_killed += 1
 
     number = 0
