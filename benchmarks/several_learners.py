@@ -25,17 +25,20 @@ from benchmarks.machine import describe_machine
 from benchmarks.speed.update_sizes import NETS, algorithm_with_samples
 from benchmarks.text_tables import format_markdown_table, format_number
 from sb3_walle.cli.tables import format_ratio
-from sb3_walle.gradient_workers.job import Job, tensors_in
+from sb3_walle.gradient_workers.job import Job, bound, tensors_in
 from sb3_walle.gradient_workers.learners import Learners
+from sb3_walle.gradient_workers.shared_minibatch import SharedMinibatch
 from sb3_walle.gradient_workers.workers import GradientWorkers
 from sb3_walle.transport.layout import Field, Layout
 from sb3_walle.transport.shared_memory import SharedMemory
 from sb3_walle.updates.ppo_update import PPOUpdate
+from sb3_walle.updates.program_compiler import ProgramCompiler
+from sb3_walle.updates.shares import apply_half, gradient_half
 from sb3_walle.updates.updater import Updater
 
 # Gradients of a policy of 64x64 and of one of 256x256, in bytes.
 REDUCED_NBYTES = (44_000, 600_000)
-N_REDUCTIONS = 300
+N_REPEATS = 300
 
 
 # Updates
@@ -70,6 +73,30 @@ class Contender:
             self._updater.train(1, _must_not_be_needed)
             return 1e6 * (time.perf_counter() - started) / (n_epochs * self._n_minibatches)
 
+    def cpu_microseconds(self) -> float:
+        """CPU time of a whole minibatch's program."""
+        compiler = self._compiler()
+        program, inputs = compiler.programs(wait=True), _copied(compiler.steps["update"].inputs)
+        assert program is not None
+        return _median_microseconds(lambda: program["update"](inputs), time.thread_time)
+
+    def cpu_microseconds_of_parts(self) -> list[float]:
+        """CPU time of one learner's share of the gradient, of the step, and of putting the minibatch in its place."""
+        compiler = self._compiler()
+        halves, traced = compiler.programs(wait=True), compiler.steps["update"]
+        assert halves is not None and compiler.division is not None
+        parts = traced.eager.parts(_copied(traced.inputs))
+        vectors = traced.eager.vectors(parts.state)
+        minibatch = SharedMinibatch(traced.eager, traced.inputs, compiler.division)
+        share = bound(halves[gradient_half("policy")], minibatch.share("policy", 0), minibatch.tensors)
+        numbers = [*parts.state, *minibatch.parameters, minibatch.found_in("policy"), parts.coefficients, *parts.adam]
+        calls = (share, lambda: halves[apply_half("policy")](numbers), lambda: minibatch.fill(parts, vectors))
+        return [_median_microseconds(call, time.thread_time) for call in calls]
+
+    def _compiler(self) -> ProgramCompiler:
+        assert self._updater._compiler is not None
+        return self._updater._compiler
+
     def close(self) -> None:
         self._updater.close()
 
@@ -99,6 +126,16 @@ def update_row(net: str, batch_size: int, n_learners: Sequence[int], n_rounds: i
     one, *others = (float(value) for value in np.median(times[1:], axis=0))
     cells = [cell for value in others for cell in (format_number(value), format_ratio(one, value))]
     return [f"{net}, minibatches of {batch_size}", format_number(one), *cells]
+
+
+def parts_row(net: str, batch_size: int, n_learners: int) -> list[str]:
+    """Where the time of a minibatch goes: CPU time, which says little of waiting and much of what is not divided."""
+    with ExitStack() as stack:
+        one, several = (Contender(net, batch_size, k, 1) for k in (1, n_learners))
+        for contender in (one, several):
+            stack.callback(contender.close)
+        times = [one.cpu_microseconds(), *several.cpu_microseconds_of_parts()]
+    return [f"{net}, minibatches of {batch_size}, K={n_learners}", *map(format_number, times)]
 
 
 def _must_not_be_needed() -> None:
@@ -158,12 +195,16 @@ def _all_reduce(rank: int, folder: str, nbytes: int) -> None:
     dist.destroy_process_group()
 
 
-def _median_microseconds(function: Callable[[], object]) -> float:
+def _copied(tensors: Sequence[th.Tensor]) -> list[th.Tensor]:
+    return [tensor.clone() for tensor in tensors]
+
+
+def _median_microseconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     times = []
-    for _ in range(N_REDUCTIONS):
-        started = time.perf_counter()
+    for _ in range(N_REPEATS):
+        started = clock()
         function()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return 1e6 * median(times)
 
 
@@ -181,6 +222,9 @@ def main() -> None:
     sizes = [(net, size) for net in arguments.nets for size in arguments.batch_sizes]
     rows = [update_row(net, size, arguments.n_learners, arguments.rounds) for net, size in sizes]
     print(format_markdown_table(titles, rows), flush=True)
+    rows = [parts_row(net, size, k) for net, size in sizes for k in arguments.n_learners]
+    titles = ["CPU us/minibatch", "1 learner", "share of the gradient", "step", "copy"]
+    print(f"\n{format_markdown_table(titles, rows)}", flush=True)
     reductions = [
         [f"{nbytes:,}", *(format_number(reduce(nbytes), 1) for reduce in (reduce_in_shared_memory, reduce_by_gloo))]
         for nbytes in REDUCED_NBYTES

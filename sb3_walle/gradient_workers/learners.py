@@ -1,5 +1,6 @@
 """What an updater needs of gradient workers."""
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Learners:
         self.n_learners = n_learners
         self.workers = GradientWorkers(n_learners - 1)
         self._shared: _Shared | None = None
+        self._owner = os.getpid()
 
     @property
     def n_restarts(self) -> int:
@@ -54,9 +56,11 @@ class Learners:
     def begin(
         self, division: Division, steps: Mapping[str, TracedStep], halves: Mapping[str, Program]
     ) -> dict[str, Program]:
-        if self._shared is None or self._shared.division is not division:
+        # A fork of this process must not write to the memory that the two would share.
+        is_owned = os.getpid() == self._owner
+        if self._shared is None or self._shared.division is not division or not is_owned:
             self.workers.stop()
-            self._shared = self._share(division, steps, halves)
+            self._shared, self._owner = self._share(division, steps, halves), os.getpid()
         self.workers.start(self._shared.job)
         self._shared.minibatch.forget_parameters()
         return self._shared.programs

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch as th
 from process_helpers import Programs, is_alive, kill, members_of_session, wait_until, wait_until_gone
-from shared_updates import SharedUpdates, state_of
+from shared_updates import SharedUpdates, program_of, state_of
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toy_envs import RandomWalk
+
+from sb3_walle.gradient_workers.learners import Learners
 
 N_LEARNERS = 3
 N_KILLS = 200
@@ -227,6 +229,18 @@ def test_closing_ends_all_processes(updates: SharedUpdates, tmp_path: Path) -> N
     # And the learner computes what it is not helped with.
     updates.train(0)
     assert_equal(state_of(updates.update), expected(1))
+
+
+def test_a_fork_of_the_learner_has_memory_of_its_own(updates: SharedUpdates, monkeypatch: pytest.MonkeyPatch) -> None:
+    learners = Learners(N_LEARNERS)
+    monkeypatch.setattr(learners.workers, "start", lambda make_job: None)
+    halves = {name: program_of(half) for name, half in updates.division.halves.items()}
+    programs = learners.begin(updates.division, updates.steps, halves)
+    assert learners.begin(updates.division, updates.steps, halves) is programs
+    child = os.fork()
+    if not child:
+        os._exit(learners.begin(updates.division, updates.steps, halves) is programs)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def stopped(folder: Path, n: int) -> list[int]:
