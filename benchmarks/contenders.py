@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from benchmarks.slow_envs import Slowness
 from sb3_walle import AsyncPPO
+from sb3_walle.cli.algorithms import policy_of
 from sb3_walle.cli.comparison import VEC_ENVS
 from sb3_walle.cli.environments import quiet_factory
 from sb3_walle.cli.throughput import leaving_nothing
@@ -70,12 +72,16 @@ class AsyncContender:
     def n_envs(self) -> int:
         return self.n_samplers * self.envs_per_sampler
 
+    def env(self, env_id: str) -> Callable[..., Any]:
+        """:return: the ``env`` of the algorithm"""
+        return env_factory(env_id, self.slowness)
+
     def create(self, env_id: str, mode: Mode, **arguments: Any) -> Any:
         # Any of ours takes these.
         algorithm: Any = self.algorithm
         return algorithm(
-            "MlpPolicy",
-            env_factory(env_id, self.slowness),
+            policy_for(env_id),
+            self.env(env_id),
             n_samplers=self.n_samplers,
             envs_per_sampler=self.envs_per_sampler,
             mode=mode,
@@ -109,7 +115,7 @@ class VecEnvContender:
         factory = env_factory(env_id, self.slowness)
         env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
         algorithm: Any = self.algorithm
-        return algorithm("MlpPolicy", env if normalize is None else VecNormalize(env, **normalize), **arguments)
+        return algorithm(policy_for(env_id), env if normalize is None else VecNormalize(env, **normalize), **arguments)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,15 @@ class Trainee:
         :return: a context that builds the algorithm, and leaves nothing of it behind
         """
         return running(self.contender, env_id, **{"mode": self.mode, **self.arguments, **others})
+
+
+@cache
+def policy_for(env_id: str) -> str:
+    """:return: SB3's name of the policy that suits an environment"""
+    env = quiet_factory(env_id)()
+    policy = policy_of(env)
+    env.close()
+    return policy
 
 
 def env_factory(env_id: str, slowness: Slowness | None) -> Callable[[], gym.Env]:

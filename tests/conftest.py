@@ -24,20 +24,20 @@ from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 # The longest files, the longest first: tests of a file stay together, so the one that starts last decides when all end.
 LONGEST_FILES = (
     "test_examples.py",
+    "test_native_program.py",
+    "test_env_sources.py",
+    "test_streams.py",
     "test_zoo.py",
+    "test_bad_envs.py",
     "test_workers.py",
     "test_same_numbers.py",
-    "test_kills.py",
-    "test_streams.py",
-    "test_failures.py",
     "test_lifecycle_faults.py",
-    "test_learner_death.py",
-    "test_interrupts.py",
-    "test_returns.py",
     "test_speed.py",
-    "test_figures.py",
-    "test_native_program.py",
+    "test_failures.py",
     "test_native_build.py",
+    "test_returns.py",
+    "test_async_eval.py",
+    "test_kills.py",
 )
 
 
@@ -154,7 +154,7 @@ def _own_log_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
     """Starts functions of test modules as programs of their own."""
     with Programs(tmp_path_factory.mktemp("programs")) as programs:
@@ -164,11 +164,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 def child_processes() -> set[int]:
     """Numbers of this process's children, zombies included, but not of those that the standard library keeps."""
     children = {pid for task in Path("/proc/self/task").iterdir() for pid in children_of(task)}
-    # A Ray cluster serves several tests.
+    # A Ray cluster serves several tests, and so does the process that programs are forked from.
     return {
         int(pid)
         for pid in children
-        if not re.search(r"multiprocessing|/ray/core/src|/ray/(_private|dashboard)/[\w/]+\.py", command_line(pid))
+        if not re.search(
+            r"multiprocessing|process_helpers\.py|/ray/core/src|/ray/(_private|dashboard)/[\w/]+\.py", command_line(pid)
+        )
     }
 
 

@@ -21,7 +21,7 @@ from sb3_walle import AsyncPPO
 EnvOrId: TypeAlias = str | Callable[[], gym.Env]
 
 # The smallest training with several rollouts, and several minibatches in each.
-TINY: dict[str, Any] = {"n_steps": 24, "batch_size": 16, "n_epochs": 1, "seed": 3, "device": "cpu"}
+TINY: dict[str, Any] = {"n_steps": 12, "batch_size": 8, "n_epochs": 1, "seed": 3, "device": "cpu"}
 N_ROLLOUTS = 3
 
 STEP_LOCALS = (

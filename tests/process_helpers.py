@@ -5,6 +5,7 @@ Importing torch takes seconds. So one process imports it, and every program is f
 own, in a session of its own, that ends as an interpreter does.
 """
 
+import gc
 import importlib
 import inspect
 import json
@@ -24,8 +25,6 @@ from typing import Any
 
 # By what is in this variable, a program's processes are known: samplers are not in its session.
 PROGRAM = "SB3_WALLE_TEST_PROGRAM"
-# First line of a program that does not know this module.
-MARK_PROGRAM = f'import os; os.environ["{PROGRAM}"] = str(os.getpid())\n'
 # Generous: others may be using the machine.
 DEADLINE = 60.0
 
@@ -38,19 +37,21 @@ def run(program: str, *arguments: str, **kwargs: Any) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         timeout=120,
-        **kwargs,
+        # For such small networks, a second thread only gets in the way.
+        **{"env": {**os.environ, "OMP_NUM_THREADS": "1"}, **kwargs},
     )
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
     """
     Wait until something is true.
 
     :param condition: it is waited for until this returns something true
     :param what: what it is, for the message of a test that has waited for too long
+    :param seconds: how long that is
     :return: what the condition returned
     """
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.01)
@@ -169,9 +170,9 @@ class Program:
         """Wait until it has printed something."""
         wait_until(lambda: text in self.output, f"{text!r} is printed, after {self.output}{self.errors}")
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = DEADLINE) -> int:
         """Wait until it has ended. Returns its exit code, or minus the number of the signal that killed it."""
-        return wait_until(lambda: self._programs.exit_code(self.pid), f"{self.output}{self.errors} ends")[0]
+        return wait_until(lambda: self._programs.exit_code(self.pid), f"{self.output}{self.errors} ends", seconds)[0]
 
     def check_success(self) -> None:
         """Wait until it has ended, as a program should: without an error, without a warning, and with all that it has
@@ -318,9 +319,19 @@ def become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     importlib.import_module("torch").set_num_threads(1)
-    importlib.import_module("sb3_walle.algorithms.ppo")
+    # Test modules import the first four, and the first optimizer imports the last.
+    for imported in (
+        "pytest",
+        "sb3_walle.algorithms.ppo",
+        "sb3_walle.algorithms.dqn",
+        "sb3_walle.callbacks",
+        "torch._dynamo",
+    ):
+        importlib.import_module(imported)
     # No program is about compiling, although many would train for long enough.
     importlib.import_module("sb3_walle.updates.updater").WORTH_COMPILING = math.inf  # type: ignore[attr-defined]
+    # Programs share the memory of all this as long as none of them has the collector look at it.
+    gc.freeze()
     requested = serve()
     if requested is not None:
         become(requested)

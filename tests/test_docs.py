@@ -25,11 +25,16 @@ def name_of(path: Path) -> str:
 
 
 def runnable_code(path: Path) -> str:
-    """The code of a page, one block after the other as a reader would enter it, with few steps of training."""
+    """The code of a page, one block after the other as a reader would enter it, with few steps and samplers."""
     text = path.read_text()
     blocks = [found[1] for found in CODE.finditer(text) if not NOT_RUN.search(text[: found.start()])]
     code = "\n".join(blocks)
-    for number, few in ((r"(?<=\.learn\()", "1"), (r"(?<=n_steps=)(?=\d{3})", "64"), (r"(?<=save_freq=)", "20")):
+    for number, few in (
+        (r"(?<=\.learn\()", "1"),
+        (r"(?<=n_steps=)(?=\d{3})", "64"),
+        (r"(?<=save_freq=)", "20"),
+        (r"(?<=n_samplers=)(?=[3-9]|\d\d)", "2"),
+    ):
         code = re.sub(rf"{number}\d[\d_]*", few, code)
     return code
 

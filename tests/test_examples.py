@@ -2,13 +2,14 @@
 
 import os
 import re
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_helpers import Programs
 from sb3_contrib import TQC
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -84,7 +85,20 @@ def check_images(folder: Path, output: str) -> None:
 def check_tqc(folder: Path, output: str) -> None:
     assert "Collecting with 4 samplers" in output
     assert number_after("Reward of an episode:", output) < 0
-    assert TQC.load(folder / "tqc_pendulum", device="cpu").num_timesteps == 200
+    assert TQC.load(folder / "tqc_pendulum", device="cpu").num_timesteps == 120
+
+
+def check_vectorized_env(folder: Path, output: str) -> None:
+    assert "Collecting with 2 samplers, environments of each: 16" in output
+    assert number_after("Reward of an episode:", output) > 0
+    assert saved(folder / "poles.zip").num_timesteps == 2 * 16 * 64
+
+
+def check_envpool_cheetah(folder: Path, output: str) -> None:
+    assert "Collecting with 2 samplers, environments of each: 8" in output
+    number_after("Reward of an episode:", output)
+    assert saved(folder / "cheetahs.zip").num_timesteps == 2 * 8 * 256
+    assert (folder / "cheetahs_statistics.pkl").exists()
 
 
 def check_zoo(folder: Path, output: str) -> None:
@@ -98,31 +112,37 @@ CHECKS: dict[str, tuple[int, Check]] = {
     "custom_env": (1, check_custom_env),
     "vec_normalize": (1, check_vec_normalize),
     "callbacks_and_curriculum": (4000, check_callbacks_and_curriculum),
-    "evaluation": (5000, check_evaluation),
+    "evaluation": (2048, check_evaluation),
     "slow_simulator": (1, check_slow_simulator),
     "images": (1, check_images),
-    "tqc": (200, check_tqc),
+    "vectorized_env": (1, check_vectorized_env),
+    "envpool_cheetah": (1, check_envpool_cheetah),
+    "tqc": (120, check_tqc),
     "zoo": (1, check_zoo),
 }
+# Packages that only some have.
+NEEDS = {"envpool_cheetah": "envpool"}
+
+
+def run_example(name: str, folder: str, timesteps: int) -> None:
+    """Run an example as a script in a folder."""
+    os.chdir(folder)
+    os.environ["TIMESTEPS"] = str(timesteps)
+    path = EXAMPLES / f"{name}.py"
+    sys.argv = [str(path)]
+    runpy.run_path(str(path), run_name="__main__")
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_example_does_what_it_says(name: str, tmp_path: Path) -> None:
+def test_example_does_what_it_says(name: str, programs: Programs, tmp_path: Path) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     timesteps, check = CHECKS[name]
-    environment = os.environ | {"TIMESTEPS": str(timesteps), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    program = programs.start(run_example, name, tmp_path, timesteps)
+    assert program.wait(600) == 0, program.output[-2000:] + program.errors
     # Neither training in lockstep nor anything else that a newcomer would have to wonder about.
-    assert "UserWarning" not in done.stderr
-    check(tmp_path, done.stdout)
+    assert "UserWarning" not in program.errors
+    check(tmp_path, program.output)
 
 
 def test_every_example_is_tested() -> None:

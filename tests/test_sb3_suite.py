@@ -1,11 +1,11 @@
 """The plugin with which SB3's own tests run, on tests of the same kind."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from process_helpers import Programs
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,14 +36,18 @@ def test_gae_computation():
 """
 
 
-def run(path: Path, *options: str) -> str:
-    """What pytest prints with the plugin, started as `make sb3-tests` starts it."""
-    command = [sys.executable, "-m", "pytest", "-p", "sb3_suite.plugin", "-p", "no:cacheprovider", "-s", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    finished = subprocess.run(
-        [*command, str(path)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    return finished.stdout
+def run_pytest(*arguments: str) -> None:
+    """Start pytest with the plugin as `make sb3-tests` starts it."""
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "tests"))
+    pytest.main(["-p", "sb3_suite.plugin", "-p", "no:cacheprovider", "-s", *arguments])
+
+
+def run(programs: Programs, path: Path, *options: str) -> str:
+    """What pytest prints."""
+    program = programs.start(run_pytest, *options, path)
+    program.wait(300)
+    return program.output
 
 
 @pytest.fixture
@@ -54,8 +58,8 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_algorithms_are_asynchronous_ones_with_as_many_environments_as_sb3s(suite: Path) -> None:
-    output = run(suite)
+def test_algorithms_are_asynchronous_ones_with_as_many_environments_as_sb3s(programs: Programs, suite: Path) -> None:
+    output = run(programs, suite)
     assert output.count("AsyncPPO: 1 in SamplerVecEnv of process, pipelined") == 2
     assert "AsyncDQN: 3 in SamplerVecEnv of process, pipelined" in output
     # It looks at environments.
@@ -64,12 +68,12 @@ def test_algorithms_are_asynchronous_ones_with_as_many_environments_as_sb3s(suit
     assert "2 passed, 1 xfailed" in output
 
 
-def test_backend_and_mode_are_options(suite: Path) -> None:
-    output = run(suite, "--backend", "inline", "--mode", "sync", "--learner", "eager")
+def test_backend_and_mode_are_options(programs: Programs, suite: Path) -> None:
+    output = run(programs, suite, "--backend", "inline", "--mode", "sync", "--learner", "eager")
     assert output.count("AsyncPPO: 1 in SamplerVecEnv of inline, sync") == 2
     assert "2 passed, 1 xfailed" in output
 
 
-def test_a_difference_that_is_none_is_a_failure(suite: Path) -> None:
+def test_a_difference_that_is_none_is_a_failure(programs: Programs, suite: Path) -> None:
     (suite / "test_run.py").write_text("def test_ppo_warnings():\n    pass\n")
-    assert "[XPASS(strict)]" in run(suite / "test_run.py")
+    assert "[XPASS(strict)]" in run(programs, suite / "test_run.py")

@@ -1,13 +1,16 @@
 """The RL Baselines3 Zoo trains, continues and shows AsyncPPO as it does PPO."""
 
-import subprocess
+import os
+import runpy
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch as th
+from process_helpers import Programs
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -27,37 +30,56 @@ SMALL = ["--env-kwargs", f"max_episode_steps:{EPISODE}", "--n-timesteps", str(TO
 SMALL += ["--device", "cpu", "--num-threads", "1"]
 HYPERPARAMETERS = [f"n_envs:{N_ENVS}", f"n_steps:{N_STEPS}", "n_epochs:1"]
 
-# What `python -m rl_zoo3.enjoy` does, with AsyncPPO in PPO's place.
-ENJOY = """
-from rl_zoo3 import ALGOS
-from rl_zoo3.enjoy import enjoy
-from sb3_walle import AsyncPPO
-ALGOS["ppo"] = AsyncPPO
-enjoy()
-"""
+
+def with_samplers(*arguments: str) -> None:
+    sys.argv = [str(EXAMPLE), *arguments]
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
-def run(directory: Path, *arguments: str) -> str:
+def without_samplers(*arguments: str) -> None:
+    sys.argv = ["train.py", *arguments]
+    runpy.run_module("rl_zoo3.train", run_name="__main__")
+
+
+def enjoy(*arguments: str) -> None:
+    """What ``python -m rl_zoo3.enjoy`` does, with AsyncPPO in PPO's place."""
+    from rl_zoo3 import ALGOS
+    from rl_zoo3.enjoy import enjoy
+
+    from sb3_walle import AsyncPPO
+
+    ALGOS["ppo"] = AsyncPPO
+    sys.argv = ["enjoy.py", *arguments]
+    enjoy()
+
+
+def run_in(directory: str, program: str, *arguments: str) -> None:
+    os.chdir(directory)
+    globals()[program](*arguments)
+
+
+def run(programs: Programs, directory: Path, program: Callable[..., None], *arguments: str) -> str:
     """What a program of the Zoo prints."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    assert "lockstep" not in done.stderr and "without samplers" not in done.stderr
-    return done.stdout
+    started = programs.start(run_in, directory, program.__name__, *arguments)
+    assert started.wait(300) == 0, started.output[-3000:] + started.errors
+    assert "lockstep" not in started.errors and "without samplers" not in started.errors
+    return started.output
 
 
-def train(directory: Path, *options: str, hyperparameters: list[str]) -> str:
-    command = [str(EXAMPLE), "--env", ENV_ID, *SMALL, *options, "-params", *HYPERPARAMETERS, *hyperparameters]
-    return run(directory, *command)
+def train(programs: Programs, directory: Path, *options: str, hyperparameters: list[str]) -> str:
+    arguments = ["--env", ENV_ID, *SMALL, *options, "-params", *HYPERPARAMETERS, *hyperparameters]
+    return run(programs, directory, with_samplers, *arguments)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which the Zoo has trained, and what it has printed."""
     directory = tmp_path_factory.mktemp("zoo")
     options = ["--eval-freq", str(TOTAL // 2), "--eval-episodes", "1", "--save-freq", str(TOTAL // 2)]
     callback = "callback:'rl_zoo3.callbacks.RawStatisticsCallback'"
-    output = train(directory, *options, "--tensorboard-log", "tensorboard", hyperparameters=["n_samplers:2", callback])
+    output = train(
+        programs, directory, *options, "--tensorboard-log", "tensorboard", hyperparameters=["n_samplers:2", callback]
+    )
     return directory, output
 
 
@@ -106,10 +128,13 @@ def test_plain_sb3_loads_the_model_and_the_statistics(trained: tuple[Path, str])
     assert "rl_zoo3" not in sys.modules
 
 
-def test_zoo_continues_where_it_stopped(trained: tuple[Path, str]) -> None:
+def test_zoo_continues_where_it_stopped_in_subprocesses_that_are_samplers(
+    programs: Programs, trained: tuple[Path, str]
+) -> None:
     directory, _ = trained
     agent = ["--trained-agent", str(logs(directory) / f"{ENV_ID}.zip")]
-    output = train(directory, *agent, "--eval-freq", "-1", hyperparameters=["n_samplers:4", "mode:'sync'"])
+    options = [*agent, "--eval-freq", "-1", "--vec-env", "subproc"]
+    output = train(programs, directory, *options, hyperparameters=["n_samplers:4", "mode:'sync'"])
     assert "Loading saved VecNormalize stats" in output
     assert "Collecting with 4 samplers, environments of each: 1, mode: sync" in output
     before, after = (statistics(directory, number).obs_rms for number in (1, 2))
@@ -118,12 +143,12 @@ def test_zoo_continues_where_it_stopped(trained: tuple[Path, str]) -> None:
     assert [model._n_updates for model in models] == [3, 6]
 
 
-def test_with_one_sampler_in_step_the_zoo_trains_the_very_same_policy(tmp_path: Path) -> None:
+def test_with_one_sampler_in_step_the_zoo_trains_the_very_same_policy(programs: Programs, tmp_path: Path) -> None:
     """With wrappers around the environments, around the VecEnv, and schedules."""
     wrappers = ["env_wrapper:'rl_zoo3.wrappers.HistoryWrapper'", "frame_stack:3", "learning_rate:'lin_1e-3'"]
     options = ["--env", "Pendulum-v1", *SMALL, "--eval-freq", "-1", "-params", *HYPERPARAMETERS, *wrappers]
-    run(tmp_path, "-m", "rl_zoo3.train", *options)
-    output = run(tmp_path, str(EXAMPLE), *options, "n_samplers:1", "mode:'sync'", "actor:'torch'")
+    run(programs, tmp_path, without_samplers, *options)
+    output = run(programs, tmp_path, with_samplers, *options, "n_samplers:1", "mode:'sync'", "actor:'torch'")
     assert f"Collecting with 1 samplers, environments of each: {N_ENVS}, mode: sync" in output
     folders = [tmp_path / "logs" / "ppo" / f"Pendulum-v1_{number}" for number in (1, 2)]
     # Without what else is in the file: the Zoo's schedules, which no program can load without the Zoo.
@@ -139,17 +164,9 @@ def test_with_one_sampler_in_step_the_zoo_trains_the_very_same_policy(tmp_path: 
     assert returns[0] == returns[1] != []
 
 
-def test_zoo_shows_what_it_has_trained(trained: tuple[Path, str]) -> None:
+def test_zoo_shows_what_it_has_trained(programs: Programs, trained: tuple[Path, str]) -> None:
     directory, _ = trained
     options = ["--algo", "ppo", "--env", ENV_ID, "--folder", "logs", "--exp-id", "1", "--no-render", "--device", "cpu"]
-    output = run(directory, "-c", ENJOY, *options, "--n-timesteps", str(2 * EPISODE))
+    output = run(programs, directory, enjoy, *options, "--n-timesteps", str(2 * EPISODE))
     assert "Loading running average" in output
     assert "2 Episodes" in output and f"Mean episode length: {EPISODE}.00" in output
-
-
-def test_subprocesses_of_the_zoo_are_samplers(tmp_path: Path) -> None:
-    options = ["--env", "Pendulum-v1", *SMALL, "--eval-freq", "-1", "--vec-env", "subproc"]
-    parameters = ["n_envs:4", "n_steps:64", "n_epochs:1", "n_samplers:2"]
-    output = run(tmp_path, str(EXAMPLE), *options, "-params", *parameters)
-    assert "Collecting with 2 samplers, environments of each: 2, mode: pipelined" in output
-    assert (tmp_path / "logs" / "ppo" / "Pendulum-v1_1" / "Pendulum-v1.zip").exists()

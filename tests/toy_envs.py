@@ -1,7 +1,9 @@
 """Small environments made for tests. Samplers import this file, so it imports no torch, which takes seconds."""
 
 import os
+import threading
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -155,4 +157,45 @@ class FailingEnv(StampedEnv):
         self.n_steps += 1
         if self.n_steps == self.fails_at:
             raise ArithmeticError(f"the simulation diverged in step {self.n_steps}")
+        return super().step(action)
+
+
+class Locked(StampedEnv):
+    """Has an attribute that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def get_lock(self) -> Any:
+        return self.lock
+
+    @property
+    def broken(self) -> Any:
+        raise AttributeError("there is none today")
+
+
+def locked_env_with_a_limit() -> gym.Env:
+    env = gym.wrappers.TimeLimit(Locked(), 100)
+    env.of_wrapper = 3  # type: ignore[attr-defined]
+    return env
+
+
+def randomly_stamped_env() -> StampedEnv:
+    return StampedEnv(identity=int(np.random.randint(2**31)))
+
+
+class WaitingEnv(RandomWalk):
+    """
+    Waits for something in each step, and counts how many of its kind were built.
+
+    :param directory: a file in it stands for each of them
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        (directory / str(time.time_ns())).touch()
+
+    def step(self, action: Any) -> Any:
+        time.sleep(0.05)
         return super().step(action)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.contenders import AsyncContender, Mode, Trainee, VecEnvContender
+from benchmarks.contenders import AsyncContender, Mode, Trainee, VecEnvContender, policy_for
 from benchmarks.slow_envs import Slowness
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.backends.limits import available_cpus
@@ -70,4 +70,5 @@ class OffPolicySpeed(SpeedSettings):
     def in_words(self) -> str:
         given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
         but = f", but {given}" if given else ""
-        return f"{self.n_samplers} environments, MlpPolicy on the CPU, train_freq=1\nSB3's hyperparameters{but}"
+        policy = policy_for(self.env_id)
+        return f"{self.n_samplers} environments, {policy} on the CPU, train_freq=1\nSB3's hyperparameters{but}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.speed.core_time import core_time_table, measure_core_time
 from benchmarks.speed.gradient_step import gradient_step_table, measure_gradient_steps
 from benchmarks.speed.iteration_profile import iteration_table, measure_iteration
 from benchmarks.speed.measurements import Found, Medians
@@ -50,6 +51,11 @@ SLOW = Part(
     measure_training_with_slow_envs,
     throughput_tables,
 )
+CORES = Part(
+    "What the cores do for one sample of a training: microseconds of a core. EnvPool, if it is installed",
+    measure_core_time,
+    core_time_table,
+)
 PPO_PARTS = {
     "collection": COLLECTION,
     "sampler": Part(
@@ -74,6 +80,7 @@ PPO_PARTS = {
     "iteration": Part(
         "An iteration of training, on the learner's side, under Python's profiler", measure_iteration, iteration_table
     ),
+    "cores": CORES,
     "start": Part(
         "Start-up in a fresh process: constructor to the end of a rollout of 2 steps, and memory of all processes\n"
         "but the learner's (PSS). First update: constructor to its end. In the first run it is compiled meanwhile, in\n"
@@ -86,6 +93,7 @@ OFF_POLICY_PARTS = {
     "collection": COLLECTION,
     "update": Part("A gradient step, on one thread", measure_gradient_steps, gradient_step_table),
     "end-to-end": TRAINING,
+    "cores": CORES,
     "slow": SLOW,
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import AsyncContender, Contender, Trainee, VecEnvContender
+from benchmarks.contenders import AsyncContender, Contender, Trainee, VecEnvContender, policy_for
 from benchmarks.slow_envs import Slowness
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.backends.limits import available_cpus
@@ -38,13 +38,14 @@ class PPOSpeed(SpeedSettings):
             sb3s.append(VecEnvContender("SubprocVecEnv", self.n_samplers, slowness))
         sb3s.append(VecEnvContender("DummyVecEnv", ours[-1].n_envs, slowness))
         contenders: dict[Contender, None] = dict.fromkeys((*ours, *sb3s))
-        return tuple(Trainee(each.name, each, "pipelined", self._arguments(each)) for each in contenders)
+        return tuple(Trainee(each.name, each, "pipelined", self.arguments(each)) for each in contenders)
 
     def steps_per_env(self, n_envs: int) -> int:
         """:return: steps of each in an iteration"""
         return self.samples_per_iteration // n_envs
 
-    def _arguments(self, contender: Contender) -> dict[str, Any]:
+    def arguments(self, contender: Contender) -> dict[str, Any]:
+        """:return: its hyperparameters"""
         n_steps = self.steps_per_env(contender.n_envs)
         return {"n_steps": n_steps, "n_epochs": self.n_epochs, "batch_size": self.batch_size}
 
@@ -65,5 +66,5 @@ class PPOSpeed(SpeedSettings):
     def in_words(self) -> str:
         return (
             f"{self.samples_per_iteration:,} samples an iteration, {self.n_epochs} epoch(s) of minibatches of "
-            f"{self.batch_size}, MlpPolicy on the CPU, learner '{self.learner}'"
+            f"{self.batch_size}, {policy_for(self.env_id)} on the CPU, learner '{self.learner}'"
         )

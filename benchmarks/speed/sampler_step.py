@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from benchmarks.contenders import policy_for
 from benchmarks.speed.measurements import Found, Medians
 from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.text_tables import format_number
@@ -68,7 +69,7 @@ def measure_sampler_step(env_id: str, n_envs: int) -> tuple[float, float]:
     n_steps = max(2, N_STEPS // n_envs)
     arguments: dict[str, Any] = {"n_steps": n_steps, "batch_size": n_steps * n_envs, "device": "cpu"}
     samplers: dict[str, Any] = {"envs_per_sampler": n_envs, "backend": "inline", "mode": "sync", "learner": "eager"}
-    with leaving_nothing(lambda: AsyncPPO("MlpPolicy", timed, n_samplers=1, **samplers, **arguments)) as model:
+    with leaving_nothing(lambda: AsyncPPO(policy_for(env_id), timed, n_samplers=1, **samplers, **arguments)) as model:
         stop_updates(model)
         rollout = n_steps * n_envs
         measure(model, Stopwatch(rollout, rollout, restart))

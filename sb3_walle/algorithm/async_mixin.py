@@ -5,7 +5,7 @@ import io
 import pathlib
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -18,6 +18,7 @@ from sb3_walle.algorithm.collection_request import CollectionRequest, Collection
 from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
+from sb3_walle.algorithm.learner_load import needs_threads
 from sb3_walle.algorithm.pickling import state_without_samplers
 from sb3_walle.algorithm.several_learners import advice_on_cpus, check_n_learners, check_shareable
 from sb3_walle.algorithm.workload import workload_of
@@ -72,15 +73,15 @@ class AsyncMixin(_Base):
     A model can be pickled and copied. Its environments stay behind: give the copy some with :meth:`set_env`.
 
     :param policy: as in SB3
-    :param env: an env id, a function that builds an environment, an environment, a :class:`SamplerVecEnv`, or a
-        ``DummyVecEnv`` whose environments can be moved; either of these in SB3's own wrappers, too. Any other
-        ``VecEnv`` trains as in SB3, without samplers.
+    :param env: an env id, a function that builds an environment or, from a number of environments, a vectorised one; an
+        environment, a :class:`SamplerVecEnv`, or a ``DummyVecEnv`` whose environments can be moved; either of these in
+        SB3's own wrappers, too. Any other ``VecEnv`` trains as in SB3, without samplers.
     :param args: the algorithm's other arguments
     :param n_samplers: number of samplers, by default one for each CPU that this process may use. ``"auto"``, the
         default with ``n_envs``: as many as collect fastest, which takes a second or two to measure; with a ``seed``,
         one for each CPU at most
-    :param envs_per_sampler: environments of each sampler, stepped one after the other with one forward pass for all; by
-        default 1, or what follows from ``n_envs``
+    :param envs_per_sampler: environments of each sampler, stepped one after the other, or together where they are
+        vectorised, with one forward pass for all; by default 1, or what follows from ``n_envs``
     :param n_envs: number of environments of all samplers together; by default ``n_samplers * envs_per_sampler``
     :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
@@ -243,6 +244,10 @@ class AsyncMixin(_Base):
 
     def _n_steps_per_rollout(self) -> int:
         """:return: steps of each environment in a rollout"""
+        raise NotImplementedError
+
+    def _samples_per_step(self) -> float:
+        """:return: samples that are learned from for each step of an environment"""
         raise NotImplementedError
 
     def _collector_settings(self) -> tuple:
@@ -441,14 +446,21 @@ class AsyncMixin(_Base):
 
     @contextmanager
     def _training(self) -> Iterator[None]:
-        """Around an update: shares the CPUs with the samplers, and measures how long the update takes."""
+        """Around an update: shares the CPUs, and measures how long the update takes."""
         began = perf_counter()
-        with self._experience.cpus_shared():
+        with self._cpus_shared():
             yield
         ended = perf_counter()
         self._learn_seconds = ended - began
         if self._experience.timeline is not None:
             self._experience.timeline.note(LearnerSpan(UPDATE, began, ended))
+
+    def _cpus_shared(self) -> AbstractContextManager[None]:
+        is_compiling = self._updater is not None and self._updater.is_compiling
+        # A2C learns from the whole rollout at once.
+        batch_size = getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
+        needs_more = needs_threads(self.policy, batch_size, self._samples_per_step())
+        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=needs_more)
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""

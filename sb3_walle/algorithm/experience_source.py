@@ -70,16 +70,24 @@ class ExperienceSource:
         collector.infos, collector.timeline = self.infos, self.timeline
         return collector
 
-    def cpus_shared(self) -> AbstractContextManager[None]:
+    def cpus_shared(self, n_others: int, needs_more: bool) -> AbstractContextManager[None]:
         """
-        Have torch use no more threads than the samplers at work leave cores.
+        Have torch use no more threads than the processes at work leave cores.
 
-        torch's threads wait for each other at the end of every operation. If one of them shares its core with a
-        sampler, all wait for it: with two threads on two busy cores, an update of a small network can take three times
-        as long as with one.
+        torch's threads wait for each other at the end of every operation. If one of them shares its core with another
+        process, all wait for it: with two threads on two busy cores, an update of a small network can take three times
+        as long as with one. But where samplers mostly wait for the learner, it takes the half of the cores that is its
+        session's, and two at least.
+
+        :param n_others: number of processes at work that are no samplers
+        :param needs_more: see :func:`~sb3_walle.algorithm.learner_load.needs_threads`
         """
         n_samplers = 0 if self.collector is None else self.collector.n_samplers_at_work
-        return threads_at_most(max(1, available_cpus() - n_samplers)) if n_samplers else nullcontext()
+        if n_samplers + n_others == 0:
+            return nullcontext()
+        n_cpus = available_cpus()
+        least = max(2, n_cpus // 2) if needs_more else 1
+        return threads_at_most(max(1, min(n_cpus, max(n_cpus - n_samplers, least)) - n_others))
 
     def figures(self) -> dict[str, float]:
         """:return: what is logged of the last rollout, by name"""

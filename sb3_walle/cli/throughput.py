@@ -13,6 +13,7 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_walle.algorithm.async_mixin import AsyncMixin
 from sb3_walle.cli.environments import usage_errors
 
 AlgorithmT = TypeVar("AlgorithmT", bound=BaseAlgorithm)
@@ -94,6 +95,9 @@ def measure(model: BaseAlgorithm, stopwatch: Stopwatch) -> float:
     """
     # More steps than the stopwatch needs: an algorithm must not take the measured rollouts for its last.
     total_timesteps = 4 * (stopwatch.warm_up + stopwatch.n_steps) if stopwatch.seconds == 0 else sys.maxsize
+    if isinstance(model, AsyncMixin):
+        # No callback looks at infos but those of the user's own, which the stopwatch seems to be.
+        model.info_keys = ()
     with suppress(Stopwatch.Done):
         model.learn(total_timesteps, callback=stopwatch)
     if math.isnan(stopwatch.rate):

@@ -1,6 +1,7 @@
 """Which shape of samplers trains fastest: what is tried, and for how long."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from sb3_walle.updates.global_state import threads_at_most
 N_SHAPES, N_FINALISTS, N_FINALS = 4, 3, 2
 # Of all the time, what one measurement lasts. The rest goes to starting, warming up and compiling.
 SHARE = 1 / 40
+# Of all the time, when no other number of samplers is tried, and when nothing is measured again. Slow updates, as those
+# for images, leave time for few measurements.
+LAST_SHAPE, LAST_FINAL = 0.3, 0.9
 # Less than that much is no reason to leave what is usual.
 NEARLY = 0.95
 # Rollouts of PPO are a part of that for the fastest contender, so that even a slow one finishes several.
@@ -126,17 +130,20 @@ class Tuning:
 
         :raises UsageError: if there is no such environment, or if it does not suit the algorithm
         """
+        began = time.monotonic()
         policy = policy_of(check_environment(self.env))
         outcome, predicted = Outcome(self, policy), self._predicted_rates()
         settings = self._settings(max(predicted.values()))
-        shapes = sorted(sorted(predicted, key=predicted.__getitem__, reverse=True)[:N_SHAPES])
-        samplers = [self._with_samplers(policy, n_samplers, settings) for n_samplers in shapes]
-        self._measure(outcome, [*samplers, *self._of_sb3(policy, settings)])
-        fastest = max(samplers, key=lambda contender: outcome.rates[contender][0])
+        for n_samplers in sorted(predicted, key=predicted.__getitem__, reverse=True)[:N_SHAPES]:
+            if not outcome.rates or time.monotonic() - began < LAST_SHAPE * self.seconds:
+                self._measure(outcome, [self._with_samplers(policy, n_samplers, settings)])
+        fastest, _ = outcome.ranked()[0]
+        self._measure(outcome, self._of_sb3(policy, settings))
         self._measure(outcome, self._variants(policy, fastest.arguments["n_samplers"], settings))
         finalists = [contender for contender, _ in outcome.ranked()[:N_FINALISTS]]
         for _ in range(N_FINALS):
-            self._measure(outcome, finalists)
+            if time.monotonic() - began < LAST_FINAL * self.seconds:
+                self._measure(outcome, finalists)
         return outcome
 
     def _predicted_rates(self) -> dict[int, float]:

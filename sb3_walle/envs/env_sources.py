@@ -29,6 +29,7 @@ from sb3_walle.envs.wrappers import chain_of, put_around, why_not_in_samplers
 from sb3_walle.samplers.factories import (
     EnvFactory,
     PickledEnv,
+    call_arguments,
     factory_from_env,
     factory_from_id,
     pickle_main_module_by_value,
@@ -39,7 +40,7 @@ from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.sb3_private import reset_arguments, set_reset_arguments
 from sb3_walle.user_warning import warn_user
 
-EnvSource: TypeAlias = GymEnv | str | Callable[[], gym.Env] | None
+EnvSource: TypeAlias = GymEnv | str | Callable[..., Any] | None
 
 #: the number of samplers that is worked out
 AUTO = "auto"
@@ -140,7 +141,7 @@ def in_samplers(
     """
     Put environments into samplers, for good unless the block raises an exception.
 
-    :param env: an env id, a function that builds an environment, an environment, or a ``VecEnv``
+    :param env: an env id, a function that builds an environment or a vectorised one, an environment, or a ``VecEnv``
     :param choices: by default there is one sampler for each CPU that this process may use, or for each environment of a
         ``DummyVecEnv``
     :param preload: see :class:`SamplerVecEnv`
@@ -211,6 +212,10 @@ def _worked_out(
         n_samplers, reason = 1, "the samplers of this process take turns"
     elif n_envs == 1:
         n_samplers, reason = 1, "there is one environment"
+    elif call_arguments(factories[0]).takes_number:
+        # What a step takes is no multiple of what a step of one environment takes.
+        n_samplers = repeatable_n_samplers(n_envs, n_cpus)
+        reason = f"at most one for each of {n_cpus} CPUs; what vectorised environments take is not measured"
     elif workload.has_seed:
         n_samplers = repeatable_n_samplers(n_envs, n_cpus)
         reason = f"at most one for each of {n_cpus} CPUs; with a seed, which promises the same run, nothing is measured"
@@ -224,9 +229,7 @@ def _worked_out(
     return n_samplers
 
 
-def _factories(
-    env: gym.Env | str | Callable[[], gym.Env], n_envs: int, choices: SamplerChoices
-) -> Sequence[EnvFactory]:
+def _factories(env: gym.Env | str | Callable[..., Any], n_envs: int, choices: SamplerChoices) -> Sequence[EnvFactory]:
     check_single(env)
     if isinstance(env, str):
         return [factory_from_id(env)] * n_envs

@@ -14,7 +14,7 @@ from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervised_sampler import END_TIMEOUT
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.envs.env_requests import EnvRequests, attribute_errors
-from sb3_walle.samplers.factories import packed, pickle_main_module_by_value
+from sb3_walle.samplers.factories import EnvFactory, packed, pickle_main_module_by_value
 from sb3_walle.samplers.monitor import continuing_files
 from sb3_walle.samplers.requests import (
     EnvIsWrapped,
@@ -31,6 +31,7 @@ from sb3_walle.samplers.requests import (
 )
 from sb3_walle.samplers.succession import Setters
 from sb3_walle.samplers.vec_wrappers import UserWrapper
+from sb3_walle.samplers.vectorized.factory import VectorFactory
 from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments
 from sb3_walle.transport.chunk import Observations
 from sb3_walle.user_warning import warn_user
@@ -53,8 +54,9 @@ class SamplerVecEnv(VecEnv):
     however long that takes: a warning tells after five seconds, and Ctrl-C or ``close_timeout`` ends it. After SIGTERM
     in ``learn()`` they have five seconds.
 
-    :param env_fns: one function for each environment that builds it
-    :param envs_per_sampler: environments of each sampler, which steps them one after the other
+    :param env_fns: one function for each environment that builds it; or as many times the same function of a number,
+        which builds a vectorised environment for all environments of a sampler
+    :param envs_per_sampler: environments of each sampler, which steps them one after the other, or a vectorised one
     :param backend: where samplers live: ``"process"``, ``"inline"`` (this process, for debugging), or a
         :class:`~sb3_walle.backends.protocol.Backend`
     :param preload: names of modules to import once, before processes are forked, with those that ``env_fns`` refer
@@ -74,7 +76,8 @@ class SamplerVecEnv(VecEnv):
     :param start_method: ignored, with a warning; for programs that used ``SubprocVecEnv`` before
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, two of them return the same environment, or
         the backend is unknown
-    :raises TypeError: if one of ``env_fns`` cannot be pickled, or builds a vectorised environment
+    :raises TypeError: if one of ``env_fns`` cannot be pickled, or builds a vectorised environment of another number of
+        environments
     :raises SamplerError: if an environment cannot be built
     :raises NotImplementedError: for an observation space that SB3 does not support; as in SB3, for some of them
         :class:`AssertionError` or :class:`TypeError`
@@ -83,7 +86,7 @@ class SamplerVecEnv(VecEnv):
 
     def __init__(
         self,
-        env_fns: Sequence[Callable[[], gym.Env]],
+        env_fns: Sequence[EnvFactory],
         envs_per_sampler: int = 1,
         backend: str | Backend = "process",
         preload: Sequence[str] = (),
@@ -132,6 +135,9 @@ class SamplerVecEnv(VecEnv):
             self.client.close(END_TIMEOUT)
             raise
         self.metadata = description.metadata
+        #: whether an environment whose episode has ended begins the next one in a step of the others, as vectorised
+        #: ones may do
+        self.resets_late = description.resets_late
 
     @property
     def envs(self) -> list[gym.Env]:
@@ -145,18 +151,22 @@ class SamplerVecEnv(VecEnv):
                 "The environments live in the samplers' processes, so this one has no objects to show. "
                 "Use get_attr(), set_attr() and env_method(), or backend='inline'."
             )
-        return [env for envs in self._requests.ask(lambda _: GetEnvs()) for env in envs]
+        with attribute_errors():
+            return [env for envs in self._requests.ask(lambda _: GetEnvs()) for env in envs]
 
     @property
     def first_setters(self) -> Setters:
         """What was set in the first environment since it was built."""
         return self._requests.first_setters
 
-    def build_env(self) -> gym.Env:
-        """:return: another environment like the first one, in this process, for the caller to close"""
+    def build_env(self) -> Any:
+        """
+        :return: another environment like the first one, in this process, for the caller to close. Where environments
+            are vectorised, a vectorised one of one environment
+        """
         with continuing_files():
             # Its monitor file is that of the first environment.
-            return self._first_env_fn()
+            return VectorFactory([self._first_env_fn])()
 
     def reset(self) -> VecEnvObs:
         """:return: first observations of new episodes, ``[n_envs, ...]``"""
@@ -258,7 +268,7 @@ def stack(observations: Sequence[Observations]) -> Observations:
 
 
 def _check(
-    env_fns: Sequence[Callable[[], gym.Env]],
+    env_fns: Sequence[EnvFactory],
     envs_per_sampler: int,
     vec_wrapper: Callable[[VecEnv], VecEnv] | None,
 ) -> None:

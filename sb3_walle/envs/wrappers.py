@@ -68,6 +68,7 @@ def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
     """
     :return: the samplers and what is around them; ``None`` if there are no samplers inside
     :raises ValueError: if they are inside of a wrapper that samplers cannot run
+    :raises TypeError: if a wrapper cannot be around the vectorised environments that samplers have
     """
     if env is None:
         return None
@@ -75,6 +76,10 @@ def wrapped_samplers(env: VecEnv | None) -> WrappedSamplers | None:
     if not isinstance(samplers, SamplerVecEnv):
         return None
     layers = layers_of(wrappers)
+    if samplers.resets_late:
+        for layer in layers:
+            if isinstance(layer, StockWrapper):
+                layer.check_late_resets()
     space = samplers.observation_space
     for wrapper in wrappers:
         space = _space_above(space, wrapper)

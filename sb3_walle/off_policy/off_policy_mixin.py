@@ -138,6 +138,11 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         # The length of an episode is not known beforehand. Its steps are asked for one by one.
         return 1 if self.collects_episodes else self._frequency().frequency
 
+    def _samples_per_step(self) -> float:
+        n_steps = self._n_steps_per_rollout() * self.n_envs
+        # As many as steps, if negative.
+        return self.batch_size * (self.gradient_steps / n_steps if self.gradient_steps >= 0 else 1)
+
     def _frequency(self) -> TrainFreq:
         # SB3 has converted what the user gave.
         return cast(TrainFreq, self.train_freq)

@@ -85,6 +85,9 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
     def _n_steps_per_rollout(self) -> int:
         return self.n_steps
 
+    def _samples_per_step(self) -> float:
+        return getattr(self, "n_epochs", 1)
+
     def _renew_buffer(self) -> None:
         self.rollout_buffer = new_rollout_buffer(self)
 
@@ -111,7 +114,7 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         for rollout, rows in collector.collect(self.policy_version, weights, self._n_rollouts_left()):
             if rollout.random_state is not None:
                 th.set_rng_state(th.from_numpy(rollout.random_state))
-            with self._experience.cpus_shared():
+            with self._cpus_shared():
                 row_values = rollout_values(self.policy, rollout, rows)
             if not reporter.report(rollout, rows, row_values):
                 return False

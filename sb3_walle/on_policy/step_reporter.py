@@ -78,6 +78,7 @@ class StepReporter:
         value_tensors = th.from_numpy(values).to(algorithm.device).unsqueeze(-1).unbind()
         log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
         log_prob_tensors = th.from_numpy(log_probs).to(algorithm.device).unbind()
+        callback.update_locals(self._constants)
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], infos_of_step(rollout, step)
             # Not what the step before led to: where a stream ends, that is another environment's.
@@ -91,7 +92,6 @@ class StepReporter:
                 watch((obs_tensors[index],), outputs)
             callback.update_locals(
                 {
-                    **self._constants,
                     "n_steps": step,
                     "obs_tensor": obs_tensors[index],
                     "actions": rollout.actions[step],

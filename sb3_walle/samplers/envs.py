@@ -1,18 +1,16 @@
 """The environments of one sampler, stepped one after the other."""
 
 import os
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
-from sb3_walle.samplers.errors import ObservationError, UnsupportedSpaceError
+from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
-from sb3_walle.samplers.layers import OnInfo, copy_observations, store
+from sb3_walle.samplers.layers import OnInfo, copy_observations, empty_observations, store
 from sb3_walle.samplers.monitor import is_wrapped, monitor_files, monitored
 from sb3_walle.samplers.observation_check import MISFITS, as_stored, wrong_observation
 from sb3_walle.samplers.refusals import SharedEnvError
@@ -35,6 +33,11 @@ class SamplerEnvs:
     :raises UnsupportedSpaceError: if observations are no arrays
     """
 
+    #: each environment is reset as soon as its episode has ended
+    resets_late = False
+    #: an environment makes an info for every step in any case
+    tells_every_info = True
+
     def __init__(self, factories: Sequence[EnvFactory], pulse: Pulse | None = None, first_env: int = 0) -> None:
         self.envs = [monitored(_built(factory)) for factory in factories]
         if len({id(env.unwrapped) for env in self.envs}) != len(self.envs):
@@ -52,14 +55,14 @@ class SamplerEnvs:
         #: Gymnasium's metadata
         self.metadata: dict[str, Any] = getattr(first, "metadata", {})
         #: process and address of each environment, which no two have in common
-        self.identities = [(os.getpid(), id(env.unwrapped)) for env in self.envs]
+        self.identities: list[tuple[int, ...]] = [(os.getpid(), id(env.unwrapped)) for env in self.envs]
         #: names of the monitor files that each environment writes
         self.monitor_files = [monitor_files(env) for env in self.envs]
         self.first_env, self.pulse = first_env, pulse
         self._step_functions = [_with_pulse(env.step, pulse) for env in self.envs]
         self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
         #: what the environments show at present, ``[B, ...]``
-        self.observations = self._empty_observations()
+        self.observations = empty_observations(self.observation_space, self.n_envs)
         #: what the last reset of each environment returned together with the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
 
@@ -106,6 +109,10 @@ class SamplerEnvs:
         for env in self.envs:
             env.close()
 
+    def render(self, indices: Sequence[int]) -> list[Any]:
+        """:return: one frame of each of the environments"""
+        return [self.envs[index].render() for index in indices]
+
     def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
         """:return: an attribute of each environment, or of any wrapper around it"""
         return [self.envs[index].get_wrapper_attr(name) for index in indices]
@@ -135,16 +142,6 @@ class SamplerEnvs:
     def _wrong(self, observation: Any, which: str, index: int) -> ObservationError:
         return wrong_observation(observation, which, self.first_env + index, self.observation_space)
 
-    def _empty_observations(self) -> Observations:
-        if isinstance(self.observation_space, spaces.Dict):
-            return {key: self._empty(space) for key, space in self.observation_space.spaces.items()}
-        return self._empty(self.observation_space)
-
-    def _empty(self, space: spaces.Space) -> np.ndarray:
-        if space.shape is None:
-            raise UnsupportedSpaceError(self.observation_space)
-        return np.zeros((self.n_envs, *space.shape), dtype=space.dtype)
-
 
 def _with_pulse(function: Callable[..., Any], pulse: Pulse | None) -> Callable[..., Any]:
     if pulse is None:
@@ -168,12 +165,7 @@ def _has_attr(env: gym.Env, name: str) -> bool:
 
 
 def _built(factory: EnvFactory) -> gym.Env:
-    try:
-        env = factory()
-    except Exception as error:
-        # What SB3's make_vec_env() and Gymnasium's wrappers say of a vectorised environment does not help.
-        check_single(_refused_env(error))
-        raise
+    env = factory()
     check_single(env)
     if not isinstance(env, gym.Env):
         raise TypeError(
@@ -181,9 +173,3 @@ def _built(factory: EnvFactory) -> gym.Env:
             "Wrap an environment of the old Gym API in shimmy's compatibility wrapper."
         )
     return env
-
-
-def _refused_env(error: Exception) -> Any:
-    """The ``env`` that a function was given which has raised an exception, ``None`` if it was given none."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_locals.get("env")

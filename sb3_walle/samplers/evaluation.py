@@ -82,7 +82,6 @@ def evaluate(stack: EnvStack, task: EvaluationTask, sampler: int) -> list[Outcom
     while n_left.any() and control.run == task.run:
         stack.step(predictor.predict(stack.policy_layer.observations, episode_starts), rewards, on_info)
         if task.render:
-            for env in stack.envs.envs:
-                env.render()
+            stack.envs.render(range(n_envs))
         step += 1
     return outcomes

@@ -122,6 +122,15 @@ class InfoRecorder:
             _copy_mutable_values(kept)
         self._records.append((step, env, kept))
 
+    def move_to(self, other: "InfoRecorder", places: np.ndarray) -> None:
+        """
+        Hand over what was noted to another recorder.
+
+        :param places: the step that it has there, by step and environment; -1 to leave it out
+        """
+        records, self._records = self._records, []
+        other._records += [(int(places[step, env]), env, info) for step, env, info in records if places[step, env] >= 0]
+
     def pack(self) -> PackedInfos:
         """:return: what was noted. After this, the recorder is empty"""
         records, self._records = self._records, []

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.infos import ORIGINAL_TERMINAL_OBSERVATION, TERMINAL_OBSERVATION
-from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
+from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo, copy_observations
 from sb3_walle.transport.chunk import OBSERVATIONS, Chunk, Observations, between, named, observation_fields, row
 from sb3_walle.transport.layout import Field
 
@@ -64,7 +63,7 @@ class NormalizerSpec:
     epsilon: float
     for_evaluation: bool = False
 
-    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "NormalizedEnvs":
+    def build(self, inner: EnvLayer, envs: InnermostEnvs) -> "NormalizedEnvs":
         return (EvaluationEnvs if self.for_evaluation else NormalizedEnvs)(self, inner)
 
     def fields(self, n_steps: int, n_envs: int) -> tuple[Field, ...]:
@@ -134,21 +133,21 @@ class NormalizedEnvs:
         self._original_rewards = chunk.arrays[ORIGINAL_REWARDS]
         copy_observations(self.inner.observations, row(self._originals, 0))
 
-    def end_chunk(self) -> None:
-        """Record the mean and variance of what the steps of the chunk led to."""
-        n_steps = self._step
+    def record_statistics(self, chunk: Chunk, n_steps: int) -> None:
+        """Record the mean and variance of what the first steps of a chunk led to."""
         if n_steps == 0:
             return
+        rewards = chunk.arrays[ORIGINAL_REWARDS][:n_steps]
         if self._is_outermost:
-            self._normalize_rewards(self._original_rewards[:n_steps], self._chunk.rewards[:n_steps])
-        led_to = parts_of(between(self._originals, range(1, n_steps + 1)))
+            self._normalize_rewards(rewards, chunk.rewards[:n_steps])
+        led_to = parts_of(between(named(chunk.arrays, ORIGINAL_OBSERVATIONS), range(1, n_steps + 1)))
         for part in self._spec.parts:
-            self._record_moments(part, led_to[part], axis=(0, 1))
-        self._record_moments(RETURNS, self._discounted_returns(n_steps), axis=None)
+            self._record_moments(chunk, part, led_to[part], axis=(0, 1))
+        returns = self._discounted_returns(rewards, chunk.episode_starts[: n_steps + 1])
+        self._record_moments(chunk, RETURNS, returns, axis=None)
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         self.inner.reset(seeds, options)
-        self._returns[:] = 0.0
         self._normalize(self.inner.observations, self.observations)
 
     def step(
@@ -160,8 +159,8 @@ class NormalizedEnvs:
         on_info: OnInfo,
     ) -> None:
         """
-        Step every environment once, between :meth:`begin_chunk` and :meth:`end_chunk`. Normalised rewards are there now
-        or at the end of the chunk; infos have both terminal observations, normalised and original.
+        Step every environment once, after :meth:`begin_chunk`. Normalised rewards are there now
+        or after :meth:`record_statistics`; infos have both terminal observations, normalised and original.
         """
 
         def normalize_terminal(env: int, info: dict[str, Any], done: bool) -> None:
@@ -214,25 +213,29 @@ class NormalizedEnvs:
         np.maximum(scaled, -self._spec.clip_reward, out=scaled)
         np.minimum(scaled, self._spec.clip_reward, out=target, casting="same_kind")
 
-    def _discounted_returns(self, n_steps: int) -> np.ndarray:
-        """Of each step, ``[T, B]``: they continue from chunk to chunk, and begin anew with an episode."""
-        recorded = np.empty((n_steps, self.n_envs))
+    def _discounted_returns(self, all_rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+        """
+        They continue from chunk to chunk, and begin anew with an episode.
+
+        :param all_rewards: ``[T, B]``
+        :param episode_starts: whether an episode begins with each step, ``[T + 1, B]``
+        :return: of each step, ``[T, B]``
+        """
+        recorded = np.empty(all_rewards.shape)
         gamma = self._spec.gamma
         # Python's floats, which are NumPy's float64: for the few environments of a sampler, arrays take much longer.
         for env in range(self.n_envs):
-            rewards, dones = self._original_rewards[:n_steps, env].tolist(), self._chunk.dones[:n_steps, env].tolist()
+            rewards, starts = all_rewards[:, env].tolist(), episode_starts[:-1, env].tolist()
             discounted, column = float(self._returns[env]), []
-            for reward, done in zip(rewards, dones, strict=True):
-                discounted = discounted * gamma + reward
+            for reward, starts_anew in zip(rewards, starts, strict=True):
+                discounted = reward if starts_anew else discounted * gamma + reward
                 column.append(discounted)
-                if done:
-                    discounted = 0.0
             recorded[:, env], self._returns[env] = column, discounted
         return recorded
 
-    def _record_moments(self, part: str, values: np.ndarray, axis: tuple[int, ...] | None) -> None:
-        self._chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64).reshape(-1)
-        self._chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64).reshape(-1)
+    def _record_moments(self, chunk: Chunk, part: str, values: np.ndarray, axis: tuple[int, ...] | None) -> None:
+        chunk.arrays[mean_of(part)][...] = values.mean(axis=axis, dtype=np.float64).reshape(-1)
+        chunk.arrays[variance_of(part)][...] = values.var(axis=axis, dtype=np.float64).reshape(-1)
 
     def _empty_observations(self) -> Observations:
         originals = self.inner.observations

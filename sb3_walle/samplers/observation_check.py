@@ -20,6 +20,17 @@ def wrong_observation(observation: Any, which: str, env: int, space: spaces.Spac
     return ObservationError(f"Environment {env} returned {_in_words(observation)} as {which}, but its space is {space}")
 
 
+def wrong_observations(observations: Any, n_envs: int, first_env: int, space: spaces.Space) -> ObservationError:
+    """
+    :param observations: what a vectorised environment returned for that many environments
+    :param first_env: number of its first environment among those of all samplers
+    """
+    return ObservationError(
+        f"The vectorised environment whose first one is environment {first_env} returned {_in_words(observations)} as "
+        f"observations of {n_envs} environments, but the space of each is {space}"
+    )
+
+
 def as_stored(observation: Any, observations: Observations, index: int) -> Any:
     """
     An observation that fits may still have another shape than its space, a number for an array of one, say. The

@@ -69,23 +69,23 @@ class BuildEnvs(Request):
 
     :param show_warnings: whether this sampler is the one whose warnings are shown; all of them would say the same
     :param registrations: what is registered with Gymnasium before, if anything
-    :param again: whether another sampler had these environments before, whose monitor files are continued
+    :param incarnation: how many samplers had these environments before, whose monitor files are continued
     """
 
     factories: Sequence[EnvFactory]
     layers: Sequence[LayerSpec]
     show_warnings: bool
     registrations: Registrations | None = None
-    again: bool = False
+    incarnation: int = 0
     summary: ClassVar[str] = "building its environments"
 
     def run(self, sampler: Sampler) -> EnvDescription:
         if self.registrations is not None:
             self.registrations.register()
         warnings = contextlib.nullcontext() if self.show_warnings else quiet()
-        monitor_files = continuing_files() if self.again else contextlib.nullcontext()
+        monitor_files = continuing_files() if self.incarnation else contextlib.nullcontext()
         with warnings, monitor_files:
-            return sampler.build_envs(self.factories, self.layers)
+            return sampler.build_envs(self.factories, self.layers, self.incarnation)
 
 
 @dataclass(frozen=True)
@@ -307,6 +307,8 @@ class GetEnvs(Request):
     summary: ClassVar[str] = "handing out its environments"
 
     def run(self, sampler: Sampler) -> list[gym.Env]:
+        if len(sampler.envs.envs) < sampler.envs.n_envs:
+            raise AttributeError("A vectorised environment has no single environments to show")
         return list(sampler.envs.envs)
 
 

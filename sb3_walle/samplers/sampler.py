@@ -9,13 +9,15 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_walle.samplers.actors.protocol import Actor, ActorSpec
-from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.building import build_envs
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
-from sb3_walle.samplers.layers import copy_observations
+from sb3_walle.samplers.late_resets import MadeSteps, empty_block
+from sb3_walle.samplers.layers import InnermostEnvs, copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack, LayerSpec
+from sb3_walle.samplers.vectorized.vectorized_envs import VectorizedEnvs
 from sb3_walle.transport.chunk import Chunk, Seal, row, rows
 from sb3_walle.transport.ports import Control, SamplerEnd
 from sb3_walle.transport.pulse import Pulse
@@ -107,16 +109,20 @@ class Sampler:
         return self._stack
 
     @property
-    def envs(self) -> SamplerEnvs:
+    def envs(self) -> InnermostEnvs:
         """The environments themselves, once they are built."""
         return self.stack.envs
 
-    def build_envs(self, factories: Sequence[EnvFactory], layers: Sequence[LayerSpec] = ()) -> EnvDescription:
+    def build_envs(
+        self, factories: Sequence[EnvFactory], layers: Sequence[LayerSpec] = (), incarnation: int = 0
+    ) -> EnvDescription:
         """
-        :param factories: builds one environment each
+        :param factories: builds one environment each, or see :func:`~sb3_walle.samplers.building.build_envs`
         :param layers: what belongs around them, from the inside to the outside
+        :param incarnation: how many samplers with these environments have died before
         """
-        self._stack = EnvStack(SamplerEnvs(factories, self._pulse, self.index * len(factories)), layers)
+        envs = build_envs(factories, self._pulse, self.index * len(factories), incarnation)
+        self._stack = EnvStack(envs, layers)
         return self._stack.describe()
 
     def configure(self, settings: CollectionSettings, n_steps: int = 0) -> None:
@@ -155,6 +161,8 @@ class _ChunkFiller:
         queues = settings.queues.open(index)
         self.policy, self.control, self.chunks = queues.policy, queues.control, queues.chunks
         self._loaded: tuple[int, int] | None = None
+        # For environments that reset some of them while they step others.
+        self._block: Chunk | None = None
         self._first_env = index * n_envs
         self._check_finite = settings.check_finite
         self.to_env_actions = env_actions(action_space, settings.squash_output, n_envs)
@@ -170,7 +178,6 @@ class _ChunkFiller:
         seal = packed = None
         if ticket.run == self.control.run:
             packed = infos.pack()
-            self.actor.end_chunk(self.stack.policy_layer.observations, n_steps)
             if self._check_finite:
                 check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
@@ -188,24 +195,55 @@ class _ChunkFiller:
 
     def _fill(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
         """Fill the chunk, from where the environments are. Returns the number of steps made."""
+        self.stack.prepare(self.policy.weights, ticket.infos.every_step)
+        lag = ticket.max_policy_lag
+        is_due = None if lag is None else _Due(self.control, self.policy.version + lag)
+        if isinstance(self.stack.envs, VectorizedEnvs) and self.stack.envs.resets_late:
+            n_steps = self._fill_from_blocks(chunk, self.stack.envs, ticket, infos, is_due)
+        else:
+            n_steps = self._fill_rows(chunk, ticket.n_steps, ticket.run, infos, is_due)
+        self.stack.record_statistics(chunk, n_steps)
+        return n_steps
+
+    def _fill_from_blocks(
+        self, chunk: Chunk, envs: VectorizedEnvs, ticket: Ticket, infos: InfoRecorder, is_due: "_Due | None"
+    ) -> int:
+        """The same for environments that reset some of them while they step others."""
+        block = self._block = self._block or empty_block(chunk)
+        made, n_calls = MadeSteps(envs, chunk, ticket.n_steps), 0
+        while made.n_missing and ticket.run == self.control.run:
+            if is_due is not None and made.n_complete > 0 and is_due():
+                break
+            made.begin_block()
+            infos_of_block = InfoRecorder(ticket.infos)
+            n_calls = self._fill_rows(block, min(made.n_missing, block.capacity), ticket.run, infos_of_block, is_due)
+            infos_of_block.move_to(infos, made.take(block, n_calls))
+        if ticket.run == self.control.run:
+            # Once more, for what the recorded steps led to: some environments have made more.
+            self.actor.end_chunk(row(chunk.observations, made.n_complete), n_calls)
+        made.finish(block)
+        return made.n_complete
+
+    def _fill_rows(self, chunk: Chunk, n_steps: int, run: int, infos: InfoRecorder, is_due: "_Due | None") -> int:
+        """Fill rows of a chunk with one step each of all environments. Returns the number of steps made."""
         stack = self.stack
-        stack.begin_chunk(chunk, self.policy.weights)
+        stack.begin_chunk(chunk)
         copy_observations(stack.policy_layer.observations, row(chunk.observations, 0))
         chunk.episode_starts[0] = stack.episode_starts
         self.actor.begin_chunk(chunk)
         with stack.changing():
-            n_steps = self._step(chunk, ticket, infos)
-        stack.end_chunk(n_steps, row(chunk.observations, n_steps), chunk.episode_starts[n_steps])
-        return n_steps
+            n_made = self._step(chunk, n_steps, run, infos, is_due)
+        stack.end_chunk(chunk, n_made)
+        if run == self.control.run:
+            self.actor.end_chunk(stack.policy_layer.observations, n_made)
+        return n_made
 
-    def _step(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
+    def _step(self, chunk: Chunk, n_steps: int, run: int, infos: InfoRecorder, is_due: "_Due | None") -> int:
         """The step loop. Returns the number of steps made."""
         envs, actor, control, to_env_actions = self.stack.policy_layer, self.actor, self.control, self.to_env_actions
-        lag = ticket.max_policy_lag
-        is_due = None if lag is None else _Due(control, self.policy.version + lag)
         note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0
-        observations = rows(chunk.observations, ticket.n_steps + 1)
-        rewards, episode_starts = (list(array[: ticket.n_steps + 1]) for array in (chunk.rewards, chunk.episode_starts))
+        observations = rows(chunk.observations, n_steps + 1)
+        rewards, episode_starts = (list(array[: n_steps + 1]) for array in (chunk.rewards, chunk.episode_starts))
 
         def on_info(env: int, info: dict[str, Any], done: bool) -> None:
             if check_finite and done:
@@ -215,7 +253,7 @@ class _ChunkFiller:
             note(step, env, info, done)
 
         try:
-            while step < ticket.n_steps and ticket.run == control.run:
+            while step < n_steps and run == control.run:
                 if is_due is not None and step > 0 and is_due():
                     break
                 actions = to_env_actions(actor.act(observations[step], step))

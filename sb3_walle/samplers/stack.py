@@ -8,17 +8,16 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from sb3_walle.samplers.envs import SamplerEnvs
-from sb3_walle.samplers.layers import EnvLayer, OnInfo
+from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
 from sb3_walle.samplers.video import VideoRecorder
-from sb3_walle.transport.chunk import Chunk, Observations
+from sb3_walle.transport.chunk import Chunk, row
 
 
 class LayerSpec(Protocol):
     """How to build a layer. Made by the learner, pickled, built in the sampler."""
 
-    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
+    def build(self, inner: EnvLayer, envs: InnermostEnvs) -> EnvLayer:
         """
         :param inner: the layer below, which continues from where it is
         :param envs: the environments at the bottom
@@ -34,13 +33,15 @@ class EnvDescription:
     :param metadata: Gymnasium's metadata
     :param identities: process and address of each environment, which no two have in common
     :param monitor_files: names of the monitor files that each environment writes
+    :param resets_late: whether an environment whose episode has ended begins the next one in a step of the others
     """
 
     observation_space: spaces.Space
     action_space: spaces.Space
     metadata: dict[str, Any]
-    identities: Sequence[tuple[int, int]] = ()
+    identities: Sequence[tuple[int, ...]] = ()
     monitor_files: Sequence[Sequence[str]] = ()
+    resets_late: bool = False
 
 
 class EnvStack:
@@ -52,12 +53,14 @@ class EnvStack:
     :param own_layers: what belongs to the ``SamplerVecEnv``, from the inside to the outside
     """
 
-    def __init__(self, envs: SamplerEnvs, own_layers: Sequence[LayerSpec] = ()) -> None:
+    def __init__(self, envs: InnermostEnvs, own_layers: Sequence[LayerSpec] = ()) -> None:
         self.envs = envs
         #: what the ``SamplerVecEnv`` shows
         self.vec_env_layer: EnvLayer = envs
+        self._own: list[EnvLayer] = []
         for spec in own_layers:
             self.vec_env_layer = spec.build(self.vec_env_layer, envs)
+            self._own.append(self.vec_env_layer)
         #: what the policy sees
         self.policy_layer: EnvLayer = self.vec_env_layer
         self._outer_layers: tuple[LayerSpec, ...] = ()
@@ -73,7 +76,12 @@ class EnvStack:
     def describe(self) -> EnvDescription:
         layer, envs = self.vec_env_layer, self.envs
         return EnvDescription(
-            layer.observation_space, layer.action_space, envs.metadata, envs.identities, envs.monitor_files
+            layer.observation_space,
+            layer.action_space,
+            envs.metadata,
+            envs.identities,
+            envs.monitor_files,
+            envs.resets_late,
         )
 
     @contextlib.contextmanager
@@ -117,6 +125,7 @@ class EnvStack:
     def step(self, actions: np.ndarray, rewards: np.ndarray, on_info: OnInfo) -> None:
         """Step every environment once, without a chunk: as the policy sees them, since :meth:`begin_evaluation`."""
         layer = self.policy_layer
+        self.envs.tells_every_info = True
         with self.changing():
             layer.step(actions, layer.observations, rewards, self.episode_starts, on_info)
             layer.keep(layer.observations)
@@ -143,34 +152,35 @@ class EnvStack:
         self._build_missing_layers(published)
         self.reset(seeds, options)
 
-    def begin_chunk(self, chunk: Chunk, published: Mapping[str, np.ndarray]) -> None:
+    def prepare(self, published: Mapping[str, np.ndarray], needs_every_info: bool) -> None:
         """
-        Get ready to step the layer that the policy sees.
+        Build the layers that are missing, and begin episodes if there are none.
 
-        :param chunk: the chunk that is about to be filled
         :param published: what the learner has published, statistics of observations and rewards among it
+        :param needs_every_info: whether the infos of all steps are needed, or only those that end an episode
         """
         if self._normalizer is not None:
             self._normalizer.load_statistics(published)
         self._build_missing_layers(published)
         if self.needs_reset:
             self.reset([None] * self.envs.n_envs, [{}] * self.envs.n_envs)
+        self.envs.tells_every_info = needs_every_info or self._infos_are_read()
+
+    def begin_chunk(self, chunk: Chunk) -> None:
+        """Get ready to step the layer that the policy sees, and to record into a chunk."""
         if self._normalizer is not None:
             self._normalizer.begin_chunk(chunk, is_outermost=self._normalizer is self.policy_layer)
 
-    def end_chunk(self, n_steps: int, observations: Observations, episode_starts: np.ndarray) -> None:
-        """
-        Note where the environments are.
-
-        :param n_steps: number of steps made
-        :param observations: what the last step led to, ``[B, ...]``
-        :param episode_starts: whether these are the first of an episode, ``[B]``
-        """
-        if self._normalizer is not None:
-            self._normalizer.end_chunk()
-        self.policy_layer.keep(observations)
-        self.episode_starts[:] = episode_starts
+    def end_chunk(self, chunk: Chunk, n_steps: int) -> None:
+        """Note where the environments are after so many steps of a chunk."""
+        self.policy_layer.keep(row(chunk.observations, n_steps))
+        self.episode_starts[:] = chunk.episode_starts[n_steps]
         self._n_steps += n_steps
+
+    def record_statistics(self, chunk: Chunk, n_steps: int) -> None:
+        """Record what the learner needs to normalise with, of the first steps of a chunk."""
+        if self._normalizer is not None:
+            self._normalizer.record_statistics(chunk, n_steps)
 
     def close(self) -> None:
         """Close the environments, and write the video that is being recorded."""
@@ -182,6 +192,13 @@ class EnvStack:
     @property
     def _normalizer(self) -> NormalizedEnvs | None:
         return next((layer for layer in self._built if isinstance(layer, NormalizedEnvs)), None)
+
+    def _infos_are_read(self) -> bool:
+        """Whether a layer may look at any info."""
+        return any(
+            layer is not self.envs and not isinstance(layer, NormalizedEnvs | VideoRecorder)
+            for layer in (*self._own, *self._built)
+        )
 
     def _keep_layers(self, n_layers: int) -> None:
         """Forget all but the innermost of the outer layers."""

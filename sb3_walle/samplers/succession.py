@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sb3_walle.samplers.factories import PickledEnv
+from sb3_walle.samplers.layers import SETTER_PREFIX
 from sb3_walle.samplers.requests import (
     BuildEnvs,
     Collect,
@@ -21,14 +22,12 @@ from sb3_walle.samplers.requests import (
     WriteOwnFiles,
 )
 
-# By this convention a method sets something that lasts. Others are not called again: they may do anything.
-SETTER_PREFIX = "set_"
-
 
 class Setters:
     """What was set in environments and lasts. Of what was set more than once, the last counts."""
 
     def __init__(self) -> None:
+        # By kind, name and environment: its number, and the request, which may name other environments, too.
         self._requests: dict[tuple[str, str, int], tuple[int, SetAttr | EnvMethod]] = {}
         #: how often something was set
         self.n_noted = 0
@@ -41,11 +40,22 @@ class Setters:
                 # To the end: in the order in which the last of each were carried out.
                 self._requests.pop(key, None)
                 self.n_noted += 1
-                self._requests[key] = (self.n_noted, replace(request, indices=[env]))
+                self._requests[key] = (self.n_noted, request)
 
     def since(self, n_noted: int = 0) -> list[SetAttr | EnvMethod]:
-        """:return: what was set after the first :attr:`n_noted`, each for one environment, in this order"""
-        return [request for number, request in self._requests.values() if number > n_noted]
+        """
+        :return: what was set after the first :attr:`n_noted`, in this order. What was set in several environments at
+            once is, as far as it still counts, because vectorised ones may know nothing else
+        """
+        asked: list[tuple[SetAttr | EnvMethod, list[int]]] = []
+        for (_, _, env), (number, request) in self._requests.items():
+            if number <= n_noted:
+                continue
+            if asked and asked[-1][0] is request:
+                asked[-1][1].append(env)
+            else:
+                asked.append((request, [env]))
+        return [replace(request, indices=envs) for request, envs in asked]
 
 
 class SetupRequests:
@@ -97,7 +107,7 @@ class SetupRequests:
                     for factory in self._build.factories
                 ],
                 show_warnings=False,
-                again=True,
+                incarnation=incarnation,
             )
         if self._files is not None:
             yield self._files

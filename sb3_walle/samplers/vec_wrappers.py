@@ -11,11 +11,14 @@ import numpy as np
 from stable_baselines3.common import vec_env as sb3_vec_env
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
-from sb3_walle.samplers.layers import EnvLayer, OnInfo, copy_observations
+from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo, copy_observations
+from sb3_walle.samplers.refusals import VectorizedEnvError
 from sb3_walle.sb3_private import clear_reset_arguments, env_indices, reset_arguments, set_reset_arguments
 from sb3_walle.transport.chunk import Observations
+
+# These look at one step alone, so that a step of some environments only is nothing special to them.
+_WITHOUT_MEMORY = frozenset({"VecCheckNan", "VecExtractDictObs", "VecTransposeImage"})
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,15 @@ class StockWrapper:
     arguments: tuple[tuple[str, Any], ...] = ()
     attributes: tuple[tuple[str, Any], ...] = ()
 
-    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
+    def build(self, inner: EnvLayer, envs: InnermostEnvs) -> "WrappedEnvs":
+        if envs.resets_late:
+            self.check_late_resets()
         return WrappedEnvs(self._wrap, inner, envs)
+
+    def check_late_resets(self) -> None:
+        """:raises VectorizedEnvError: if it cannot be around environments that reset some rows while others step"""
+        if self.name not in _WITHOUT_MEMORY:
+            raise _late_resets_error(self.name)
 
     def _wrap(self, venv: VecEnv) -> VecEnv:
         with warnings.catch_warnings():
@@ -51,7 +61,9 @@ class UserWrapper:
 
     wrap: Callable[[VecEnv], VecEnv]
 
-    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> "WrappedEnvs":
+    def build(self, inner: EnvLayer, envs: InnermostEnvs) -> "WrappedEnvs":
+        if envs.resets_late:
+            raise _late_resets_error("vec_wrapper")
         return WrappedEnvs(self.wrap, inner, envs)
 
 
@@ -63,7 +75,7 @@ class WrappedEnvs:
     :raises ValueError: if it changes the number of environments
     """
 
-    def __init__(self, wrap: Callable[[VecEnv], VecEnv], inner: EnvLayer, envs: SamplerEnvs) -> None:
+    def __init__(self, wrap: Callable[[VecEnv], VecEnv], inner: EnvLayer, envs: InnermostEnvs) -> None:
         self._inner_env = _LayerVecEnv(inner, envs)
         self.venv = wrap(self._inner_env)
         if not isinstance(self.venv, VecEnv):
@@ -104,7 +116,7 @@ class WrappedEnvs:
 class _LayerVecEnv(VecEnv):
     """A layer as the ``VecEnv`` that a wrapper is put around."""
 
-    def __init__(self, layer: EnvLayer, envs: SamplerEnvs) -> None:
+    def __init__(self, layer: EnvLayer, envs: InnermostEnvs) -> None:
         self._layer, self._envs = layer, envs
         self._actions: np.ndarray | None = None
         self._last: Observations | None = None
@@ -162,6 +174,15 @@ class _LayerVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         return self._envs.env_is_wrapped(wrapper_class, env_indices(self, indices))
+
+
+def _late_resets_error(wrapper: str) -> VectorizedEnvError:
+    return VectorizedEnvError(
+        f"{wrapper} cannot be around a vectorised environment that resets some of its environments in a call in which "
+        "others make a step, which is what autoreset_mode NEXT_STEP means. Build it with SAME_STEP: "
+        'gym.make_vec("CartPole-v1", num_envs=n, vectorization_mode="sync", '
+        'vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}). A VecNormalize may be around any.'
+    )
 
 
 def _contiguous_copy(observations: Observations) -> Observations:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import logger
 
-from sb3_walle.samplers.envs import SamplerEnvs
-from sb3_walle.samplers.layers import EnvLayer, OnInfo
+from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo
 from sb3_walle.transport.chunk import Observations
 
 
@@ -32,7 +31,7 @@ class VideoRecorderSpec:
     first_step: int = field(default=0, compare=False)
     trigger_id: int = 0
 
-    def build(self, inner: EnvLayer, envs: SamplerEnvs) -> EnvLayer:
+    def build(self, inner: EnvLayer, envs: InnermostEnvs) -> EnvLayer:
         """:return: the layer that records, in the first sampler; in others, the layer below"""
         return VideoRecorder(self, inner, envs) if envs.first_env == 0 else inner
 
@@ -45,7 +44,7 @@ class VideoRecorder:
     :param envs: the environments, of which the first one renders
     """
 
-    def __init__(self, spec: VideoRecorderSpec, inner: EnvLayer, envs: SamplerEnvs) -> None:
+    def __init__(self, spec: VideoRecorderSpec, inner: EnvLayer, envs: InnermostEnvs) -> None:
         self.inner = inner
         self.n_envs = inner.n_envs
         self.observation_space, self.action_space = inner.observation_space, inner.action_space
@@ -102,7 +101,7 @@ class VideoRecorder:
             self._capture()
 
     def _capture(self) -> None:
-        frame = self._envs.envs[0].render()
+        frame = self._envs.render([0])[0]
         if isinstance(frame, np.ndarray):
             # A copy: the environment may paint the next one over it.
             self._frames.append(frame.copy())

@@ -55,7 +55,8 @@ def make_update(
         for program, rows, numbers in update.minibatches(progress):
             step = steps[program]
             inputs = [*always, *rows, *numbers, *[table[made[name]] for name, table in tables]]
-            if len(rows[0]) != step.batch_size or not is_same:
+            # len() of a tensor goes through Python.
+            if rows[0].shape[0] != step.batch_size or not is_same:
                 found = step.eager(*inputs)[0]
             elif is_compared:
                 is_compared = False

@@ -20,8 +20,8 @@ from sb3_walle.updates.ppo_objective import (
     COEFFICIENTS,
     STATISTICS,
     Evaluation,
+    PackedRows,
     PPOVariant,
-    RolloutRows,
     ppo_objective,
 )
 from sb3_walle.updates.rollout_minibatches import RolloutMinibatches, check_buffer, example_minibatch
@@ -41,15 +41,15 @@ class PPOStep(UpdateStep):
     """Evaluates the policy on a minibatch, differentiates the loss, clips the gradient and steps the optimizer."""
 
     stages: ClassVar[tuple[Stage, ...]] = (_POLICY,)
-    rows: ClassVar[Any] = RolloutRows
-    # They are normalised with their mean and deviation.
-    seen_whole: ClassVar[tuple[str, ...]] = ("advantages",)
+    rows: ClassVar[Any] = PackedRows
+    # Advantages are normalised with their mean and deviation.
+    seen_whole: ClassVar[tuple[str, ...]] = ("numbers",)
     #: in addition to the objective's: the largest divergence allowed, whether a loss or gradient that is not finite is
     #: an error, and where gradients are clipped
     coefficients: ClassVar[tuple[str, ...]] = (*COEFFICIENTS, "kl_limit", "require_finite", "max_grad_norm")
 
     def losses(self, stage: str, parameters: Parameters, minibatch: Minibatch) -> Losses:
-        rows: RolloutRows = minibatch.rows
+        rows = minibatch.rows.unpacked()
         is_discrete = isinstance(self._policy.action_space, spaces.Discrete)
         actions = rows.actions.long().flatten() if is_discrete else rows.actions
         evaluation = Evaluation(*self._policy.evaluate_actions(rows.observations, actions))

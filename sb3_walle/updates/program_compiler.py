@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch as th
 
 from sb3_walle.updates.captured import CapturedProgram
+from sb3_walle.updates.minibatch_size import is_large
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.native.build import Build
 from sb3_walle.updates.native.program import NativeProgram
@@ -17,10 +18,6 @@ from sb3_walle.updates.unsupported import Unsupported
 
 #: takes what a step takes, in a list, does what it does, and returns its statistics
 Program: TypeAlias = Callable[[list[th.Tensor]], th.Tensor]
-
-# With smaller minibatches, threads wait for each other longer than they compute. Images are always many numbers.
-PARALLEL_BATCH_SIZE = 256
-IMAGE_AXES = 3
 
 
 class ProgramCompiler:
@@ -127,4 +124,4 @@ def may_be_at_hand(device: th.device) -> bool:
 def _is_large(step: TracedStep) -> bool:
     if th.get_num_threads() == 1:
         return False
-    return step.batch_size >= PARALLEL_BATCH_SIZE or any(len(part.shape) > IMAGE_AXES for part in step.observations)
+    return is_large(step.batch_size, (part.shape[1:] for part in step.observations))

@@ -6,6 +6,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
+from sb3_walle.updates.ppo_objective import SCALARS
 from sb3_walle.updates.unsupported import Unsupported
 
 # Samples are gathered for several minibatches at once, as many as stay in the cache of a core.
@@ -17,7 +18,7 @@ DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float3
 class RolloutMinibatches:
     """
     Draws minibatches as SB3's ``RolloutBuffer.get()`` does: the same ones in the same order from the same random state,
-    with the same types and shapes. The buffer is left as that leaves it.
+    with the same types. The buffer is left as that leaves it.
 
     :param buffer: a full buffer
     :param batch_size: samples of a minibatch, at most
@@ -36,7 +37,7 @@ class RolloutMinibatches:
         self._columns = [th.as_tensor(array).to(device) for array in _columns(buffer)]
 
     def epoch(self) -> Iterator[tuple[th.Tensor, ...]]:
-        """For each minibatch of one pass, its observations and the other columns."""
+        """For each minibatch of one pass, its observations and all its numbers."""
         order = th.from_numpy(np.random.permutation(self._n_samples)).to(self._columns[0].device)
         for block in order.split(self._batch_size * self._minibatches_at_once()):
             gathered = [column.index_select(0, block).split(self._batch_size) for column in self._columns]
@@ -66,8 +67,7 @@ def example_minibatch(buffer: RolloutBuffer, n_samples: int, device: th.device) 
             raise Unsupported(f"there are observations of type {array.dtype.name}")
         shape = (n_samples, *array.shape[n_leading_axes:])
         observations.append(th.zeros(shape, dtype=getattr(th, array.dtype.name), device=device))
-    actions = th.zeros((n_samples, buffer.action_dim), device=device)
-    return (*observations, actions, *(th.zeros(n_samples, device=device) for _ in range(4)))
+    return (*observations, th.zeros((n_samples, buffer.action_dim + len(SCALARS)), device=device))
 
 
 def _flatten(buffer: RolloutBuffer) -> None:
@@ -88,7 +88,6 @@ def _observations(buffer: RolloutBuffer) -> list[np.ndarray]:
 
 
 def _columns(buffer: RolloutBuffer) -> list[np.ndarray]:
-    scalars = [buffer.values, buffer.log_probs, buffer.advantages, buffer.returns]
     # SB3 hands out actions as float32, for any space.
-    actions = buffer.actions.astype(np.float32, copy=False)
-    return [*_observations(buffer), actions, *(array.flatten() for array in scalars)]
+    numbers = [buffer.actions, *(getattr(buffer, name) for name in SCALARS)]
+    return [*_observations(buffer), np.concatenate(numbers, axis=1, dtype=np.float32, casting="unsafe")]

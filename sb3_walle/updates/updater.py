@@ -66,6 +66,11 @@ class Updater:
         #: whether the last update was a compiled one
         self.is_compiled = False
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a compiler may be at work while updates are eager. Where there is a seed, no timing decides that."""
+        return self._compiler is not None and self._compiler.is_begun and not self.is_compiled
+
     def require(self) -> None:
         """:raises ValueError: if it is known already that the update cannot be compiled"""
         self._prepare()

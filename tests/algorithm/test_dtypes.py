@@ -47,11 +47,11 @@ CATEGORIES = {
 }
 SMALL: dict[str, Any] = {"seed": 3, "device": "cpu", "policy_kwargs": {"net_arch": [8, 8]}}
 ON_POLICY: dict[str, dict[str, Any]] = {
-    "PPO": {"n_steps": 24, "batch_size": 16, "n_epochs": 1},
+    "PPO": {"n_steps": 12, "batch_size": 12, "n_epochs": 1},
     "A2C": {"n_steps": 8},
 }
-OFF_POLICY: dict[str, Any] = {"learning_starts": 20, "batch_size": 16, "buffer_size": 500}
-N_STEPS = 48
+OFF_POLICY: dict[str, Any] = {"learning_starts": 20, "batch_size": 8, "buffer_size": 100}
+N_STEPS = 24
 
 
 class WideNoise(ActionNoise):
@@ -130,8 +130,13 @@ def test_observations(algorithm: str, observations: str) -> None:
     assert_same_training(algorithm, partial(SpaceEnv, OBSERVATIONS[observations], actions), 2, **settings)
 
 
-@pytest.mark.parametrize("actions", BOXES | CATEGORIES)
-@pytest.mark.parametrize("algorithm", ON_POLICY)
+@pytest.mark.parametrize(
+    ("algorithm", "actions"),
+    [
+        *(("PPO", name) for name in BOXES | CATEGORIES),
+        *(("A2C", name) for name in ("float64", "int8", "category of int32", "bits of int8")),
+    ],
+)
 def test_actions_of_on_policy_algorithms(algorithm: str, actions: str) -> None:
     env = partial(SpaceEnv, VECTOR, (BOXES | CATEGORIES)[actions])
     assert_same_training(algorithm, env, 2, "actions", "clipped_actions", **ON_POLICY[algorithm])

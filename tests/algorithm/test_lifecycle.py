@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -289,10 +290,9 @@ def test_two_models_train_in_turns() -> None:
     assert [model.num_timesteps for model in models] == [384] * 3
 
 
-@pytest.mark.parametrize("mode", ["pipelined", "free"])
-def test_two_models_train_in_two_threads(mode: str) -> None:
+def test_two_models_train_in_two_threads() -> None:
     n_threads = th.get_num_threads()
-    models = [AsyncPPO("MlpPolicy", lambda i=i: StampedEnv(i), n_samplers=2, mode=mode, **SETTINGS) for i in range(2)]
+    models = [AsyncPPO("MlpPolicy", partial(StampedEnv, i), n_samplers=2, **SETTINGS) for i in range(2)]
     train_at_once(models, 256)
     for identity, model in enumerate(models):
         assert model.num_timesteps == 256

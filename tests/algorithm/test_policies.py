@@ -59,18 +59,32 @@ class CosineActivation(nn.Module):
 
 # What to pass as policy_kwargs, and the actor that "auto" should choose.
 POLICY_KWARGS: dict[str, tuple[dict[str, Any], str]] = {
-    "net_arch, list": ({"net_arch": [8, 4]}, "numpy"),
-    "net_arch, dict": ({"net_arch": {"pi": [8], "vf": [4, 4]}}, "numpy"),
+    "net_arch, list, and SGD": (
+        {"net_arch": [8, 4], "optimizer_class": th.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}},
+        "numpy",
+    ),
+    "net_arch, dict, and RMSprop": (
+        {
+            "net_arch": {"pi": [8], "vf": [4, 4]},
+            "optimizer_class": th.optim.RMSprop,
+            "optimizer_kwargs": {"alpha": 0.9, "eps": 1e-5},
+        },
+        "numpy",
+    ),
     "net_arch, dict of nothing": ({"net_arch": {"pi": [], "vf": []}}, "numpy"),
     "net_arch, nothing": ({"net_arch": []}, "numpy"),
-    "net_arch, no value net": ({"net_arch": {"pi": [8]}}, "numpy"),
-    "activation_fn, ReLU": ({"activation_fn": nn.ReLU}, "numpy"),
-    "activation_fn, ELU": ({"activation_fn": nn.ELU}, "numpy"),
-    "activation_fn, GELU": ({"activation_fn": nn.GELU}, "numpy"),
+    "net_arch, no value net, and ReLU": ({"net_arch": {"pi": [8]}, "activation_fn": nn.ReLU}, "numpy"),
+    "ELU and log_std_init": ({"activation_fn": nn.ELU, "log_std_init": -1.5}, "numpy"),
+    "GELU and share_features_extractor": (
+        {"activation_fn": nn.GELU, "share_features_extractor": False},
+        "numpy",
+    ),
     "activation_fn, PReLU": ({"activation_fn": nn.PReLU}, "torch"),
     "activation_fn, custom": ({"activation_fn": CosineActivation}, "torch"),
-    "ortho_init": ({"ortho_init": False}, "numpy"),
-    "log_std_init": ({"log_std_init": -1.5}, "numpy"),
+    "ortho_init and AdamW": (
+        {"ortho_init": False, "optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.1}},
+        "numpy",
+    ),
     "features_extractor_class": (
         {
             "features_extractor_class": LinearExtractor,
@@ -79,19 +93,9 @@ POLICY_KWARGS: dict[str, tuple[dict[str, Any], str]] = {
         "torch",
     ),
     "features_extractor_class, SB3's": ({"features_extractor_class": FlattenExtractor}, "numpy"),
-    "share_features_extractor": ({"share_features_extractor": False}, "numpy"),
     "share_features_extractor, custom": (
         {"share_features_extractor": False, "features_extractor_class": LinearExtractor},
         "torch",
-    ),
-    "optimizer_class, RMSprop": (
-        {"optimizer_class": th.optim.RMSprop, "optimizer_kwargs": {"alpha": 0.9, "eps": 1e-5}},
-        "numpy",
-    ),
-    "optimizer_class, SGD": ({"optimizer_class": th.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}, "numpy"),
-    "optimizer_class, AdamW": (
-        {"optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.1}},
-        "numpy",
     ),
 }
 
@@ -133,14 +137,13 @@ def test_images_that_were_normalized_before() -> None:
     assert choose_actor(model.sampler_actor, model.policy) == "torch"
 
 
-@pytest.mark.parametrize("sde_sample_freq", [-1, 4])
 @pytest.mark.parametrize(
-    "kwargs",
+    ("sde_sample_freq", "kwargs"),
     [
-        {},
-        {"squash_output": True},
-        {"squash_output": True, "use_expln": True, "full_std": False, "log_std_init": -2.0},
-        {"full_std": False, "net_arch": []},
+        (-1, {}),
+        (4, {"squash_output": True}),
+        (4, {"squash_output": True, "use_expln": True, "full_std": False, "log_std_init": -2.0}),
+        (-1, {"full_std": False, "net_arch": []}),
     ],
     ids=["default", "squash_output", "use_expln and not full_std", "not full_std"],
 )

@@ -58,8 +58,7 @@ def trained(model: Any, change: Any) -> Any:
     return model.learn(64, reset_num_timesteps=False)
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
-@pytest.mark.parametrize("change", [shift_values, scale_features])
+@pytest.mark.parametrize(("change", "backend"), [(shift_values, "inline"), (scale_features, "process")])
 def test_changes_between_two_calls_of_learn_equal_sb3(change: Any, backend: str) -> None:
     settings = {**SETTINGS, "policy_kwargs": {"features_extractor_class": ScaledFeatures, "net_arch": [8]}}
     oracle = trained(PPO(ShiftedValues, make_vec_env(RandomWalk, 1), **settings), change)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from itertools import count
+from itertools import count, groupby
 from typing import Any, NamedTuple, TypeVar
 
 import gymnasium as gym
@@ -424,14 +424,16 @@ def note(place: ModelPlace, request: Request) -> None:
         for env in request.indices:
             key = type(request), request.name, env
             place.setters.pop(key, None)
-            place.setters[key] = replace(request, indices=[env])
+            place.setters[key] = request
 
 
 def briefing(place: ModelPlace) -> Iterable[Request | Reseeded]:
     """What a new sampler has to be told."""
     if place.build is not None:
-        yield replace(place.build, show_warnings=False, again=True)
-    yield from place.setters.values()
+        yield replace(place.build, show_warnings=False, incarnation=place.n_successors)
+    for _, same in groupby(place.setters.items(), lambda item: id(item[1])):
+        keys, requests = zip(*same, strict=True)
+        yield replace(requests[0], indices=[env for _, _, env in keys])
     if place.reset is not None:
         yield Reseeded(place.reset)
     if place.configure is not None:
@@ -784,12 +786,12 @@ def test_new_sampler_is_told_what_those_before_it_were_told_and_does_what_was_le
     world.happens(0, Fate.WORK, Fate.DIE)
     world.call({0: last})
     told = world.backend.sent[0][1]
-    preparations = [BuildEnvs, EnvMethod, EnvMethod, SetAttr, SetAttr, Reset, Configure]
+    preparations = [BuildEnvs, EnvMethod, SetAttr, Reset, Configure]
     assert kinds(told) == [*preparations, Collect, GetAttr]
-    assert told[0] == replace(build(), show_warnings=False, again=True)
-    assert told[3:5] == [SetAttr("x", 2, [0]), SetAttr("x", 2, [1])]
+    assert told[0] == replace(build(), show_warnings=False, incarnation=1)
+    assert told[2] == SetAttr("x", 2, [0, 1])
     # One chunk was delivered before the death.
-    assert told[6] == replace(configure(incarnation=1), n_steps=4)
+    assert told[4] == replace(configure(incarnation=1), n_steps=4)
     assert told[-1] is last
     assert [world.next_report() for _ in numbers] == [(0, number) for number in numbers]
     # The other one was left in peace.
@@ -909,7 +911,7 @@ def test_first_death_is_an_error_if_that_was_chosen_and_the_next_request_gets_an
     assert len(world.backend.sent[0]) == 1
     number = world.collect(0)
     assert world.next_report() == (0, number)
-    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, SetAttr, SetAttr, Reset, Configure, Collect]
+    assert kinds(world.backend.sent[0][1]) == [BuildEnvs, SetAttr, Reset, Configure, Collect]
     # No restart was hidden from the user.
     assert world.client.n_restarts == 0
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Check
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
-from task_envs import Scaled, Task
+from task_envs import Painter, Scaled, Task
 from toy_envs import DictEnv, RandomWalk
 
 from sb3_walle import AsyncPPO, AsyncSAC, SamplerVecEnv
@@ -82,6 +82,17 @@ def observations_that_are_dictionaries(backend: str) -> Any:
         return weights_of(model), model.rollout_buffer.observations
 
 
+def late_poles(n: int) -> gym.vector.VectorEnv:
+    return gym.make_vec("CartPole-v1", num_envs=n, vectorization_mode="vector_entry_point")
+
+
+def vectorised_environments(backend: str) -> Any:
+    with ppo(late_poles, n_samplers=2, envs_per_sampler=2, normalize=True, backend=backend) as model:
+        model.learn(3 * ROLLOUT)
+        found = evaluate_policy(model, model.get_env(), n_eval_episodes=6, return_episode_rewards=True)
+        return weights_of(model), episodes(model), found
+
+
 class Watching(BaseCallback):
     """Notes what callbacks are shown, and changes the environments on the way."""
 
@@ -133,16 +144,6 @@ def saving_loading_and_other_environments(backend: str) -> Any:
             return loaded, weights_of(model), model.num_timesteps
 
 
-class Painter(Scaled):
-    """Shows what it was told."""
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
-    render_mode = "rgb_array"
-
-    def render(self) -> np.ndarray:
-        return np.full((2, 2, 3), self.scale, np.uint8)
-
-
 def talking_to_environments(backend: str) -> Any:
     with SamplerVecEnv([Painter] * 4, envs_per_sampler=2, backend=backend) as env:
         env.seed(11)
@@ -171,6 +172,7 @@ RESULTS: dict[str, Any] = {
             evaluating_on_the_models_own_environments,
             saving_loading_and_other_environments,
             talking_to_environments,
+            vectorised_environments,
         )
     },
 }

@@ -61,18 +61,19 @@ def iteration(n_samplers: int, collection: float, learning: float, workload: str
     return replace(row, **others)
 
 
+class InlineContender(AsyncContender):
+    """Starts no processes."""
+
+    def create(self, *args: Any, **kwargs: Any) -> PPO:
+        return super().create(*args, **{"backend": "inline", **kwargs})
+
+
 # From beginning to end
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[FiguresOutcome, Path]:
     directory = tmp_path_factory.mktemp("figures")
-
-    class InlineContender(AsyncContender):
-        """Starts no processes."""
-
-        def create(self, *args: Any, **kwargs: Any) -> PPO:
-            return super().create(*args, **kwargs, backend="inline")
 
     with pytest.MonkeyPatch.context() as patch:
         # Compiling and starting take longer than all else together.
@@ -255,7 +256,7 @@ def test_iterations_have_the_samples_that_are_asked_for(contender: Any, monkeypa
 def test_every_agent_learns(agent: Agent) -> None:
     """With an objective that SB3's PPO does not have, if need be."""
     settings = replace(TINY, agent=agent, iterations=1)
-    for contender in (AsyncContender(2, 1), VecEnvContender("DummyVecEnv", 2)):
+    for contender in (InlineContender(2, 1), VecEnvContender("DummyVecEnv", 2)):
         (row,) = Timing(Workload("CartPole-v1"), contender, "sync", 1).measure(settings)
         assert row.learning > 0
     # Nothing is compiled before there is something to learn from.

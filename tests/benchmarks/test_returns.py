@@ -443,7 +443,7 @@ def test_comparison_with_the_zoos_hyperparameters(tmp_path: Path, monkeypatch: p
     )
     settings, _, _ = asked_for(monkeypatch, options)
     monkeypatch.undo()
-    settings = replace(settings, async_ppo={"learner": "eager"})
+    settings = replace(settings, async_ppo={"learner": "eager", "backend": "inline"})
     report = compare_returns(settings, tmp_path).report
     # Also again: settings that are no numbers are the same ones as before.
     assert compare_returns(settings, tmp_path).report == report

@@ -67,8 +67,12 @@ def assert_same_results(found: dict[str, np.ndarray], expected: dict[str, np.nda
 # SB3 as the oracle
 
 
-@pytest.mark.parametrize("n_eval_envs", [1, 2])
-def test_a_training_has_sb3s_evaluations_to_the_last_bit(n_eval_envs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("n_eval_envs", "eval_env"),
+    [(1, lambda: inline(Task)), (2, lambda: make_vec_env(Task, 2, seed=SEED))],
+    ids=["1 inline", "2 in a process"],
+)
+def test_a_training_has_sb3s_evaluations_to_the_last_bit(n_eval_envs: int, eval_env: Any, tmp_path: Path) -> None:
     """Also those after the first, which continue the random streams of the environments."""
     models: dict[str, PPO] = {}
     logs, children, evaluations = {}, {}, {}
@@ -77,7 +81,7 @@ def test_a_training_has_sb3s_evaluations_to_the_last_bit(n_eval_envs: int, tmp_p
         logs[name] = logged_by(models[name])
         children[name] = Trace("best", []), Trace("after", [])
         evaluations[name] = kind(
-            make_vec_env(Task, n_eval_envs, seed=SEED),
+            make_vec_env(Task, n_eval_envs, seed=SEED) if kind is EvalCallback else eval_env(),
             callback_on_new_best=children[name][0],
             callback_after_eval=children[name][1],
             n_eval_episodes=3,
@@ -263,7 +267,7 @@ def test_the_same_seed_gives_the_same_evaluations_and_the_same_end(mode: str, tm
             log_path=str(tmp_path / str(number)),
             verbose=0,
         )
-        model = ours(mode, env=slow(RandomWalk, train_delay), learner="eager")
+        model = ours(mode, env=slow(RandomWalk, train_delay), learner="eager", actor="numpy")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="An evaluation of 3 episodes takes longer")
             model.learn(20 * ROLLOUT, callback=evaluation)
@@ -289,7 +293,7 @@ def test_other_seeds_give_other_evaluations() -> None:
 def test_training_that_can_be_repeated_waits_and_says_so() -> None:
     evaluation = AsyncEvalCallback(slow(RandomWalk, 0.01), n_eval_episodes=2, eval_freq=5, verbose=0)
     with pytest.warns(UserWarning, match="takes longer than training.*training waits for it.*eval_freq") as caught:
-        ours().learn(ROLLOUT, callback=evaluation)
+        ours(actor="numpy").learn(ROLLOUT, callback=evaluation)
     assert len(caught) == 1
     assert evaluation.n_skipped == 0
     evaluation.eval_env.close()
@@ -389,11 +393,12 @@ def test_a_disabled_logger_logs_nothing() -> None:
 
 def test_it_prints_what_sb3_prints(capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
-    for kind, make in ((EvalCallback, sb3), (AsyncEvalCallback, ours)):
-        evaluation = kind(make_vec_env(Task, seed=SEED), eval_freq=15, verbose=1)
+    for evaluation, make in (
+        (EvalCallback(make_vec_env(Task, seed=SEED), eval_freq=15), sb3),
+        (AsyncEvalCallback(inline(Task), eval_freq=15), ours),
+    ):
         make().learn(2 * ROLLOUT, callback=evaluation)
         printed.append(capsys.readouterr().out)
-    evaluation.eval_env.close()
     assert printed[0] == printed[1] and "New best mean reward!" in printed[0] and "Success rate" in printed[0]
 
 
@@ -437,7 +442,7 @@ def test_it_takes_what_algorithms_take(kind: str) -> None:
     n_envs = 1 if kind.endswith("VecEnv") else 2
     evaluation = AsyncEvalCallback(eval_env, eval_freq=15, n_eval_episodes=3, n_envs=n_envs, verbose=0)
     assert evaluation.eval_env.num_envs == 2
-    ours(env="Pendulum-v1" if kind == "id" else Task).learn(ROLLOUT, callback=CallbackList([evaluation]))
+    ours(env="Pendulum-v1" if kind == "id" else Task, actor="numpy").learn(ROLLOUT, callback=CallbackList([evaluation]))
     assert np.isfinite(evaluation.last_mean_reward)
     evaluation.eval_env.close()
 

@@ -44,8 +44,7 @@ def test_nested_callbacks_are_called_when_sb3_calls_them(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("stop_at", [1, 19, 20, 21, 40])
-@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize(("stop_at", "depth"), [(1, 0), (19, 1), (20, 0), (21, 1), (40, 0)])
 def test_returning_false_stops_where_it_stops_sb3(mode: str, stop_at: int, depth: int) -> None:
     def stopping(events: list[tuple]) -> list[BaseCallback]:
         stops: BaseCallback = Trace("stops", events, stop_at)
@@ -74,16 +73,18 @@ def test_what_other_hooks_return_is_ignored(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("returned", "n_calls"), [(None, 1), (False, 1), (True, 40), (0, 1), ("yes", 40)])
-@pytest.mark.parametrize("wrap", [lambda function: function, lambda function: [Passes(), ConvertCallback(function)]])
-def test_functions_are_callbacks(mode: str, returned: Any, n_calls: int, wrap: Any) -> None:
+@pytest.mark.parametrize(
+    ("returned", "n_calls", "is_wrapped"),
+    [(None, 1, True), (False, 1, False), (True, 40, True), (0, 1, True), ("yes", 40, False)],
+)
+def test_functions_are_callbacks(mode: str, returned: Any, n_calls: int, is_wrapped: bool) -> None:
     def make(events: list[tuple]) -> Any:
         def function(local_variables: dict[str, Any], global_variables: dict[str, Any]) -> Any:
             assert global_variables is vars(on_policy_algorithm)
             events.append((local_variables["n_steps"], local_variables["self"].num_timesteps))
             return returned
 
-        return wrap(function)
+        return [Passes(), ConvertCallback(function)] if is_wrapped else function
 
     assert len(assert_same_calls(make, mode, total=2 * ROLLOUT)) == n_calls
 

@@ -171,7 +171,7 @@ def test_a_curriculum_takes_effect_from_the_next_rollout_that_is_not_under_way(
     mode: str, delay: int, backend: str
 ) -> None:
     curriculum = Curriculum()
-    model = ours(curriculum, total=4 * 450, mode=mode, n_samplers=3, backend=backend)
+    model = ours(curriculum, total=4 * 450, mode=mode, n_samplers=3, backend=backend, actor="numpy")
     model.get_env().close()
     levels = np.stack(curriculum.rewards).reshape(4, -1) // 10
     expected = np.maximum(np.arange(4) - delay, 0)

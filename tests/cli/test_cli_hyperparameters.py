@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from stable_baselines3 import PPO
+from stable_baselines3.common import evaluation
 from test_cli import TINY, run_directory
 
 from benchmarks.figures.figures_settings import FiguresSettings
@@ -119,8 +121,10 @@ def test_otherwise_they_are_sb3s(options: list[str], mentioned: str, monkeypatch
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "HalfCheetah-v4"])
 def test_one_line_says_which_they_are_and_the_last_ones_evaluate(
-    env_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # An episode says as much as ten.
+    monkeypatch.setattr(evaluation, "evaluate_policy", partial(evaluation.evaluate_policy, n_eval_episodes=1))
     assert main(["train", env_id, "--timesteps", "200", "--run-dir", str(tmp_path / "a 'run'"), *TINY]) == 0
     output = capsys.readouterr().out
     (line,) = [line for line in output.splitlines() if line.startswith("Hyperparameters: ")]

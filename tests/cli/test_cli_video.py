@@ -1,9 +1,15 @@
 """The video that sb3-walle train leaves, and what it says where there can be none."""
 
+import io
+import runpy
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gymnasium as gym
 import pytest
 from stable_baselines3 import PPO
 from test_cli import TINY, run_directory
@@ -50,6 +56,9 @@ def train(
     source = PAINTED_ENV.replace("RENDER", render).replace('["rgb_array"]', repr([modes]))
     (directory / "painted_env.py").write_text(source)
     monkeypatch.syspath_prepend(directory)
+    # Not that of the test before.
+    monkeypatch.delitem(sys.modules, "painted_env", raising=False)
+    gym.registry.pop("Painted-v0", None)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     assert main(["train", "painted_env:Painted-v0", "--run-dir", str(directory / "runs"), *TRAIN, *options]) == 0
     return run_directory(directory / "runs")
@@ -83,12 +92,22 @@ def test_video_of_ten_seconds_of_the_trained_agent(
     assert not [path for path in directory.iterdir() if path.is_dir()]
 
 
+def run_here(command: list[str], input: bytes, **_: Any) -> subprocess.CompletedProcess:
+    """Run a module as ``python -m`` does, but in this process."""
+    _, _, module, *arguments = command
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(input)))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__")
+    return subprocess.CompletedProcess(command, int(ended.value.code or 0))
+
+
 @pytest.mark.parametrize(
     ("render", "modes", "mentioned"),
     [
         ("raise RuntimeError('there is no light')", "rgb_array", "there is no light"),
         ("return None", "rgb_array", "returns no pictures"),
-        ("import os; os._exit(7)", "rgb_array", "exit code 7"),
         (PICTURES, "human", "rgb_array"),
     ],
 )
@@ -101,9 +120,23 @@ def test_an_environment_that_cannot_be_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("moviepy")
+    here = SimpleNamespace(run=run_here, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(video, "subprocess", here)
     directory = train(tmp_path, monkeypatch, render=render, modes=modes)
     line = line_about_the_video(capsys)
     assert "none" in line and mentioned in line
+    assert not (directory / "video.mp4").exists() and (directory / "model.zip").exists()
+
+
+def test_an_environment_that_ends_the_process_of_the_video(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("moviepy")
+    directory = train(tmp_path, monkeypatch, render="import os; os._exit(7)")
+    line = line_about_the_video(capsys)
+    assert "none" in line and "exit code 7" in line
     assert not (directory / "video.mp4").exists() and (directory / "model.zip").exists()
 
 

@@ -74,11 +74,11 @@ def test_the_command_measures_prints_and_draws(
 
     monkeypatch.setattr(tuning, "measure", measure)
     image = tmp_path / "tune.png"
-    assert main(["tune", "CartPole-v1", "--n-envs", "4", "--learner", "eager", "--image", str(image)]) == 0
+    assert main(["tune", "CartPole-v1", "--n-envs", "2", "--learner", "eager", "--image", str(image)]) == 0
     assert image.read_bytes().startswith(b"\x89PNG")
     assert {name for name, _, _ in trained} == {"PPO", "AsyncPPO"}
     assert {mode for _, mode, _ in trained} == {None, "pipelined", "sync", "free"}
-    assert {n_envs for *_, n_envs in trained} == {4}
+    assert {n_envs for *_, n_envs in trained} == {2}
     output = capsys.readouterr().out
     assert 'model = AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=' in output
     assert f"Drawn in {image}" in output

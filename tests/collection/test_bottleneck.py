@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class SlowDQN(AsyncDQN):
 
 
 def samplers(delays: Sequence[float]) -> SamplerVecEnv:
-    return SamplerVecEnv([lambda n=n, d=delay: StampedEnv(n, max_delay=d) for n, delay in enumerate(delays)])
+    return SamplerVecEnv([partial(StampedEnv, n, max_delay=delay) for n, delay in enumerate(delays)])
 
 
 def words(algorithm: type[AsyncPPO], mode: str, delays: Sequence[float], **settings: Any) -> list[str]:

@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_walle import AsyncPPO
 
-N_ENVS, N_STEPS, SHAPE = 8, 128, (84, 84, 4)
+N_ENVS, N_STEPS, SHAPE = 8, 64, (84, 84, 4)
 OBSERVATIONS_NBYTES = N_ENVS * N_STEPS * int(np.prod(SHAPE))
 
 

@@ -148,7 +148,7 @@ def tasks(draw: st.DrawFn, max_ages: st.SearchStrategy[int | None]) -> Task:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(task=tasks(st.none()), n_rows=st.integers(1, 1500))
 def test_streams_stay_whole_nothing_is_lost_or_doubled_and_what_waits_is_bounded(task: Task, n_rows: int) -> None:
     task.run(-(-n_rows // task.n_rows))
@@ -160,7 +160,7 @@ def test_streams_stay_whole_nothing_is_lost_or_doubled_and_what_waits_is_bounded
     assert task.most_waiting <= 3 * MOST_WAITING + 2 * N_SLOTS * task.n_rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(task=tasks(st.integers(1, 200)), n_rows=st.integers(1, 1500))
 def test_what_is_too_old_is_dropped_and_cuts_no_episode_that_must_not_be_cut(task: Task, n_rows: int) -> None:
     task.run(-(-n_rows // task.n_rows))

@@ -4,6 +4,7 @@ import copy
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_a_function_that_returns_one_environment_again_is_sb3_s_error(wrap: Any)
 def test_a_function_that_returns_one_environment_in_several_processes_is_sb3_s_error() -> None:
     env = StampedEnv()
     with pytest.raises(ValueError, match="returned the same environment more than once"):
-        make_vec_env(lambda: env, 2, vec_env_cls=SamplerVecEnv)
+        SamplerVecEnv([lambda: env] * 2)
 
 
 def edited_cartpole() -> gym.Env:
@@ -147,12 +148,11 @@ def test_a_mujoco_environment_with_another_gravity_trains_as_in_sb3() -> None:
     ours.env.close()
 
 
-@pytest.mark.parametrize("continuous", [False, True])
-def test_sb3_s_environment_for_her_can_be_handed_over(continuous: bool) -> None:
-    env = BitFlippingEnv(n_bits=4, continuous=continuous, max_steps=4)
+def test_sb3_s_environment_for_her_can_be_handed_over() -> None:
+    env = BitFlippingEnv(n_bits=4, continuous=True, max_steps=4)
     settings = {**SETTINGS, "backend": "process"}
     model = AsyncPPO("MultiInputPolicy", env, n_samplers=2, **settings).learn(64)
-    assert samplers(model).get_attr("continuous") == [continuous] * 2
+    assert samplers(model).get_attr("continuous") == [True] * 2
     model.env.close()
 
 
@@ -184,9 +184,8 @@ def test_ids_that_the_program_registers_exist_in_samplers() -> None:
     registered_locally("Local-v0")
     ways = [
         "Local-v0",
-        lambda: gym.make("Local-v0", disable_env_checker=True),
+        partial(gym.make, "Local-v0", disable_env_checker=True),
         make_vec_env("Local-v0", 2, vec_env_cls=SamplerVecEnv),
-        SamplerVecEnv([lambda: gym.make("Local-v0")] * 2),
     ]
     for env in ways:
         settings = {**SETTINGS, "backend": "process"}
@@ -233,6 +232,7 @@ def test_an_environment_that_cannot_be_moved_is_refused_with_the_remedy() -> Non
 
 def test_the_sb3_idiom_works() -> None:
     env = make_vec_env("CartPole-v1", 4, seed=1, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"envs_per_sampler": 2})
+    assert env.backend == "process"
     model = trained(env)
     assert model.get_env() is env and samplers(model).n_samplers == 2
     env.close()
@@ -349,8 +349,8 @@ def test_the_warning_of_a_subproc_vec_env_shows_what_to_write(name: str) -> None
 
 
 def test_what_to_write_instead_of_a_subproc_vec_env_works() -> None:
-    env = make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=SamplerVecEnv)
-    with AsyncPPO("MlpPolicy", env, **{**SETTINGS, "backend": "process"}) as model:
+    env = make_vec_env("CartPole-v1", n_envs=2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"backend": "inline"})
+    with AsyncPPO("MlpPolicy", env, **SETTINGS) as model:
         assert isinstance(model.env, SamplerVecEnv) and model.n_envs == 2
     with AsyncPPO("MlpPolicy", env="CartPole-v1", n_envs=2, **SETTINGS) as model:
         assert isinstance(model.env, SamplerVecEnv) and model.n_envs == 2

@@ -63,14 +63,16 @@ def infos_of(info_keys: Any, backend: str = "inline") -> list[list[dict[str, Any
     return infos
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
-@pytest.mark.parametrize("info_keys", ["auto", "all"])
+@pytest.mark.parametrize(("info_keys", "backend"), [("auto", "inline"), ("all", "process")])
 def test_complete_infos_are_those_of_sb3(info_keys: str, backend: str) -> None:
     assert_same(infos_of_sb3(), infos_of(info_keys, backend), "infos")
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
-@pytest.mark.parametrize("keys", [("x_velocity", "nested", "rare", "no such key"), ()], ids=["some", "none"])
+@pytest.mark.parametrize(
+    ("keys", "backend"),
+    [(("x_velocity", "nested", "rare", "no such key"), "process"), ((), "inline")],
+    ids=["some", "none"],
+)
 def test_chosen_keys_are_those_of_sb3(keys: tuple[str, ...], backend: str) -> None:
     expected = [
         [{key: value for key, value in info.items() if key in {*keys, *ENDS}} for info in infos]

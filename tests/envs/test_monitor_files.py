@@ -194,11 +194,10 @@ def names_of_own_files(directory: Path) -> list[Path]:
     return [directory / name for name in ("monitor.csv", "1.monitor.csv", "2.monitor.csv", "3.monitor.csv")]
 
 
-@pytest.mark.parametrize("envs_per_sampler", [1, 2])
-def test_one_file_name_for_all_becomes_one_file_for_each(envs_per_sampler: int, tmp_path: Path) -> None:
-    for _ in range(2):
+def test_one_file_name_for_all_becomes_one_file_for_each(tmp_path: Path) -> None:
+    for envs_per_sampler, backend in ((1, "process"), (2, "inline")):
         # The second run's files take the place of the first one's.
-        env = SamplerVecEnv([Walks(tmp_path)] * 4, envs_per_sampler)
+        env = SamplerVecEnv([Walks(tmp_path)] * 4, envs_per_sampler, backend)
         model, episodes = AsyncPPO("MlpPolicy", env, **SETTINGS), Episodes()
         model.learn(TOTAL, callback=episodes)
         env.close()
@@ -210,7 +209,10 @@ def test_one_file_name_for_all_becomes_one_file_for_each(envs_per_sampler: int, 
 def test_files_that_are_continued_stay_whole(tmp_path: Path) -> None:
     for path in names_of_own_files(tmp_path)[:3]:
         path.write_text('#{"t_start": 0.0, "env_id": "None"}\nr,l,t\n1.0,1,1.0\n')
-    model, episodes = AsyncPPO("MlpPolicy", Walks(tmp_path, False), n_samplers=4, **SETTINGS), Episodes()
+    model, episodes = (
+        AsyncPPO("MlpPolicy", Walks(tmp_path, False), n_samplers=4, backend="inline", **SETTINGS),
+        Episodes(),
+    )
     model.learn(TOTAL, callback=episodes)
     model.get_env().close()
     before = [{"r": 1.0, "l": 1.0, "t": 1.0}]
@@ -237,21 +239,21 @@ class KilledOnce(RandomWalk):
         return super().step(action)
 
 
-@pytest.mark.parametrize("same_name", [False, True])
-def test_a_sampler_that_is_replaced_continues_its_file(same_name: bool, tmp_path: Path) -> None:
+def test_a_sampler_that_is_replaced_continues_its_file(tmp_path: Path) -> None:
+    """Whether the user has given it a name of its own or not."""
     logs = tmp_path / "logs"
 
     def build(index: int) -> Callable[[], Monitor]:
         sign = tmp_path / str(index)
-        return lambda: Monitor(KilledOnce(sign), str(logs if same_name else logs / str(index)))
+        return lambda: Monitor(KilledOnce(sign), str(logs / "own" if index == 2 else logs))
 
     logs.mkdir()
-    env = SamplerVecEnv([build(index) for index in range(2)])
+    env = SamplerVecEnv([build(index) for index in range(3)])
     model, episodes = AsyncPPO("MlpPolicy", env, **SETTINGS), Episodes()
     with pytest.warns(SamplerWarning):
-        model.learn(6 * 64 * 2, callback=episodes)
+        model.learn(4 * 64 * 3, callback=episodes)
     env.close()
-    names = ["monitor.csv", "1.monitor.csv"] if same_name else ["0.monitor.csv", "1.monitor.csv"]
+    names = ["monitor.csv", "1.monitor.csv", "own.monitor.csv"]
     for name, of_env in zip(names, episodes.of_env, strict=True):
         found = rows(logs / name)
         # Episodes of a chunk that was lost, and collected anew, are in the file, too.
@@ -260,7 +262,7 @@ def test_a_sampler_that_is_replaced_continues_its_file(same_name: bool, tmp_path
 
 
 def test_an_environment_for_the_learner_leaves_the_samplers_file_alone(tmp_path: Path) -> None:
-    env = SamplerVecEnv([Walks(tmp_path)])
+    env = SamplerVecEnv([Walks(tmp_path)], backend="inline")
     env.reset()
     for _ in range(30):
         env.step(np.zeros((1, 1)))

@@ -1,6 +1,6 @@
 """How many samplers hold the environments, where the user leaves it open."""
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from space_env import SpaceEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
-from toy_envs import RandomWalk
+from toy_envs import RandomWalk, WaitingEnv
 
 from sb3_walle import AsyncDQN, AsyncPPO, SamplerVecEnv
 from sb3_walle.backends.limits import available_cpus
@@ -65,18 +65,6 @@ def test_the_environments_can_always_be_divided(
         assert n_envs % n_samplers == 0
 
 
-class WaitingEnv(RandomWalk):
-    """Waits for something in each step, and counts how many of its kind were built."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__()
-        (directory / str(time.time_ns())).touch()
-
-    def step(self, action: Any) -> Any:
-        time.sleep(0.05)
-        return super().step(action)
-
-
 def shape(model: Any) -> tuple[int, int]:
     samplers = model.env.unwrapped
     assert isinstance(samplers, SamplerVecEnv)
@@ -85,7 +73,7 @@ def shape(model: Any) -> tuple[int, int]:
 
 
 def test_environments_that_wait_have_a_sampler_each(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with AsyncPPO("MlpPolicy", lambda: WaitingEnv(tmp_path), n_envs=4, verbose=1, **SETTINGS) as model:
+    with AsyncPPO("MlpPolicy", partial(WaitingEnv, tmp_path), n_envs=4, verbose=1, **SETTINGS) as model:
         assert shape(model) == (4, 1)
         # The first one was built once more.
         assert len(list(tmp_path.iterdir())) == 5
@@ -98,16 +86,20 @@ def test_cheap_environments_are_together_where_samplers_are_asked_often() -> Non
 
 
 @pytest.mark.parametrize(
-    "space",
+    ("policy", "space", "backend"),
     [
-        spaces.Box(0, 255, (36, 36, 3), np.uint8),
-        spaces.Dict({"image": spaces.Box(0, 255, (36, 36, 1), np.uint8), "vector": spaces.Box(-1, 1, (3,))}),
+        ("CnnPolicy", spaces.Box(0, 255, (36, 36, 3), np.uint8), "process"),
+        (
+            "MultiInputPolicy",
+            spaces.Dict({"image": spaces.Box(0, 255, (36, 36, 1), np.uint8), "vector": spaces.Box(-1, 1, (3,))}),
+            "inline",
+        ),
     ],
     ids=["image", "dictionary"],
 )
-def test_policies_of_torch_are_measured_too(space: spaces.Space) -> None:
-    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy"
-    with AsyncPPO(policy, lambda: SpaceEnv(space, spaces.Discrete(2)), n_envs=4, **SETTINGS) as model:
+def test_policies_of_torch_are_measured_too(policy: str, space: spaces.Space, backend: str) -> None:
+    make = partial(SpaceEnv, space, spaces.Discrete(2))
+    with AsyncPPO(policy, make, n_envs=4, backend=backend, **SETTINGS) as model:
         shape(model)
         model.learn(4 * SETTINGS["n_steps"])
 
@@ -139,7 +131,7 @@ def test_numbers_that_contradict_each_other_are_refused(kwargs: dict[str, Any], 
 
 
 def test_with_a_seed_nothing_is_measured(tmp_path: Path) -> None:
-    with AsyncPPO("MlpPolicy", lambda: WaitingEnv(tmp_path), n_envs=4, seed=0, **SETTINGS) as model:
+    with AsyncPPO("MlpPolicy", partial(WaitingEnv, tmp_path), n_envs=4, seed=0, **SETTINGS) as model:
         assert shape(model)[0] == max(n for n in (1, 2, 4) if n <= available_cpus())
         assert len(list(tmp_path.iterdir())) == 4
 
@@ -162,7 +154,7 @@ def test_measuring_leaves_nothing_in_monitor_files(tmp_path: Path) -> None:
     def make() -> gym.Env:
         return Monitor(gym.make("CartPole-v1"), str(file), override_existing=False)
 
-    with AsyncPPO("MlpPolicy", make, n_envs=2, n_samplers="auto", **SETTINGS):
+    with AsyncPPO("MlpPolicy", make, n_envs=2, n_samplers="auto", backend="inline", **SETTINGS):
         pass
     header, *rows = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
     assert header.startswith("#{")

@@ -3,6 +3,7 @@
 import csv
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +130,16 @@ def test_training_in_a_wrapper_of_sb3_equals_sb3(name: str) -> None:
     compare(policy, Contiguous(oracle_env) if policy == "CnnPolicy" else oracle_env, quietly(wrap, in_samplers(env)))
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
 @pytest.mark.parametrize("name", ["VecFrameStack", "VecExtractDictObs"])
-def test_training_with_the_wrapper_given_to_the_samplers_equals_sb3(name: str, backend: str) -> None:
+def test_training_with_the_wrapper_given_to_the_samplers_equals_sb3(name: str) -> None:
     policy, env, wrap = WRAPPERS[name]
-    samplers = in_samplers(env, backend, vec_wrapper=wrap)
+    samplers = in_samplers(env, vec_wrapper=wrap)
     assert isinstance(samplers, SamplerVecEnv)
     compare(policy, wrap(make_vec_env(env, N_ENVS)), samplers)
-    samplers.close()
 
 
-@pytest.mark.parametrize("backend", ["inline", "process"])
-def test_any_wrapper_can_be_given_to_the_samplers(backend: str) -> None:
-    samplers = in_samplers(RandomWalk, backend, vec_wrapper=Offset)
+def test_any_wrapper_can_be_given_to_the_samplers() -> None:
+    samplers = in_samplers(RandomWalk, "process", vec_wrapper=Offset)
     compare("MlpPolicy", Offset(make_vec_env(RandomWalk, N_ENVS)), samplers)
     samplers.close()
 
@@ -196,9 +194,9 @@ class Frames(Recorder):
                 assert tuple(frame) == expected
 
 
-@pytest.mark.parametrize("mode", ["sync", "pipelined", "free"])
-def test_frames_are_stacked_within_episodes_in_every_mode(mode: str) -> None:
-    env = VecFrameStack(SamplerVecEnv([lambda i=i: StampedEnv(i + 1) for i in range(4)], envs_per_sampler=2), 3)
+@pytest.mark.parametrize(("mode", "backend"), [("sync", "inline"), ("pipelined", "inline"), ("free", "process")])
+def test_frames_are_stacked_within_episodes_in_every_mode(mode: str, backend: str) -> None:
+    env = VecFrameStack(SamplerVecEnv([partial(StampedEnv, i + 1) for i in range(4)], 2, backend), 3)
     model = AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS)
     model.learn(4 * 48 * 4, callback=Frames())
     model.learn(2 * 48 * 4, callback=Frames(), reset_num_timesteps=False)

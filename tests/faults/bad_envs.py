@@ -28,7 +28,7 @@ def overflow_native_stack() -> None:
 
 
 def recurse_deeply() -> None:
-    sys.setrecursionlimit(10**6)
+    sys.setrecursionlimit(10**5)
 
     def call(depth: int) -> int:
         return call(depth + 1) + 1
@@ -103,6 +103,97 @@ class BadTask(StampedTask):
         except FileExistsError:
             return False
         return True
+
+
+class BuiltBadly(BadTask):
+    """
+    Dies in a step; of those that take its place, the first two cannot be built.
+
+    :param marks: as in :class:`BadTask`
+    """
+
+    def __init__(self, marks: Path) -> None:
+        if (marks / "0").exists() and any(self.can_mark(marks, name) for name in ("first", "second")):
+            raise OSError("no licence is left")
+        super().__init__("step", segfault, marks)
+
+    @staticmethod
+    def can_mark(marks: Path, name: str) -> bool:
+        if (marks / name).exists():
+            return False
+        (marks / name).touch()
+        return True
+
+
+class Worse(BadTask):
+    """
+    Raises, then crashes, then exits, each time in a step.
+
+    :param marks: as in :class:`BadTask`
+    """
+
+    def __init__(self, marks: Path) -> None:
+        super().__init__("step", raise_error, marks, n_times=9)
+
+    def _mark(self, number: int) -> bool:
+        self.deed = (raise_error, segfault, exit_politely)[min(number, 2)]
+        return super()._mark(number)
+
+
+class DyingLevels(StampedTask):
+    """
+    Is told its level in two ways. Dies in its 70th step, once.
+
+    :param mark: file by which it is noted
+    """
+
+    height = level = n_steps = 0
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def set_level(self, level: int) -> None:
+        self.level = level
+
+    def step(self, action: int) -> Any:
+        self.n_steps += 1
+        if self.n_steps == 70 and not self.mark.exists():
+            self.mark.touch()
+            exit_at_once()
+        return super().step(action)
+
+
+class Seeded(StampedTask):
+    """
+    Notes the random numbers that its resets draw.
+
+    :param marks: folder for that
+    :param place: name of the file in it
+    :param dies: whether it dies in its 15th reset, once
+    """
+
+    def __init__(self, marks: Path, place: int, dies: bool) -> None:
+        super().__init__()
+        self.marks, self.place, self.dies, self.n_resets = marks, place, dies, 0
+
+    def reset(self, **kwargs: Any) -> Any:
+        result = super().reset(**kwargs)
+        self.n_resets += 1
+        with open(self.marks / str(self.place), "a") as file:
+            file.write(f"{self.np_random.integers(2**40)} {np.random.randint(2**30)}\n")
+        if self.dies and self.n_resets == 15 and not (self.marks / "dead").exists():
+            (self.marks / "dead").touch()
+            exit_at_once()
+        return result
+
+
+class Clutter(StampedTask):
+    """Is not wrong at all, but some of its infos cannot be pickled."""
+
+    def step(self, action: int) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "generator": (step for step in range(3))}
 
 
 class NotFiniteTask(StampedTask):

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from fault_envs import SignEnv
 from stamped_task import StampedTask
 
 from sb3_walle.backends.channel import Channel
@@ -135,7 +137,17 @@ def endangered_task(phase: str, has_short_chunks: bool) -> Callable[[], Endanger
     return partial(EndangeredTask, phase, probability)
 
 
-def killed_while_collecting(probability: float) -> None:
+def fragile_cart_pole() -> gym.Env:
+    _killed_while_collecting(0.01)
+    return gym.make("CartPole-v1")
+
+
+def fragile_signs() -> gym.Env:
+    _killed_while_collecting(0.02)
+    return SignEnv()
+
+
+def _killed_while_collecting(probability: float) -> None:
     """
     Have this sampler's process killed at a random instant of a chunk, sometimes.
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,71 @@ class SignEnv(QuickEnv):
         observation = super()._observe()
         self._shown = observation[0]
         return observation
+
+
+class TypoEnv(QuickEnv):
+    """Raises what asking for a missing attribute raises, in its 100th step."""
+
+    n_steps = 0
+
+    def step(self, action: int) -> Any:
+        self.n_steps += 1
+        return super().step(action) if self.n_steps != 100 else self.no_such_thing
+
+
+class ExitingEnv(QuickEnv):
+    """Ends its process."""
+
+    def step(self, action: int) -> Any:
+        os._exit(3)
+
+
+class HangingEnv(QuickEnv):
+    """Hangs in its first step."""
+
+    def step(self, action: int) -> Any:
+        time.sleep(VERY_LONG)
+
+
+class BrokenAxleEnv(QuickEnv):
+    """
+    Fails in the third step of an episode.
+
+    :param folder: where it notes that it has failed
+    :param times: how often it fails
+    """
+
+    def __init__(self, folder: str, times: int) -> None:
+        super().__init__()
+        self.folder, self.times = Path(folder), times
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self.steps == 2 and len(list(self.folder.iterdir())) < self.times:
+            (self.folder / str(time.monotonic_ns())).touch()
+            raise ArithmeticError("the axle is broken")
+        return super().step(action)
+
+
+class FailingWhenOthersAreStuck(QuickEnv):
+    """
+    Cannot be built, and says so when another environment is stuck.
+
+    :param folder: that of a :class:`StuckEnv`
+    """
+
+    def __init__(self, folder: str) -> None:
+        while not any(Path(folder).iterdir()):
+            time.sleep(0.01)
+        raise ArithmeticError("no licence is left for another one")
+
+
+class LoudEnv(QuickEnv):
+    """Complains where it is built, once as Python does and once as a native library does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        warnings.warn("this simulator is old", stacklevel=1)
+        os.write(2, b"native warning\n")
 
 
 class ParentEnv(QuickEnv):

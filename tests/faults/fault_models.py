@@ -10,8 +10,6 @@ from sb3_walle import AsyncDQN, AsyncPPO
 MODES = ("sync", "pipelined", "free")
 #: a mode of AsyncPPO, or the name of another algorithm and its mode
 KINDS = (*MODES, "DQN pipelined")
-#: one of each algorithm, for what has nothing to do with modes
-PIPELINED = ("pipelined", "DQN pipelined")
 
 
 def make_model(

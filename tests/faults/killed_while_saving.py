@@ -109,5 +109,8 @@ def add_checkpoints(folder: Path, instants: random.Random) -> list[dict[str, Any
 
 if __name__ == "__main__":
     th.set_num_threads(1)
-    what = {"replace": replace_one_model, "add": add_checkpoints}[sys.argv[1]]
-    print(json.dumps(what(Path(sys.argv[2]), random.Random(0))))
+    outcomes = {}
+    for what, save in {"replace": replace_one_model, "add": add_checkpoints}.items():
+        (folder := Path(sys.argv[1], what)).mkdir()
+        outcomes[what] = save(folder, random.Random(0))
+    print(json.dumps(outcomes))

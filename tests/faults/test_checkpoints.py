@@ -41,29 +41,35 @@ def fail(*_: Any, **__: Any) -> Any:
 # What is killed while it saves
 
 
-def outcomes_of_kills(what: str, folder: Path) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def outcomes_of_kills(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What each kill has left, of those while a model is replaced, and of those while checkpoints are added."""
     run = subprocess.run(
-        [sys.executable, TESTS / "faults" / "killed_while_saving.py", what, str(folder)],
+        [sys.executable, TESTS / "faults" / "killed_while_saving.py", str(tmp_path_factory.mktemp("killed"))],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
-    outcomes: list[dict[str, Any]] = json.loads(run.stdout)
-    assert len(outcomes) == 5
+    outcomes: dict[str, list[dict[str, Any]]] = json.loads(run.stdout)
+    assert [len(outcomes[what]) for what in ("replace", "add")] == [5, 5]
     return outcomes
 
 
-def test_a_kill_while_a_model_is_replaced_leaves_one_of_the_two(tmp_path: Path) -> None:
-    for outcome in outcomes_of_kills("replace", tmp_path):
+def test_a_kill_while_a_model_is_replaced_leaves_one_of_the_two(
+    outcomes_of_kills: dict[str, list[dict[str, Any]]],
+) -> None:
+    for outcome in outcomes_of_kills["replace"]:
         assert outcome["version"] > 0 and outcome["weights"] == [outcome["version"]]
         # A new file has this name until it takes the place of the old one, see test_saving.py.
         assert set(outcome["others"]) <= {".model.zip.unfinished"}
 
 
-def test_a_kill_leaves_complete_checkpoints_and_hidden_files_of_one_at_most(tmp_path: Path) -> None:
-    for outcome in outcomes_of_kills("add", tmp_path):
+def test_a_kill_leaves_complete_checkpoints_and_hidden_files_of_one_at_most(
+    outcomes_of_kills: dict[str, list[dict[str, Any]]],
+) -> None:
+    for outcome in outcomes_of_kills["add"]:
         steps, most_steps = outcome["latest"]
         assert steps == most_steps > 0
         assert outcome["missing"] == []

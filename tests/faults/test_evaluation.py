@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_envs import VERY_LONG, QuickEnv
+from fault_envs import BrokenAxleEnv, HangingEnv, QuickEnv
 from process_helpers import Programs, Terminal, is_alive, kill, wait_until, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -69,27 +69,8 @@ def test_an_evaluation_whose_sampler_is_killed_is_made_again(tmp_path: Path) -> 
     assert len(found.evaluations_results) == 1
 
 
-class FailingEnv(QuickEnv):
-    """
-    Fails in the third step of an episode.
-
-    :param folder: where it notes that it has failed
-    :param times: how often it fails
-    """
-
-    def __init__(self, folder: str, times: int) -> None:
-        super().__init__()
-        self.folder, self.times = Path(folder), times
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if self.steps == 2 and len(list(self.folder.iterdir())) < self.times:
-            (self.folder / str(time.monotonic_ns())).touch()
-            raise ArithmeticError("the axle is broken")
-        return super().step(action)
-
-
 def test_an_environment_that_always_fails_is_the_users_error(tmp_path: Path) -> None:
-    evaluation = AsyncEvalCallback(functools.partial(FailingEnv, str(tmp_path), 99), eval_freq=20, verbose=0)
+    evaluation = AsyncEvalCallback(functools.partial(BrokenAxleEnv, str(tmp_path), 99), eval_freq=20, verbose=0)
     with (
         pytest.raises(SamplerError, match=r"(?s)evaluating the policy.*in step.*the axle is broken") as caught,
         pytest.warns(SamplerWarning),
@@ -100,7 +81,7 @@ def test_an_environment_that_always_fails_is_the_users_error(tmp_path: Path) -> 
 
 
 def test_an_environment_that_fails_once_is_built_again(tmp_path: Path) -> None:
-    evaluation = AsyncEvalCallback(functools.partial(FailingEnv, str(tmp_path), 1), eval_freq=20, verbose=0)
+    evaluation = AsyncEvalCallback(functools.partial(BrokenAxleEnv, str(tmp_path), 1), eval_freq=20, verbose=0)
     with pytest.warns(SamplerWarning, match="the axle is broken"):
         make_model().learn(32, callback=evaluation)
     assert np.isfinite(evaluation.last_mean_reward)
@@ -108,17 +89,11 @@ def test_an_environment_that_fails_once_is_built_again(tmp_path: Path) -> None:
 
 
 def test_samplers_of_the_users_own_fail_as_they_were_told(tmp_path: Path) -> None:
-    env_fn = functools.partial(FailingEnv, str(tmp_path), 1)
+    env_fn = functools.partial(BrokenAxleEnv, str(tmp_path), 1)
     with SamplerVecEnv([env_fn], on_failure="raise") as eval_env:
         evaluation = AsyncEvalCallback(eval_env, eval_freq=20, verbose=0)
         with pytest.raises(SamplerError, match="the axle is broken"):
             make_model().learn(32, callback=evaluation)
-
-
-class HangingEnv(QuickEnv):
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        time.sleep(VERY_LONG)
-        return super().step(action)
 
 
 def test_an_environment_that_hangs_is_an_error() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from danger import PHASES, endangered_task
-from fault_models import KINDS, PIPELINED, is_ordered, make_model
+from fault_models import KINDS, is_ordered, make_model
 from follow_samples import FollowSamples, sampler_processes
 from killer import killing
 from stamped_task import StampedTask
@@ -25,8 +25,8 @@ N_SAMPLERS, N_STEPS = 3, 64
 SETTINGS: dict[str, Any] = {"n_steps": N_STEPS, "batch_size": 192, "n_epochs": 1}
 
 
-# Every phase with two kinds of models, of which one is in an ordered mode and one is not, or of different algorithms.
-PHASES_OF_KINDS = [(phase, KINDS[(i + j) % len(KINDS)]) for i, phase in enumerate(PHASES) for j in (0, 2)]
+# Every phase, and every kind of model in several of them.
+PHASES_OF_KINDS = [(phase, KINDS[i % len(KINDS)]) for i, phase in enumerate(PHASES)]
 
 
 def check(model: Any, samples: FollowSamples, timesteps: int) -> None:
@@ -58,10 +58,10 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "envs_per_sampler", "backend", "n_rollouts"),
     [
-        ("sync", 3, "process", 40),
-        ("pipelined", 1, "process", 40),
-        ("free", 3, "process", 40),
-        ("DQN pipelined", 1, "process", 40),
+        ("sync", 3, "process", 20),
+        ("pipelined", 1, "process", 20),
+        ("free", 3, "process", 20),
+        ("DQN pipelined", 1, "process", 20),
         ("free", 3, "ray", 15),
     ],
 )
@@ -75,13 +75,12 @@ def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backen
     assert killed
 
 
-@pytest.mark.parametrize("kind", PIPELINED)
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-def test_large_samples_are_never_torn(kind: str) -> None:
+def test_large_samples_are_never_torn() -> None:
     samples = FollowSamples()
     env = SamplerVecEnv([functools.partial(StampedTask, 2_000)] * 2, max_restarts=10_000)
     settings = {**SETTINGS, "n_steps": 32, "batch_size": 64}
-    with make_model(kind, env, policy_kwargs={"net_arch": [2]}, **settings) as model:
+    with make_model("pipelined", env, policy_kwargs={"net_arch": [2]}, **settings) as model:
         with killing(model) as killed:
             model.learn(25 * 64, callback=samples)
         check(model, samples, 25 * 64)

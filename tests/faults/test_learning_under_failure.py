@@ -2,7 +2,7 @@
 
 import gymnasium as gym
 import pytest
-from danger import killed_while_collecting
+from danger import fragile_cart_pole, fragile_signs
 from fault_envs import SignEnv
 from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -12,11 +12,6 @@ from sb3_walle import AsyncDQN, AsyncPPO, SamplerVecEnv
 
 # What the task itself calls solved. An episode has 500 steps at most.
 SOLVED = 475
-
-
-def fragile_cart_pole() -> gym.Env:
-    killed_while_collecting(0.01)
-    return gym.make("CartPole-v1")
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.SamplerWarning")
@@ -35,11 +30,6 @@ def test_cart_pole_is_solved_in_mode_free() -> None:
     print(f"a return of {evaluation.last_mean_reward} after {model.num_timesteps} steps and {n_restarts} kills")
     assert evaluation.last_mean_reward >= SOLVED
     assert n_restarts > 0
-
-
-def fragile_signs() -> gym.Env:
-    killed_while_collecting(0.02)
-    return SignEnv()
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.SamplerWarning")

@@ -1,11 +1,12 @@
 """Off-policy algorithms whose samplers are killed or fail: what is in the replay buffer then."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
+from bad_envs import BadTask, raise_error
 from killer import killing
 from stable_baselines3.common.buffers import ReplayBuffer
 from stamped_task import CHECKSUM, EPISODE_LENGTH, LIFE, STEP, StampedTask, checksum
@@ -19,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 8,
     "buffer_size": 20_000,
     "device": "cpu",
+    "learner": "eager",
 }
 
 
@@ -47,10 +49,10 @@ def check_stored(model: Any, n_steps: int, is_ordered: bool) -> int:
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 1), ("pipelined", 16), ("free", 1), ("free", 16)])
+@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 1), ("pipelined", 16), ("free", 1)])
 def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
     env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
-    timesteps = N_ENVS * (100 if train_freq == 1 else 960)
+    timesteps = N_ENVS * (60 if train_freq == 1 else 640)
     with AsyncDQN("MlpPolicy", env, mode=mode, train_freq=train_freq, **SETTINGS) as model:
         with killing(model, longest_pause=0.02) as killed:
             model.learn(timesteps)
@@ -61,7 +63,7 @@ def test_samplers_killed_at_any_instant(mode: str, train_freq: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 1), ("pipelined", 16), ("free", 4)])
+@pytest.mark.parametrize(("mode", "train_freq"), [("sync", 4), ("pipelined", 16), ("free", 4)])
 def test_samplers_killed_where_a_buffer_cannot_store_truncation(mode: str, train_freq: int) -> None:
     """Each observation is also the next one of the step before: an episode that was broken off must not remain."""
     env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
@@ -80,14 +82,14 @@ def test_samplers_killed_where_a_buffer_cannot_store_truncation(mode: str, train
 def test_priorities_where_samplers_are_killed(mode: str, train_freq: int) -> None:
     """Transitions are whole, come once, and each has a priority: kills change nothing."""
     env = SamplerVecEnv([StampedTask] * N_ENVS, max_restarts=10_000)
-    arguments = {**SETTINGS, "replay_buffer_class": PrioritizedReplayBuffer, "learner": "eager"}
+    arguments = {**SETTINGS, "replay_buffer_class": PrioritizedReplayBuffer}
     with AsyncDQN("MlpPolicy", env, mode=mode, train_freq=train_freq, **arguments) as model:
         with killing(model, longest_pause=0.02) as killed:
-            model.learn(N_ENVS * 240)
-        check_stored(model, N_ENVS * 240, is_ordered=mode != "free")
+            model.learn(N_ENVS * 120)
+        check_stored(model, N_ENVS * 120, is_ordered=mode != "free")
         buffer: Any = model.replay_buffer
         assert (buffer.priorities[: buffer.pos] > 0).all() and (buffer.priorities[buffer.pos :] == 0).all()
-        assert model._n_updates == 240 / train_freq - SETTINGS["learning_starts"] // (N_ENVS * train_freq)
+        assert model._n_updates == 120 / train_freq - SETTINGS["learning_starts"] // (N_ENVS * train_freq)
     assert killed
 
 
@@ -100,24 +102,12 @@ def check_chains(buffer: ReplayBuffer) -> None:
     assert (follows | dones[:-1]).all()
 
 
-class Broken(gym.Wrapper):
-    """Fails in the middle of its third episode."""
-
-    def step(self, action: Any) -> Any:
-        if (self.unwrapped.episode, self.unwrapped.steps) == (2, 3):  # type: ignore[attr-defined]
-            raise ValueError("out of order")
-        return super().step(action)
-
-
 @pytest.mark.parametrize("mode", ["pipelined", "free"])
-def test_an_environment_that_fails_is_reported_with_its_traceback(mode: str) -> None:
-    factory = functools.partial(_build, Broken)
+def test_an_environment_that_fails_is_reported_with_its_traceback(mode: str, tmp_path: Path) -> None:
+    # In the middle of the third episode.
+    factory = functools.partial(BadTask, "step", raise_error, tmp_path, at=18)
     with AsyncDQN("MlpPolicy", factory, n_samplers=2, mode=mode, on_failure="raise", **SETTINGS) as model:
-        with pytest.raises(SamplerError, match=r"(?s)while collecting experience.*ValueError: out of order"):
+        with pytest.raises(SamplerError, match=r"(?s)while collecting experience.*ArithmeticError: the simulation"):
             model.learn(10_000)
         # What was stored before is whole.
         check_stored(model, model.num_timesteps - model.num_timesteps % 2, is_ordered=False)
-
-
-def _build(wrapper: Any) -> gym.Env:
-    return wrapper(StampedTask())  # type: ignore[no-any-return]

@@ -1,5 +1,6 @@
 """The same training with SB3's off-policy algorithms and with ours, and environments for it."""
 
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -52,6 +53,14 @@ class Walk(gym.Env):
 
     def _observe(self) -> np.ndarray:
         return np.array([self.episode, self.steps], dtype=np.float32)
+
+
+class DelayedWalk(Walk):
+    """Waits for a random time at every step."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        time.sleep(float(np.random.default_rng().uniform(0, 0.002)))
+        return super().step(action)
 
 
 class Reach(gym.Env):

@@ -12,6 +12,7 @@ import pytest
 from off_policy_pairs import Reach, Walk, tiny
 from oracle import assert_same_policies
 from stable_baselines3 import DQN, SAC, TD3
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -187,7 +188,7 @@ def test_copies_continue_training(algorithm: Any, env: Any, policy: str, further
         twin = copied(model)
         assert twin.get_env() is None and twin.replay_buffer.pos == model.replay_buffer.pos
         for learning in (model, twin):
-            learning.set_env(env)
+            learning.set_env(make_vec_env(env, 2, vec_env_cls=SamplerVecEnv, vec_env_kwargs={"backend": "inline"}))
             learning.learn(40, reset_num_timesteps=False)
             assert learning.num_timesteps == 80 and learning.replay_buffer.pos == 40
         twin.get_env().close()

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -132,3 +133,12 @@ def test_a_callback_changes_rewards_in_hindsight() -> None:
         model.learn(200, callback=SetThreshold())
         buffer: Any = model.replay_buffer
         assert (buffer.sample(100, env=None).rewards == 0.0).float().mean() > 0.5 and rewards(model, 50.0) == 0.0
+
+
+def test_rewards_of_vectorised_environments_are_those_of_single_ones() -> None:
+    def reaching(n: int) -> gym.vector.VectorEnv:
+        return gym.vector.SyncVectorEnv([ReachWithin] * n)
+
+    single, vectorized = (hindsight(env, envs_per_sampler=2).learn(200) for env in (ReachWithin, reaching))
+    assert_same_buffers(single, vectorized)
+    assert_same_policies(single, vectorized)

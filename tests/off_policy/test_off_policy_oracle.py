@@ -37,7 +37,7 @@ def train_both(
     """Train twice with each, so that the second ``learn()`` begins in the middle of an episode."""
 
     def train(algorithm: Any) -> Any:
-        return algorithm.learn(50).learn(80, reset_num_timesteps=False)
+        return algorithm.learn(50).learn(60, reset_num_timesteps=False)
 
     def arguments() -> dict[str, Any]:
         return {**tiny(), **settings, **({} if noise is None else {"action_noise": noise()})}

@@ -1,17 +1,15 @@
 """What ends up in the replay buffer, in every mode."""
 
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from off_policy_pairs import LEARNING_STARTS, Reach, Walk, tiny
+from off_policy_pairs import LEARNING_STARTS, DelayedWalk, Reach, Walk, tiny
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
@@ -99,14 +97,6 @@ class Ratio(BaseCallback):
         self.updates.append((self.model.num_timesteps, self.model._n_updates))
 
 
-class Delayed(gym.Wrapper):
-    """Waits for a random time at every step."""
-
-    def step(self, action: Any) -> Any:
-        time.sleep(float(np.random.default_rng().uniform(0, 0.002)))
-        return super().step(action)
-
-
 @settings(max_examples=4, deadline=None)
 @given(
     mode=st.sampled_from(MODES),
@@ -118,7 +108,7 @@ def test_gradient_steps_follow_steps_in_the_ratio_that_was_asked_for(
     mode: str, train_freq: int, gradient_steps: int, n_samplers: int
 ) -> None:
     arguments = {**tiny(), "train_freq": train_freq, "gradient_steps": gradient_steps, "mode": mode}
-    with AsyncSAC("MlpPolicy", lambda: Delayed(Walk()), n_samplers=n_samplers, **arguments) as model:
+    with AsyncSAC("MlpPolicy", DelayedWalk, n_samplers=n_samplers, **arguments) as model:
         ratio = Ratio()
         model.learn(45, callback=ratio)
         per_rollout = train_freq * n_samplers
@@ -150,7 +140,7 @@ def test_pipelined_training_is_reproducible_and_lags_by_one_rollout() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_rewards_of_goals_in_hindsight_are_computed_by_the_learner(mode: str) -> None:
-    arguments: dict[str, Any] = {**tiny(), "mode": mode, "replay_buffer_class": HerReplayBuffer}
+    arguments: dict[str, Any] = {**tiny(), "mode": mode, "backend": "inline", "replay_buffer_class": HerReplayBuffer}
     with AsyncSAC("MultiInputPolicy", Reach, n_samplers=2, normalize={"norm_reward": False}, **arguments) as model:
         model.learn(120)
         buffer = model.replay_buffer

@@ -1,5 +1,6 @@
 """The columns of a replay buffer hold whole streams, in every mode, in every buffer of SB3, whichever env is slow."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -53,11 +54,9 @@ def collected(
     # Ordered modes wait for the slowest: there, all of them are fast.
     delays = (slowest, 0.0, 0.0005, 0.0) if mode == "free" else (0.0,) * 4
 
-    def factory(env: int) -> Any:
-        return lambda: kind(env, lengths[env], delays[env])
-
+    factories = [partial(kind, env, lengths[env], delays[env]) for env in range(4)]
     backend = "process" if mode == "free" else "inline"
-    env = SamplerVecEnv([factory(env) for env in range(4)], envs_per_sampler=envs_per_sampler, backend=backend)
+    env = SamplerVecEnv(factories, envs_per_sampler=envs_per_sampler, backend=backend)
     settings = {**tiny(), "buffer_size": 40_000, "learning_starts": 10**6, "learner": "eager", **arguments}
     with AsyncDQN(policy, env, mode=mode, **settings) as model:
         model.learn(timesteps)
@@ -99,7 +98,7 @@ def check_streams(buffer: ReplayBuffer, lengths: tuple[int, ...] = LENGTHS) -> i
 # What differs between buffers is what becomes of cuts, which only mode "free" makes.
 STREAMS = [
     *((name, "free", 1) for name in BUFFERS),
-    *((name, "free", 2) for name in ("ReplayBuffer", "less memory")),
+    ("less memory", "free", 2),
     *(
         (name, mode, 1 + (i + j) % 2)
         for i, name in enumerate(BUFFERS)
@@ -133,13 +132,13 @@ def column_owners(buffer: ReplayBuffer) -> np.ndarray:
 def test_whole_episodes_move_where_none_can_be_cut(train_freq: int) -> None:
     lengths = (20, 30, 25, 15)
     arguments = {"train_freq": train_freq, **BUFFERS["less memory"]}
-    model = collected("free", 4_000, lengths=lengths, slowest=VERY_SLOW_SECONDS, **arguments)
+    model = collected("free", 2_400, lengths=lengths, slowest=VERY_SLOW_SECONDS, **arguments)
     assert check_streams(model.replay_buffer, lengths) == 0
     assert len(np.unique(column_owners(model.replay_buffer)[:, 0])) > 1
 
 
 def test_n_step_returns_are_of_n_steps() -> None:
-    buffer = collected("free", 3_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
+    buffer = collected("free", 2_000, lengths=(300, 200, 250, 200), **BUFFERS["NStepReplayBuffer"]).replay_buffer
     assert isinstance(buffer, NStepReplayBuffer)
     rewards = buffer.sample(4_000).rewards
     assert (rewards > 2.9).float().mean() > 0.95
@@ -150,7 +149,7 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
     distances = {}
     for mode in ("sync", "free"):
         lengths = (40, 40, 40, 40)
-        buffer = collected(mode, 4_000, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
+        buffer = collected(mode, 2_400, lengths=lengths, **BUFFERS["HerReplayBuffer"]).replay_buffer
         sample = buffer.sample(4_000)
         n_virtual = int(buffer.her_ratio * 4_000)
         ahead = sample.observations["desired_goal"] - sample.next_observations["achieved_goal"]
@@ -158,9 +157,7 @@ def test_hindsight_looks_as_far_ahead_as_in_sb3() -> None:
     assert distances["free"] > 0.8 * distances["sync"]
 
 
-@pytest.mark.parametrize(
-    ("name", "max_policy_lag"), [("ReplayBuffer", 1), ("less memory", 1), ("less memory", 5), ("ReplayBuffer", 150)]
-)
+@pytest.mark.parametrize(("name", "max_policy_lag"), [("ReplayBuffer", 1), ("less memory", 5), ("ReplayBuffer", 150)])
 def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: int) -> None:
     model = collected("free", 800, max_policy_lag=max_policy_lag, **BUFFERS[name])
     buffer, lengths = model.replay_buffer, LENGTHS
@@ -180,7 +177,7 @@ def test_a_bound_of_the_policy_lag_tears_no_stream(name: str, max_policy_lag: in
 def test_values_are_those_of_the_task(name: str) -> None:
     """A critic that takes cuts for the ends of episodes learns values of little more than 1."""
     delays = (0.002, 0.0, 0.001, 0.0)
-    env = SamplerVecEnv([lambda env=env: Faint(env, 200, delays[env]) for env in range(4)])
+    env = SamplerVecEnv([partial(Faint, env, 200, delays[env]) for env in range(4)])
     settings: dict[str, Any] = {"gamma": 0.8, "learning_rate": 0.02, "target_update_interval": 40, "train_freq": 1}
     arguments = {**tiny(), **settings, **BUFFERS[name], "learner": "eager"}
     with AsyncDQN("MlpPolicy", env, mode="free", **arguments) as model:
@@ -228,7 +225,7 @@ def test_an_unfinished_episode_is_replaced_by_true_transitions(
 
 def test_a_mark_does_not_outlive_its_step() -> None:
     """Buffers that do not handle time limits never clear their marks themselves."""
-    model = collected("free", 3_000, buffer_size=4 * 400, **BUFFERS["without timeouts"])
+    model = collected("free", 2_000, buffer_size=4 * 250, **BUFFERS["without timeouts"])
     buffer = model.replay_buffer
     for row, env in np.argwhere(buffer.timeouts):
         identity, _, step = buffer.observations[row, env]

@@ -453,11 +453,26 @@ def test_modules_that_a_pickle_refers_to_are_found(protocol: int) -> None:
     assert {"json", "numpy.random"} <= named_modules(payload)
 
 
-def test_modules_of_a_function_are_those_that_it_uses() -> None:
-    def build() -> gym.Env:
-        return Monitor(gym.make("CartPole-v1"))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_modules_are_found_among_many_other_things(protocol: int) -> None:
+    """Frames and numbers of what is kept for later have several sizes."""
+    many = [f"{number} " * 100 for number in range(300)]
+    payload = pickle.dumps([json.dumps, many, many[7], Path, np.random.default_rng, json.loads], protocol)
+    assert {"json", "numpy.random", Path.__module__} <= named_modules(payload)
 
-    assert {"gymnasium", "stable_baselines3.common.monitor"} <= modules_for([build])
+
+def test_modules_of_a_function_are_those_that_it_uses_and_not_its_own() -> None:
+    def build() -> gym.Env:
+        import decimal
+
+        return Monitor(gym.make(json.loads('"CartPole-v1"'), x=decimal.Decimal(1)))
+
+    class Mine(gym.Env):
+        """A class that is pickled by value, too."""
+
+    modules = modules_for([build, Mine, lambda: build()])
+    assert {"decimal", "gymnasium", "json", "stable_baselines3.common.monitor"} <= modules
+    assert __name__ not in modules
 
 
 def test_main_module_and_strings_that_are_no_modules_are_not_named() -> None:

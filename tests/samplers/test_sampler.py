@@ -157,12 +157,14 @@ class Bench:
     :param act: its actor's rule
     :param squash_output: as in the settings
     :param index: number of the sampler, of two
+    :param vectorized: puts its environments into one object
     """
 
     envs: Sequence[Clockwork] = field(default_factory=lambda: [Clockwork()])
     act: Callable[[np.ndarray, float], np.ndarray] = act_the_same
     squash_output: bool = False
     index: int = 0
+    vectorized: Callable[[Sequence[Clockwork]], gym.vector.VectorEnv] | None = None
 
     def __post_init__(self) -> None:
         spec = RecordingActorSpec(self.envs[0].action_space, self.act)
@@ -174,7 +176,12 @@ class Bench:
             lambda nbytes: self.memory if nbytes == self.memory.nbytes else PrivateMemory(nbytes),
         )
         self.sampler = Sampler(self.index)
-        self.sampler.build_envs([lambda env=env: env for env in self.envs])
+        vectorized = self.vectorized
+        self.sampler.build_envs(
+            [lambda env=env: env for env in self.envs]
+            if vectorized is None
+            else [lambda n: vectorized(self.envs)] * len(self.envs)
+        )
         self.sampler.configure(
             CollectionSettings(
                 actor=spec,
@@ -232,10 +239,10 @@ def assert_rows_line_up(chunk: Chunk, lengths: Sequence[int]) -> None:
             assert rows[step + 1, env].tolist() == [env, *([episode + 1, 0] if ends else [episode, at + 1])]
             assert chunk.rewards[step, env] == 100.0 * episode + at + 1
             assert chunk.dones[step, env] == ends
-    np.testing.assert_array_equal(chunk.episode_starts[: chunk.n_steps + 1], rows[:, :, 2] == 0)
+    np.testing.assert_array_equal(chunk.episode_starts[1 : chunk.n_steps + 1], rows[1:, :, 2] == 0)
+    assert (chunk.episode_starts[0] >= (rows[0, :, 2] == 0)).all()
     np.testing.assert_array_equal(chunk.arrays["seen"][: chunk.n_steps], rows[:-1])
     np.testing.assert_array_equal(chunk.arrays["last"][:, :3], rows[-1])
-    assert (chunk.arrays["last"][:, 3] == chunk.n_steps).all()
 
 
 @pytest.mark.parametrize("as_dict", [False, True])
@@ -247,7 +254,9 @@ def test_rows_of_consecutive_chunks_line_up(as_dict: bool) -> None:
         chunk = bench.collect_chunk(n_steps=n_steps, slot=number % 2)
         assert chunk.n_steps == n_steps
         assert_rows_line_up(chunk, lengths)
+        np.testing.assert_array_equal(chunk.episode_starts[0], clocks(chunk)[0, :, 2] == 0)
         np.testing.assert_array_equal(clocks(chunk)[0], last)
+        assert (chunk.arrays["last"][:, 3] == n_steps).all()
         last = clocks(chunk)[-1]
     assert [env.n_steps for env in bench.envs] == [T + 3 + 1 + T + T + 2] * B
 

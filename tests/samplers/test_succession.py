@@ -139,15 +139,14 @@ def test_environments_are_built_then_set_up_then_reset_before_it_gets_ready_to_c
 
 @pytest.mark.parametrize("incarnation", [1, 2, 50])
 def test_warnings_of_building_are_not_shown_again(incarnation: int) -> None:
-    assert told(BUILD, incarnation=incarnation) == [replace(BUILD, show_warnings=False, again=True)]
+    assert told(BUILD, incarnation=incarnation) == [replace(BUILD, show_warnings=False, incarnation=incarnation)]
 
 
 @pytest.mark.parametrize("kind", [set_attr, method])
 def test_of_what_was_set_more_than_once_the_last_counts_in_each_environment(kind: Any) -> None:
     first, second, other = kind("set_x", 1, (0, 1, 2)), kind("set_x", 2, (1,)), kind("set_y", 3, (0,))
     assert told(first, second, other) == [
-        replace(first, indices=[0]),
-        replace(first, indices=[2]),
+        replace(first, indices=[0, 2]),
         replace(second, indices=[1]),
         replace(other, indices=[0]),
     ]
@@ -156,8 +155,7 @@ def test_of_what_was_set_more_than_once_the_last_counts_in_each_environment(kind
     assert told(first, second, other, again) == [
         replace(second, indices=[1]),
         replace(other, indices=[0]),
-        replace(again, indices=[2]),
-        replace(again, indices=[0]),
+        replace(again, indices=[2, 0]),
     ]
 
 

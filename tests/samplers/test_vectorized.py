@@ -61,7 +61,9 @@ BUILDERS = {
     "vector wrapper": lambda: gym.wrappers.vector.ClipReward(gym.make_vec("CartPole-v1", 2), -1, 1),
 }
 builders = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
-says_what_works = pytest.raises(TypeError, match=r"is a vectorised environment.* n_samplers .*envs_per_sampler")
+says_what_works = pytest.raises(
+    TypeError, match=r"is a vectorised environment.*lambda n: gym.make_vec.* n_samplers .*envs_per_sampler"
+)
 
 
 @builders
@@ -71,10 +73,22 @@ def test_as_an_environment(build: Callable[[], Any], algorithm: Any) -> None:
         algorithm("MlpPolicy", build(), n_samplers=2)
 
 
-@builders
-def test_as_what_a_function_returns(build: Callable[[], Any]) -> None:
-    with says_what_works:
-        SamplerVecEnv([build] * 2, backend="inline")
+def test_as_what_a_function_of_single_environments_returns() -> None:
+    for build in BUILDERS.values():
+        if getattr(build(), "num_envs", 4) > 1:
+            with says_what_works:
+                SamplerVecEnv([build], backend="inline")
+
+
+@pytest.mark.parametrize("build", [OldPool, OnGpu])
+def test_of_a_kind_that_samplers_do_not_step(build: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=r"is a vectorised environment of a kind .*VectorEnv, EnvPool's"):
+        SamplerVecEnv([lambda n: build()] * 4, envs_per_sampler=4, backend="inline")
+
+
+def test_that_does_not_say_when_it_resets() -> None:
+    with pytest.raises(TypeError, match=r'Pool does not say when it resets .*"autoreset_mode"'):
+        SamplerVecEnv([lambda n: Pool()] * 4, envs_per_sampler=4, backend="inline")
 
 
 def test_as_what_a_function_returns_in_another_process() -> None:
@@ -96,9 +110,19 @@ def test_inside_of_wrappers_and_a_dummy_vec_env() -> None:
         AsyncPPO("MlpPolicy", DummyVecEnv([OnGpu]))
 
 
-def test_sb3_s_vec_env_as_what_a_function_returns() -> None:
+def test_with_another_number_of_environments_than_a_sampler_has() -> None:
+    with pytest.raises(TypeError, match=r"of 3 environments, but each sampler has envs_per_sampler=2 of them.*=3"):
+        SamplerVecEnv([BUILDERS["make_vec"]] * 2, envs_per_sampler=2, backend="inline")
+
+
+def test_among_functions_of_single_environments() -> None:
     with says_what_works:
-        SamplerVecEnv([lambda: DummyVecEnv([StampedEnv])], backend="inline")
+        SamplerVecEnv([BUILDERS["vector wrapper"], StampedEnv], envs_per_sampler=2, backend="inline")
+
+
+def test_single_environments_where_a_number_of_them_was_asked_for() -> None:
+    with pytest.raises(TypeError, match=r"it was asked for 2 environments .* takes no argument"):
+        SamplerVecEnv([lambda n: StampedEnv()] * 2, envs_per_sampler=2, backend="inline")
 
 
 class ManyAgents(StampedEnv):

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Trace:
 
 
 def samplers(delays: list[float]) -> SamplerVecEnv:
-    return SamplerVecEnv([lambda n=n, d=delay: StampedEnv(n, max_delay=d) for n, delay in enumerate(delays)])
+    return SamplerVecEnv([partial(StampedEnv, n, max_delay=delay) for n, delay in enumerate(delays)])
 
 
 def recorded(model: Any, timesteps: int, folder: Path, **arguments: Any) -> tuple[Trace, list[dict[str, Any]]]:

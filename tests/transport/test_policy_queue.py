@@ -298,10 +298,9 @@ class StampedQueue:
         self.control.announce(self.version)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_no_reader_ever_sees_half_of_a_publication_or_another_one_than_it_asked_for(exact: bool) -> None:
+def test_no_reader_ever_sees_half_of_a_publication_or_another_one_than_it_asked_for() -> None:
     stamped = StampedQueue()
-    with running_reader(stamped, N_PULLS) as one, running_reader(stamped, N_PULLS, exact) as other:
+    with running_reader(stamped, N_PULLS) as one, running_reader(stamped, N_PULLS, exact=True) as other:
         while one.poll() is None or other.poll() is None:
             stamped.publish()
         assert stamped.version > N_PULLS

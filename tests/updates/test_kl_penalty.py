@@ -114,12 +114,12 @@ def test_divergence_is_exact_for_all_actions(name: str) -> None:
     assert found.shape == (2 * N_STEPS,) and (found >= 0).all() and found.mean() > 1e-3
     log_ratios = []
     with th.no_grad():
-        for _ in range(3000):
+        for _ in range(1000):
             distribution = old.get_distribution(samples.observations)
             actions = distribution.distribution.sample() if name == "gSDE" else distribution.sample()
             old_log_prob = distribution.log_prob(actions)
             log_ratios.append(old_log_prob - learning.policy.get_distribution(samples.observations).log_prob(actions))
-    assert found.mean() == pytest.approx(th.stack(log_ratios).mean().item(), rel=0.1)
+    assert found.mean() == pytest.approx(th.stack(log_ratios).mean().item(), rel=0.15)
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -175,7 +175,7 @@ def test_learning_rates_are_scaled_once() -> None:
 
 def test_divergence_that_is_aimed_at_is_reached() -> None:
     learning = model(learning_rate=1e-3, n_epochs=5, target_kl=0.02, n_steps=128, batch_size=64)
-    learning.learn(40 * 2 * 128)
+    learning.learn(20 * 2 * 128)
     assert 0.002 < logged(learning, "train/kl") < 0.08
     assert logged(learning, "train/kl_coef") != 1.0
 

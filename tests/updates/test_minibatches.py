@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_walle.updates import rollout_minibatches
+from sb3_walle.updates.ppo_objective import PackedRows
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.rollout_minibatches import DTYPES, RolloutMinibatches, example_minibatch
 from sb3_walle.updates.unsupported import Unsupported
@@ -53,6 +54,12 @@ def in_a_row(samples: Any) -> tuple[th.Tensor, ...]:
     observations, *others = samples
     parts = list(observations.values()) if isinstance(observations, dict) else [observations]
     return (*parts, *others)
+
+
+def unpacked(minibatch: tuple[th.Tensor, ...]) -> tuple[th.Tensor, ...]:
+    """A minibatch of ours, as a tuple of as many tensors."""
+    *observations, numbers = minibatch
+    return (*observations, *PackedRows(None, numbers).unpacked()[1:])
 
 
 @st.composite
@@ -98,7 +105,7 @@ def test_minibatches_are_those_of_sb3(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(rollout_minibatches, "BYTES_AT_ONCE", bytes_at_once)
         drawn = RolloutMinibatches(buffer, batch_size, CPU)
-        found = [list(drawn.epoch()) for _ in range(2)]
+        found = [[unpacked(minibatch) for minibatch in drawn.epoch()] for _ in range(2)]
 
     assert [len(epoch) for epoch in found] == [-(-n_steps * n_envs // batch_size)] * 2
     th.testing.assert_close(found, expected, rtol=0, atol=0)

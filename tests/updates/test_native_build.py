@@ -1,9 +1,7 @@
 """The process that compiles: why it fails, and that it ends, with all that it has started and written."""
 
-import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -61,22 +59,6 @@ def wait_for_the_compiler(compiler: Path) -> None:
 
 
 # Failures
-
-
-def test_reason_of_a_failure_is_told_in_one_line(
-    blueprint: Blueprint, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", "/bin/false")
-    begun = begin(blueprint, tmp_path / "store")
-    with pytest.raises(Unsupported, match=r"^the compiler failed: .*No working C\+\+ compiler.*/bin/false") as told:
-        begun.is_done(wait=True)
-    assert "\n" not in str(told.value) and len(str(told.value)) < MAX_LENGTH + 50
-    # It stays so, and the time stops.
-    with pytest.raises(Unsupported, match=r"No working C\+\+ compiler"):
-        begun.is_done()
-    assert begun.seconds == begun.seconds
-    begun.close()
-    assert [*temporary.iterdir(), *(tmp_path / "store").iterdir()] == []
 
 
 @pytest.mark.parametrize(
@@ -142,27 +124,16 @@ def test_a_job_that_no_pipe_holds_does_not_block_the_learner(tmp_path: Path, mon
 def test_closing_ends_compilers_and_leaves_no_file(
     blueprint: Blueprint, temporary: Path, compiler: Path, tmp_path: Path
 ) -> None:
+    """Although others have the learner's end of the pipe, as a process has that is forked during compilation."""
     begun = begin(blueprint, tmp_path / "store")
     group = group_of(begun)
-    wait_for_the_compiler(compiler)
-    assert not begun.is_done() and len(members_of_group(group)) >= 2
-    # The compiler has a file of its own.
-    assert [path.name for path in temporary.rglob("of_the_compiler")] == ["of_the_compiler"]
-    begun.close()
-    wait_until(lambda: not members_of_group(group), "compilers are gone")
-    assert [*temporary.iterdir(), *(tmp_path / "store").iterdir()] == []
-    begun.close()
-
-
-def test_closing_does_not_wait_for_others_who_have_the_learners_end_of_the_pipe(
-    blueprint: Blueprint, compiler: Path, tmp_path: Path
-) -> None:
-    """As a process has that is forked during compilation."""
-    begun = begin(blueprint, tmp_path / "store")
     assert begun._process.stdin is not None
     copied = os.dup(begun._process.stdin.fileno())
     try:
         wait_for_the_compiler(compiler)
+        assert not begun.is_done() and len(members_of_group(group)) >= 2
+        # The compiler has a file of its own.
+        assert [path.name for path in temporary.rglob("of_the_compiler")] == ["of_the_compiler"]
         closing = threading.Thread(target=begun.close)
         closing.start()
         closing.join(timeout=DEADLINE)
@@ -171,6 +142,9 @@ def test_closing_does_not_wait_for_others_who_have_the_learners_end_of_the_pipe(
         os.close(copied)
         closing.join()
     assert is_closed
+    wait_until(lambda: not members_of_group(group), "compilers are gone")
+    assert [*temporary.iterdir(), *(tmp_path / "store").iterdir()] == []
+    begun.close()
 
 
 def test_build_without_references_ends(blueprint: Blueprint, compiler: Path, tmp_path: Path) -> None:
@@ -201,7 +175,7 @@ def test_killed_learner_takes_all_compilers_along_and_leaves_no_file(programs: P
     assert [*program.temporary.iterdir(), *(tmp_path / "store").iterdir()] == []
 
 
-def test_control_c_does_not_disturb_the_compiler(
+def test_control_c_does_not_disturb_the_compiler_whose_failure_is_told_in_one_line(
     blueprint: Blueprint, temporary: Path, compiler: Path, tmp_path: Path
 ) -> None:
     begun = begin(blueprint, tmp_path / "store")
@@ -213,29 +187,36 @@ def test_control_c_does_not_disturb_the_compiler(
         os.killpg(group_of(begun), number)
     (compiler / "end").touch()
     # It continues until the compiler has answered.
-    with pytest.raises(Unsupported, match=r"No working C\+\+ compiler"):
+    answer = r"^the compiler failed: .*No working C\+\+ compiler"
+    with pytest.raises(Unsupported, match=answer) as told:
         begun.is_done(wait=True)
+    assert "\n" not in str(told.value) and len(str(told.value)) < MAX_LENGTH + 50
+    # It stays so, and the time stops.
+    with pytest.raises(Unsupported, match=answer):
+        begun.is_done()
+    assert begun.seconds == begun.seconds
     begun.close()
+    assert [*temporary.iterdir(), *(tmp_path / "store").iterdir()] == []
 
 
 # Several at once
 
 
-def test_many_may_put_the_same_program_into_its_place(tmp_path: Path) -> None:
+def put_in_place_often(compiled: str, path: str) -> None:
+    for _ in range(200):
+        put_in_place(Path(compiled), Path(path))
+
+
+def test_many_may_put_the_same_program_into_its_place(programs: Programs, tmp_path: Path) -> None:
     """Runs that are started together compile the same, and are through at the same time."""
     store = tmp_path / "store"
     store.mkdir()
     compiled, path = tmp_path / "compiled", store / "program.so"
     compiled.write_bytes(b"program" * 1000)
-    program = (
-        "import sys; from pathlib import Path; from sb3_walle.updates.native.compile_process import put_in_place\n"
-        "for _ in range(200): put_in_place(*map(Path, sys.argv[1:]))"
-    )
-    with contextlib.ExitStack() as running:
-        command = [sys.executable, "-c", program, str(compiled), str(path)]
-        others = [running.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE)) for _ in range(3)]
-        while any(other.poll() is None for other in others):
-            put_in_place(compiled, path)
-            assert is_whole(path) and path.read_bytes().startswith(compiled.read_bytes())
-        assert [other.communicate()[1] for other in others] == [b"", b"", b""]
+    others = [programs.start(put_in_place_often, compiled, path) for _ in range(3)]
+    while any(is_alive(other.pid) for other in others):
+        put_in_place(compiled, path)
+        assert is_whole(path) and path.read_bytes().startswith(compiled.read_bytes())
+    for other in others:
+        other.check_success()
     assert [found.name for found in store.iterdir()] == ["program.so"]

@@ -4,13 +4,14 @@ import contextlib
 import io
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import pytest
 import torch as th
 from native_helpers import (
-    SETTINGS,
     FakeBuild,
     algorithm,
     blueprint_of,
@@ -19,10 +20,12 @@ from native_helpers import (
     tiny_blueprint,
     trace_ppo,
 )
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 
 from sb3_walle import AsyncPPO
 from sb3_walle.updates import program_compiler
-from sb3_walle.updates.native import compile_process
+from sb3_walle.updates.native import compile_process, products
 from sb3_walle.updates.native.program import NativeProgram
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.updates.ppo_update import DONE, KL_TOO_LARGE, NOT_FINITE
@@ -33,7 +36,7 @@ from sb3_walle.updates.unsupported import Unsupported
 
 class Compiled(NamedTuple):
     """
-    A step that was really compiled, for a training.
+    A step that was really compiled, for a training, with products that oneDNN makes.
 
     :param traced: the step
     :param path: the program
@@ -49,10 +52,48 @@ class Compiled(NamedTuple):
     output: str
 
 
+WIDTH = 130
+
+
+class Products(BaseFeaturesExtractor):
+    """
+    Features in which oneDNN makes products of matrices as they lie in memory, transposed, and repeated or with gaps,
+    which are no matrices in memory; and products that it does not make.
+    """
+
+    def __init__(self, observation_space: gym.Space) -> None:
+        n_products = 8
+        super().__init__(observation_space, WIDTH + n_products)
+        self.first, self.second = nn.Linear(4, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        values = th.tanh(self.first(observations))
+        weight, bias = self.second.weight, self.second.bias
+        wide, half = values.reshape(WIDTH, len(values)), len(values) // 2
+        others = (bias.expand(WIDTH, WIDTH), bias[:, None].expand(WIDTH, WIDTH), wide[:, ::2], wide[:, half:])
+        products = [values @ other for other in others]
+        # What oneDNN does not make: other sums than with a vector, double precision, and what is small.
+        products += [th.addmm(values, values, weight), th.addmm(bias, values, weight, beta=0.5)]
+        products += [(values.double() @ weight.double()).float(), values @ weight[:, :2]]
+        return th.cat([self.second(values), *(product.mean(1, keepdim=True) for product in products)], 1)
+
+
+# Large enough for oneDNN: also the products with half of the samples.
+LARGE: dict[str, Any] = {
+    "n_steps": 64,
+    "batch_size": 128,
+    "n_epochs": 2,
+    "policy_kwargs": {"net_arch": [8], "features_extractor_class": Products},
+    "device": "cpu",
+    "seed": 0,
+}
+
+
 def trained(learner: str) -> AsyncPPO:
-    """An algorithm whose step is that of :func:`algorithm`."""
-    settings = {**SETTINGS, "n_steps": 16, "n_samplers": 2, "backend": "inline", "verbose": 1, "seed": 0}
-    return AsyncPPO("MlpPolicy", cart_pole, learner=learner, **settings).learn(64)
+    """An algorithm of two rollouts, each of which is a minibatch."""
+    return AsyncPPO("MlpPolicy", cart_pole, learner=learner, n_samplers=2, backend="inline", verbose=1, **LARGE).learn(
+        256
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +105,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
         patch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
         patch.setenv("TMPDIR", str(temporary))
         patch.setenv(DIRECTORY_VARIABLE, str(folder))
+        # What calls the kernels need not be fast.
+        patch.setenv("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
+        patch.setattr(products, "are_faster", lambda: True)
         weights = trained("compiled").policy.state_dict()
     (path,) = folder.iterdir()
-    return Compiled(trace_ppo(algorithm(seed=0)), path, temporary, weights, output.getvalue())
+    return Compiled(
+        trace_ppo(algorithm(**{**LARGE, "n_steps": LARGE["batch_size"]})), path, temporary, weights, output.getvalue()
+    )
 
 
 @pytest.fixture
@@ -78,10 +124,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramStore:
 def test_training_with_the_program_gives_what_sb3s_update_gives(compiled: Compiled) -> None:
     """From the environment to machine code and back."""
     assert compiled.output.count("Updates are compiled from number 1 on (compiled within ") == 1
-    assert compiled.path.name == ProgramStore().path(blueprint_of(compiled.traced).key).name
+    key = replace(blueprint_of(compiled.traced), uses_onednn=True).key
+    assert compiled.path.name == ProgramStore().path(key).name
     expected = trained("eager").policy.state_dict()
     for name, weights in compiled.weights.items():
         th.testing.assert_close(weights, expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_program_asks_onednn(compiled: Compiled) -> None:
+    assert b"linear_pointwise" in compiled.path.read_bytes()
 
 
 def minibatch(traced: TracedStep, seed: int, limits: tuple[float, float, float]) -> list[th.Tensor]:
@@ -89,14 +140,16 @@ def minibatch(traced: TracedStep, seed: int, limits: tuple[float, float, float])
     random = th.Generator().manual_seed(seed)
     n_samples = traced.batch_size
     parameters = traced.inputs[0].clone()
-    first, root = (0.1 * th.randn(parameters.shape, generator=random) for _ in range(2))
+    first = 0.1 * th.randn(parameters.shape, generator=random)
+    root = 0.05 + 0.1 * th.rand(parameters.shape, generator=random)
     observations = th.randn(n_samples, 4, generator=random)
     actions = th.randint(2, (n_samples, 1), generator=random).float()
     values, advantages, returns = th.randn(3, n_samples, generator=random).unbind()
     log_probs = -0.7 + 0.1 * th.randn(n_samples, generator=random)
     coefficients = (th.tensor([0.2, 0.8, 1.2, 0.0, 0.01, 0.5, *limits]), th.tensor([3e-3, 0.03, 1.0]))
     state = (parameters, first, root.square(), th.zeros_like(parameters))
-    found = [*state, observations, actions, values, log_probs, advantages, returns, *coefficients]
+    numbers = th.cat([actions, th.stack([values, log_probs, advantages, returns], dim=1)], dim=1)
+    found = [*state, observations, numbers, *coefficients]
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in traced.inputs]
     return found
 
@@ -125,7 +178,7 @@ def test_program_does_what_the_graph_does(limits: tuple[float, float, float], ou
 def test_program_refuses_what_is_not_finite_as_the_graph_does(compiled: Compiled) -> None:
     program, traced = NativeProgram(compiled.path), compiled.traced
     inputs = minibatch(traced, 0, (float("inf"), 1.0, 0.5))
-    inputs[traced.n_in_place + 4][3] = float("nan")
+    inputs[traced.n_in_place + 1][3, -2] = float("nan")
     before = [tensor.clone() for tensor in inputs]
     statistics = program(inputs)
     assert int(statistics[-1]) == int(traced.graph(*before)[0][-1]) == NOT_FINITE

@@ -404,17 +404,17 @@ def test_training_with_compiled_updates_is_that_with_eager_ones(
 
 def test_a_seeded_training_becomes_compiled_at_the_same_update_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the program is on disk or not."""
-    monkeypatch.setattr(updater, "WORTH_COMPILING", 100 * SACUpdate.eager_seconds)
+    monkeypatch.setattr(updater, "WORTH_COMPILING", 30 * SACUpdate.eager_seconds)
     monkeypatch.setattr(updater, "NOMINAL_COMPILE_SECONDS", 10 * SACUpdate.eager_seconds)
     found = []
     for _ in range(2):
         model = AsyncSAC("MlpPolicy", RandomWalk, n_samplers=2, backend="inline", seed=2, device="cpu", batch_size=16)
         noted = NoteCompiled()
-        model.learn(400, callback=noted)
+        model.learn(200, callback=noted)
         model.env.close()
         found.append((noted.are_compiled, model.policy.state_dict()))
     (first, weights), (second, others) = found
-    assert first == second == [False] * 10 + [True] * (len(first) - 10) and len(first) > 100
+    assert first == second == [False] * 10 + [True] * (len(first) - 10) and len(first) > 30
     assert all(th.equal(value, others[name]) for name, value in weights.items())
 
 

@@ -22,6 +22,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.ppo import PPO
 
 from sb3_walle import AsyncPPO
+from sb3_walle.algorithm import experience_source
 from sb3_walle.updates import compiled_update, program_compiler, updater
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE, ProgramStore
 from sb3_walle.updates.ppo_update import PPOUpdate
@@ -273,6 +274,29 @@ def test_auto_begins_eagerly_and_switches_once_the_program_is_there(
         r"instead of [\d,]+, \d+\.\d times as fast"
     )
     assert re.fullmatch(pattern, announcement)
+
+
+def test_an_eager_update_leaves_a_core_to_the_compiler(
+    pays: None, compiler: type[FakeBuild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experience_source, "available_cpus", lambda: 3)
+    threads: list[int] = []
+    update_eagerly = AsyncPPO._update_eagerly
+
+    def noting(self: AsyncPPO) -> None:
+        threads.append(th.get_num_threads())
+        update_eagerly(self)
+
+    monkeypatch.setattr(AsyncPPO, "_update_eagerly", noting)
+    n_before = th.get_num_threads()
+    th.set_num_threads(3)
+    try:
+        model().learn(2 * ROLLOUT)
+        assert compiler.begun and threads == [2, 2]
+        model("eager").learn(ROLLOUT)
+        assert threads == [2, 2, 3] and th.get_num_threads() == 3
+    finally:
+        th.set_num_threads(n_before)
 
 
 def test_auto_says_what_it_gains_without_what_tracing_and_comparing_take(

@@ -1,5 +1,6 @@
 """How an environment travels to a sampler: as something picklable that builds it there."""
 
+from sb3_walle.samplers.factories.call_arguments import call_arguments
 from sb3_walle.samplers.factories.named_modules import named_modules
 from sb3_walle.samplers.factories.packing import EnvFactory, PackedFactories, packed
 from sb3_walle.samplers.factories.pickled_env import PickledEnv, factory_from_env
@@ -13,6 +14,7 @@ __all__ = [
     "Registrations",
     "RegistryWatch",
     "SpecFactory",
+    "call_arguments",
     "factory_from_env",
     "factory_from_id",
     "named_modules",

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import cloudpickle
 import gymnasium as gym
 
+from sb3_walle.samplers.factories.call_arguments import CallArguments, call_arguments
 from sb3_walle.samplers.factories.named_modules import named_modules
 from sb3_walle.samplers.factories.pickled_env import PickledEnv, pickled, unpickled
 from sb3_walle.samplers.factories.spec import SpecFactory
@@ -16,7 +17,8 @@ from sb3_walle.samplers.factories.unpicklable import unpicklable_error
 from sb3_walle.samplers.monitor import MONITOR_MODULE
 from sb3_walle.samplers.refusals import EditedEnvError, SharedEnvError
 
-EnvFactory: TypeAlias = Callable[[], gym.Env]
+#: builds an environment, or a vectorised one; see :func:`~sb3_walle.samplers.factories.call_arguments.call_arguments`
+EnvFactory: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,15 @@ class PickledFactory:
     refer to, too, but not return them: each sampler would get a copy, all with the same random stream.
 
     :param payload: the function, and the environments that others refer to, pickled
+    :param call_arguments: what the function is called with
     """
 
     payload: bytes
+    call_arguments: CallArguments
 
-    def __call__(self) -> gym.Env:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         factory, shared = unpickled(self.payload)
-        env = factory()
+        env = factory(*args, **kwargs)
         if any(getattr(env, "unwrapped", env) is other for other in shared):
             raise SharedEnvError
         return env
@@ -99,7 +103,7 @@ def _envs_within(factory: EnvFactory) -> tuple[bytes, list[gym.Env]]:
 
 def _pickled_with_envs(factory: EnvFactory, shared: Sequence[gym.Env]) -> PickledFactory:
     try:
-        return PickledFactory(pickled((factory, shared)))
+        return PickledFactory(pickled((factory, shared)), call_arguments(factory))
     except EditedEnvError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Vectorised environments, which a sampler cannot step one by one."""
+"""What is a vectorised environment, and what to pass instead of one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +8,19 @@ import numpy as np
 
 from sb3_walle.samplers.refusals import VectorizedEnvError
 
+#: a function that builds a vectorised environment, as users write it
+EXAMPLE = 'lambda n: gym.make_vec("CartPole-v1", num_envs=n)'
+
 
 def check_single(env: Any) -> None:
     """:raises VectorizedEnvError: for a vectorised environment of Gymnasium, EnvPool, SB3, or of their kind"""
     if is_vectorized(env):
         raise VectorizedEnvError(
-            f"{type(getattr(env, 'unwrapped', env)).__name__} is a vectorised environment: one object that steps "
-            "several environments at once. Samplers step single environments. Pass what builds a single one, an env "
-            'id or a function (env="CartPole-v1" or env=lambda: gym.make("CartPole-v1")), and say how many there are: '
-            "n_samplers processes with envs_per_sampler environments each. A vectorised environment inside of an "
-            "adapter that makes it a VecEnv of SB3 trains in lockstep, without samplers."
+            f"{name_of(env)} is a vectorised environment: one object that steps several environments at once, which "
+            "cannot be divided among samplers. Pass a function that builds one for a number of environments, such as "
+            f"{EXAMPLE}, and say how many there are: n_samplers processes with envs_per_sampler environments each. A "
+            "vectorised environment inside of an adapter that makes it a VecEnv of SB3 trains in lockstep, without "
+            "samplers."
         )
 
 
@@ -33,3 +36,8 @@ def is_vectorized(env: Any) -> bool:
     config = getattr(inner, "config", None)
     # EnvPool's before Gymnasium 1.0.
     return isinstance(config, Mapping) and {"num_envs", "batch_size"} <= set(config)
+
+
+def name_of(env: Any) -> str:
+    """:return: name of the class of an environment, without its wrappers"""
+    return type(getattr(env, "unwrapped", env)).__name__
