@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import gymnasium as gym
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -56,6 +57,7 @@ class AsyncContender:
     :param learner: which update it makes
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
+    :param policy: name of its policy; None for the one that suits the environment
     """
 
     n_samplers: int
@@ -63,6 +65,7 @@ class AsyncContender:
     learner: str = "auto"
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = AsyncPPO
+    policy: str | None = None
 
     @property
     def name(self) -> str:
@@ -80,7 +83,7 @@ class AsyncContender:
         # Any of ours takes these.
         algorithm: Any = self.algorithm
         return algorithm(
-            policy_for(env_id),
+            self.policy or policy_for(env_id),
             self.env(env_id),
             n_samplers=self.n_samplers,
             envs_per_sampler=self.envs_per_sampler,
@@ -99,6 +102,7 @@ class VecEnvContender:
     :param slowness: how slow its environments are; None for as they are
     :param algorithm: its class
     :param library: stands before its name, where that is not SB3
+    :param policy: name of its policy; None for the one that suits the environment
     """
 
     vec_env: str
@@ -106,6 +110,7 @@ class VecEnvContender:
     slowness: Slowness | None = None
     algorithm: type[BaseAlgorithm] = PPO
     library: str = ""
+    policy: str | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +120,8 @@ class VecEnvContender:
         factory = env_factory(env_id, self.slowness)
         env: Any = make_vec_env(factory, self.n_envs, vec_env_cls=VEC_ENVS[self.vec_env])
         algorithm: Any = self.algorithm
-        return algorithm(policy_for(env_id), env if normalize is None else VecNormalize(env, **normalize), **arguments)
+        policy = self.policy or policy_for(env_id)
+        return algorithm(policy, env if normalize is None else VecNormalize(env, **normalize), **arguments)
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,14 @@ class Trainee:
     :param contender: the contender
     :param mode: how collection and training overlap, if they can
     :param arguments: arguments of its constructor
+    :param make_callback: makes a callback that is part of it, if there is one
     """
 
     name: str
     contender: Contender
     mode: Mode
     arguments: Mapping[str, Any]
+    make_callback: Callable[[], BaseCallback] | None = None
 
     def running(self, env_id: str, **others: Any) -> AbstractContextManager[Any]:
         """
@@ -146,7 +154,7 @@ class Trainee:
 def policy_for(env_id: str) -> str:
     """:return: SB3's name of the policy that suits an environment"""
     env = quiet_factory(env_id)()
-    policy = policy_of(env)
+    policy = policy_of(env, "ppo")
     env.close()
     return policy
 

@@ -14,10 +14,10 @@ def add_net_arch(group: Any) -> None:
 def policy_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     :return: the algorithm's arguments that follow from the option
-    :raises UsageError: if the algorithm is PPO
+    :raises UsageError: if the algorithm is PPO or TRPO
     """
     if arguments.net_arch is None:
         return {}
-    if arguments.algo == "ppo":
-        raise UsageError("--net-arch is for off-policy algorithms: --algo sac, td3, ddpg or dqn")
+    if arguments.algo in ("ppo", "trpo"):
+        raise UsageError("--net-arch is for off-policy algorithms, such as --algo sac")
     return {"policy_kwargs": {"net_arch": arguments.net_arch}}

@@ -1,12 +1,12 @@
 """
-Names that Stable-Baselines3 keeps to itself and that this package calls, reads or sets. They are those of version
-2.9.2, and have been the same since 2.7. ``tests/test_sb3_private.py`` finds all of them in the installed version, and
-names what has changed.
+Names that Stable-Baselines3 and sb3-contrib keep to themselves and that this package calls, reads or sets. They are
+those of version 2.9.2, and have been the same since 2.7. ``tests/test_sb3_private.py`` finds all of them in the
+installed version, and names what has changed.
 
 Hooks, which subclasses override as SB3's own algorithms do, are in :data:`HOOKS`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 # Samplers come here, too, and need no torch.
 if TYPE_CHECKING:
+    from sb3_contrib.trpo import TRPO
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.buffers import BaseBuffer
     from stable_baselines3.common.callbacks import CheckpointCallback
@@ -60,6 +61,27 @@ def update_learning_rate(algorithm: "BaseAlgorithm", optimizers: "Optimizer | li
     algorithm._update_learning_rate(optimizers)
 
 
+def has_own_actor_gradients(trpo: "TRPO") -> bool:
+    """:return: whether a TRPO computes the gradients of its actor otherwise than sb3-contrib"""
+    return trpo._compute_actor_grad.__module__.partition(".")[0] != "sb3_contrib"
+
+
+@contextmanager
+def with_actor_gradients(trpo: "TRPO", compute: Callable[..., Any]) -> Iterator[None]:
+    """
+    Have an update of sb3-contrib's TRPO compute the gradients of its actor otherwise.
+
+    :param compute: takes what is differentiated, and returns what sb3-contrib's method returns
+    """
+    name = trpo._compute_actor_grad.__name__
+    # An object's attribute comes before its class's method.
+    vars(trpo)[name] = compute
+    try:
+        yield
+    finally:
+        del vars(trpo)[name]
+
+
 def progress_remaining(algorithm: "BaseAlgorithm") -> float:
     """:return: the share of ``learn()`` that is left, from 1 to 0, which schedules are functions of"""
     return algorithm._current_progress_remaining
@@ -103,6 +125,14 @@ def set_last_observations(algorithm: "BaseAlgorithm", observations: Any, origina
 def set_last_episode_starts(algorithm: "BaseAlgorithm", episode_starts: np.ndarray) -> None:
     """Say whether the last observations are the first of an episode, ``[n_envs]``."""
     algorithm._last_episode_starts = episode_starts
+
+
+def last_step(algorithm: "BaseAlgorithm") -> tuple[Any, Any]:
+    """
+    :return: what its environments show, ``[n_envs, ...]``, ``None`` for environments to be reset; and whether these are
+        the first observations of an episode, ``[n_envs]``
+    """
+    return algorithm._last_obs, algorithm._last_episode_starts
 
 
 def update_info_buffer(algorithm: "BaseAlgorithm", infos: list[dict[str, Any]], dones: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from process_helpers import children_with_state, is_alive
+from sb3_contrib import QRDQN, TQC, TRPO
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
 from sb3_walle.gradient_workers.job import Job, Place, bound, tensors_in
@@ -24,12 +25,23 @@ from sb3_walle.updates.dqn_update import DQNUpdate
 from sb3_walle.updates.native.graph_parts import GraphParts
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.program_compiler import Program
+from sb3_walle.updates.qrdqn_update import QRDQNUpdate
 from sb3_walle.updates.sac_update import SACUpdate
 from sb3_walle.updates.shares import TracedHalf, divide, gradient_half
 from sb3_walle.updates.td3_update import TD3Update
+from sb3_walle.updates.tqc_update import TQCUpdate
 from sb3_walle.updates.traced_step import TracedStep, trace_update
+from sb3_walle.updates.trpo_update import TRPOUpdate
 
-UPDATES: dict[Any, Any] = {PPO: PPOUpdate, SAC: SACUpdate, TD3: TD3Update, DQN: DQNUpdate}
+UPDATES: dict[Any, Any] = {
+    PPO: PPOUpdate,
+    TRPO: TRPOUpdate,
+    SAC: SACUpdate,
+    TQC: TQCUpdate,
+    TD3: TD3Update,
+    DQN: DQNUpdate,
+    QRDQN: QRDQNUpdate,
+}
 
 
 def program_of(graph: TracedStep | TracedHalf) -> Program:

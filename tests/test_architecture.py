@@ -11,6 +11,8 @@ import sb3_walle
 TORCH_ACTORS = (
     "choice",
     "exploring_actor",
+    "masked_numpy_export",
+    "masked_torch_actor",
     "numpy_comparison",
     "numpy_export",
     "numpy_exploring_export",
@@ -18,6 +20,8 @@ TORCH_ACTORS = (
     "policy_hooks",
     "predictor_choice",
     "random_streams",
+    "recurrent_numpy_export",
+    "recurrent_torch_actor",
     "torch_actor",
     "torch_policy",
 )

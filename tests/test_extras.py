@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-EXTRA = ("matplotlib", "pandas", "ray", "rich", "tensorboard", "tqdm")
+EXTRA = ("matplotlib", "pandas", "ray", "rich", "sb3_contrib", "tensorboard", "tqdm")
 # The interpreter imports it when it starts, in samplers as well.
 WITHOUT_EXTRA = f"import sys\nsys.modules.update(dict.fromkeys({EXTRA!r}))\n"
 ROOT = Path(__file__).parents[1]
 
 TRAIN = """
-from sb3_walle import AsyncPPO, TimelineCallback
+from sb3_walle import *
 
 with AsyncPPO("MlpPolicy", "CartPole-v1", n_samplers=1, n_steps=16, batch_size=16, n_epochs=1, normalize=True) as model:
     model.learn(32, callback=TimelineCallback())
@@ -26,6 +26,10 @@ try:
     AsyncPPO("MlpPolicy", "CartPole-v1", backend="ray")
 except ImportError as error:
     print("cluster:", error)
+try:
+    from sb3_walle import AsyncTRPO
+except ImportError as error:
+    print("contrib:", error)
 print(AsyncPPO.load("model.zip").num_timesteps)
 """
 
@@ -51,9 +55,10 @@ def test_training_needs_none_of_the_extra_and_what_needs_one_names_it(
 ) -> None:
     done = run(environment, tmp_path, "-c", TRAIN)
     assert done.returncode == 0, done.stderr
-    bar, cluster, timesteps = done.stdout.splitlines()
+    bar, cluster, contrib, timesteps = done.stdout.splitlines()
     assert bar.startswith("progress bar:") and "tqdm and rich" in bar
     assert cluster == 'cluster: backend="ray" needs Ray: pip install "sb3_walle[ray]"'
+    assert contrib == 'contrib: AsyncTRPO needs sb3-contrib: pip install "sb3_walle[contrib]"'
     assert int(timesteps) == 32
     # One line says why there is no picture.
     told = [line for line in done.stderr.splitlines() if "timeline" in line and "Warning" in line]

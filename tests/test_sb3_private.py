@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from sb3_contrib import TRPO
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -43,6 +44,7 @@ def by_argument() -> dict[str, list[set[str]]]:
     off_policy._setup_learn(8)
     noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), np.ones(1))
     return {
+        "trpo": [private_names_of(TRPO)],
         "algorithm": [private_names_of(on_policy), private_names_of(off_policy)],
         "vec_env": [private_names_of(DummyVecEnv([lambda: gym.make("CartPole-v1")]))],
         "buffer": [private_names_of(HerReplayBuffer)],

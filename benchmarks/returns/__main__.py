@@ -10,6 +10,7 @@ from benchmarks.returns.comparison import compare_returns
 from benchmarks.returns.off_policy_returns import OffPolicyReturns
 from benchmarks.returns.ppo_returns import PPOReturns
 from benchmarks.returns.returns_settings import ReturnsSettings
+from sb3_walle.cli.algorithms import sb3_defaults
 from sb3_walle.cli.arguments import (
     INTERRUPTED,
     MODES,
@@ -28,13 +29,16 @@ EXAMPLES = """\
 examples:
   python -m benchmarks.returns HalfCheetah-v4 --timesteps 1e6 --modes pipelined sync --normalize
   python -m benchmarks.returns HalfCheetah-v4 --zoo --seeds 3 --modes pipelined --out runs/zoo
+  python -m benchmarks.returns HalfCheetah-v4 --algo trpo --timesteps 1e6 --modes sync pipelined --normalize
   python -m benchmarks.returns Pendulum-v1 --algo sac --net-arch 64 64
   python -m benchmarks.returns CartPole-v1 --algo dqn --modes pipelined --prioritized
 """
 # Off-policy algorithms make a gradient step for about each environment step.
-TIMESTEPS = {"ppo": 200_000, "dqn": 50_000}
+TIMESTEPS = {"ppo": 200_000, "trpo": 200_000, "dqn": 50_000}
 OTHER_TIMESTEPS = 10_000
-# Options of all algorithms. All others are of PPO.
+MODES_OF = {"trpo": ("sync", "pipelined")}
+OTHER_MODES = ("pipelined", "free")
+# Options of all algorithms. All others are of PPO, and some of these of TRPO.
 COMMON = (
     "run",
     "prog",
@@ -70,25 +74,25 @@ def build_parser() -> Parser:
     parser.set_defaults(n_samplers=None)
 
     runs = parser.add_argument_group("runs")
-    text = "environment steps of each run, all environments together (default: PPO 200000, DQN 50000, others 10000)"
+    text = "environment steps of each run, all environments together (default: PPO, TRPO 200000, DQN 50000, else 10000)"
     add_option(runs, "--timesteps", None, text, type=integer(1))
     add_option(runs, "--seeds", 5, "runs of each contender, with the seeds 0, 1, 2, ...", type=integer(2))
     text = "directory for the results, or with results to continue (default: a new one in runs)"
     add_option(runs, "--out", None, text, type=Path, metavar="DIR")
 
     contenders = parser.add_argument_group("contenders")
-    text = "modes of ours, each of them a contender (default: pipelined free)"
-    contenders.add_argument("--modes", default=["pipelined", "free"], help=text, nargs="+", choices=MODES)
+    text = "modes of ours, each of them a contender (default: pipelined free; TRPO sync pipelined)"
+    contenders.add_argument("--modes", help=text, nargs="+", choices=MODES)
     text = "normalise observations and rewards, as SB3's VecNormalize does"
     contenders.add_argument("--normalize", action="store_true", help=text)
     add_net_arch(contenders)
     text = "ours with prioritised replay, too, in each of its modes (only dqn)"
     contenders.add_argument("--prioritized", action="store_true", help=text)
 
-    text = "hyperparameters, steps and number of environments that the RL Zoo has for the environment, with PPO"
+    text = "hyperparameters, steps and number of environments that the RL Zoo has for the environment (PPO and TRPO)"
     contenders.add_argument("--zoo", action="store_true", help=text)
 
-    ppo = parser.add_argument_group("PPO", "For all contenders. The defaults are those of SB3's PPO.")
+    ppo = parser.add_argument_group("PPO and TRPO", "For all contenders. The defaults are those of SB3's PPO.")
     text = "steps of each environment in an iteration (default: 2048 divided by the number of environments)"
     add_option(ppo, "--n-steps", None, text, only_given=True, type=integer(1))
     add_ppo_options(ppo)
@@ -118,12 +122,14 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
         "total_timesteps": arguments.timesteps or TIMESTEPS.get(algorithm, OTHER_TIMESTEPS),
         "n_seeds": arguments.seeds,
         "n_samplers": arguments.n_samplers or N_SAMPLERS,
-        "modes": tuple(arguments.modes),
+        "modes": tuple(arguments.modes or MODES_OF.get(algorithm, OTHER_MODES)),
         "normalize": arguments.normalize,
     }
-    if algorithm == "ppo":
+    if algorithm in ("ppo", "trpo"):
+        for name in ppo.keys() - sb3_defaults(algorithm).keys():
+            raise UsageError(f"--{name.replace('_', '-')} is no option of {algorithm.upper()}")
         zoo = settings_of_the_zoo(arguments) if arguments.zoo else {"ppo": {}}
-        return PPOReturns(**{**common, **zoo, "ppo": {**zoo["ppo"], **ppo}})
+        return PPOReturns(**{**common, **zoo, "algorithm": algorithm, "ppo": {**zoo["ppo"], **ppo}})
     for name in (*ppo, *(["zoo"] if arguments.zoo else [])):
         raise UsageError(f"--{name.replace('_', '-')} is for --algo ppo, not for {algorithm}")
     return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy, prioritized=arguments.prioritized)
@@ -134,7 +140,7 @@ def settings_of_the_zoo(arguments: argparse.Namespace) -> dict[str, Any]:
     :return: arguments of :class:`PPOReturns` that the RL Zoo knows, unless the user gives them
     :raises UsageError: if there are none, or if they are of environments in wrappers
     """
-    known = zoo_hyperparameters("ppo", arguments.env)
+    known = zoo_hyperparameters(arguments.algo, arguments.env)
     if known is None:
         raise UsageError(f"the RL Zoo has no hyperparameters for '{arguments.env}', or is not installed")
     if known.wrappers or known.frame_stack or known.left_out:

@@ -11,7 +11,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from benchmarks.contenders import AsyncContender, Trainee, VecEnvContender
 from benchmarks.returns.returns_settings import ReturnsSettings
 from sb3_walle import PrioritizedReplayBuffer
-from sb3_walle.cli.comparison import ALGORITHMS
+from sb3_walle.cli.algorithms import algorithm_class, sb3_class
 from sb3_walle.cli.environments import check_environment
 
 # Of algorithms whose policy does not explore by itself.
@@ -51,7 +51,7 @@ class OffPolicyReturns(ReturnsSettings):
     """
     An off-policy algorithm of ours, and SB3's.
 
-    :param algorithm: one of :data:`~sb3_walle.cli.comparison.ALGORITHMS`
+    :param algorithm: one of :data:`~sb3_walle.cli.arguments.ALGORITHMS`
     :param arguments: arguments of the algorithm, for all contenders; by default one gradient step for each step of each
         environment, and otherwise SB3's, with action noise where it takes some to explore; those of DQN are chosen for
         CartPole and LunarLander
@@ -82,7 +82,7 @@ class OffPolicyReturns(ReturnsSettings):
         :return: SB3's algorithm first, ours in each of its modes, and perhaps each of these with prioritised replay
         :raises UsageError: if there is no such environment
         """
-        sb3, ours = ALGORITHMS[self.algorithm]
+        sb3, ours = sb3_class(self.algorithm), algorithm_class(self.algorithm)
         space = check_environment(self.env_id).action_space
         arguments, noise = self._common_arguments(), self._noise()
         # SB3 refuses other spaces, in its own words.

@@ -65,5 +65,6 @@ def train_once(
     with trainee.running(settings.env_id, seed=seed) as model:
         if settings.n_threads is not None:
             th.set_num_threads(settings.n_threads)
-        model.learn(settings.total_timesteps, callback=ReturnRecorder(settings.bin_ends, on_bin))
+        own = [] if trainee.make_callback is None else [trainee.make_callback()]
+        model.learn(settings.total_timesteps, callback=[*own, ReturnRecorder(settings.bin_ends, on_bin)])
     return rows

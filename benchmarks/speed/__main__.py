@@ -12,6 +12,7 @@ from benchmarks.speed.ppo_speed import PPOSpeed
 from benchmarks.speed.run_parts import run_parts
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.cli.arguments import (
+    ALGORITHMS,
     LEARNERS,
     Parser,
     UsageError,
@@ -38,7 +39,8 @@ def build_parser() -> Parser:
         epilog=EXAMPLES,
     )
     set_command(parser, run_command)
-    add_comparison(parser)
+    # benchmarks.trpo measures TRPO.
+    add_comparison(parser, (name for name in ALGORITHMS if name != "trpo"))
     text = f"what to measure: {', '.join(PPO_PARTS)}; off-policy {', '.join(OFF_POLICY_PARTS)} (default: all)"
     names = tuple({**PPO_PARTS, **OFF_POLICY_PARTS})
     parser.add_argument("--parts", help=text, nargs="+", choices=names, metavar="PART")

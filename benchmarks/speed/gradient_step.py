@@ -16,7 +16,7 @@ from benchmarks.slow_envs import ElsewhereEnv
 from benchmarks.speed.measurements import Found, Medians
 from benchmarks.speed.off_policy_speed import OffPolicySpeed
 from benchmarks.text_tables import format_number
-from sb3_walle.cli.comparison import ALGORITHMS
+from sb3_walle.cli.algorithms import algorithm_class, sb3_class
 from sb3_walle.cli.environments import check_environment
 from sb3_walle.cli.tables import format_ratio, format_table
 
@@ -35,7 +35,8 @@ def measure_gradient_steps(settings: OffPolicySpeed) -> Iterator[Found]:
     n_threads = th.get_num_threads()
     th.set_num_threads(1)
     try:
-        models = [filled(algorithm, settings) for algorithm in ALGORITHMS[settings.algorithm]]
+        kinds = sb3_class(settings.algorithm), algorithm_class(settings.algorithm)
+        models = [filled(kind, settings) for kind in kinds]
         for model in models:
             # Allocates, and waits for the compiler.
             model.train(10, model.batch_size)
@@ -64,7 +65,7 @@ def filled(algorithm: type[BaseAlgorithm], settings: OffPolicySpeed) -> OffPolic
     :return: the algorithm with noise in its replay buffer, ready to make updates
     """
     env = ElsewhereEnv(check_environment(settings.env_id), 0.0)
-    is_ours = algorithm is ALGORITHMS[settings.algorithm][1]
+    is_ours = algorithm is algorithm_class(settings.algorithm)
     further: dict[str, Any] = {"n_samplers": 1, "backend": "inline", "learner": settings.learner} if is_ours else {}
     kind: Any = algorithm
     model: OffPolicyAlgorithm = kind(

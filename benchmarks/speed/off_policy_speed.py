@@ -8,7 +8,8 @@ from benchmarks.contenders import AsyncContender, Mode, Trainee, VecEnvContender
 from benchmarks.slow_envs import Slowness
 from benchmarks.speed.speed_settings import SpeedSettings
 from sb3_walle.backends.limits import available_cpus
-from sb3_walle.cli.comparison import ALGORITHMS, VEC_ENVS
+from sb3_walle.cli.algorithms import algorithm_class, sb3_class
+from sb3_walle.cli.comparison import VEC_ENVS
 from sb3_walle.cli.throughput import Stopwatch
 
 
@@ -17,7 +18,7 @@ class OffPolicySpeed(SpeedSettings):
     """
     An off-policy algorithm of ours, and SB3's.
 
-    :param algorithm: one of :data:`~sb3_walle.cli.comparison.ALGORITHMS`
+    :param algorithm: one of :data:`~sb3_walle.cli.arguments.ALGORITHMS`
     :param n_steps: environment steps of each measurement
     :param warm_up: environment steps before it, half of them random
     :param arguments: arguments of all contenders that are not SB3's defaults
@@ -29,7 +30,7 @@ class OffPolicySpeed(SpeedSettings):
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def trainees(self, slowness: Slowness | None = None) -> tuple[Trainee, ...]:
-        sb3, ours = ALGORITHMS[self.algorithm]
+        sb3, ours = sb3_class(self.algorithm), algorithm_class(self.algorithm)
         common = {
             "train_freq": 1,
             "learning_starts": self.warm_up // 2,

@@ -53,6 +53,15 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
+# Whose MLP policies the NumPy actor knows.
+_IN_NUMPY = (
+    "stable_baselines3.",
+    "sb3_contrib.tqc.",
+    "sb3_contrib.qrdqn.",
+    "sb3_contrib.common.maskable.",
+    "sb3_contrib.common.recurrent.",
+)
+
 SelfAsync = TypeVar("SelfAsync", bound="AsyncMixin")
 
 
@@ -108,7 +117,7 @@ class AsyncMixin(_Base):
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
         seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
-        the same numbers. PPO, SAC, TD3, DDPG and DQN have compiled updates
+        the same numbers. PPO, SAC, TD3, DDPG, DQN, TQC and QR-DQN have compiled updates, as has TRPO's critic
     :param n_learners: number of processes that compute the gradients of compiled updates, this one included. Each takes
         a share of the rows of every minibatch, with one thread; their sum is the gradient that one learner would
         compute, within rounding, and the same in every run. SB3 and callbacks stay in this process
@@ -176,8 +185,8 @@ class AsyncMixin(_Base):
         self._updater: Updater | None = None
         self._learn_seconds: float | None = None
         self._is_learning = False
-        may_be_numpy = policy == "MlpPolicy" and actor != "torch" and not kwargs.get("use_sde")
-        preload = () if may_be_numpy and self._has_sb3s_mlp_policy() else ("torch", "stable_baselines3")
+        may_be_numpy = actor != "torch" and not kwargs.get("use_sde") and self._may_run_in_numpy(policy)
+        preload = () if may_be_numpy else ("torch", "stable_baselines3")
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
@@ -197,10 +206,12 @@ class AsyncMixin(_Base):
         elif advice is not None:
             warn_user(f"{advice}.")
 
-    def _has_sb3s_mlp_policy(self) -> bool:
-        """Whether NumPy probably runs ``"MlpPolicy"``, so that samplers do without torch: it knows SB3's policies."""
-        policy_class = self.policy_aliases.get("MlpPolicy")
-        return policy_class is not None and policy_class.__module__.startswith("stable_baselines3.")
+    def _may_run_in_numpy(self, policy: str | type[BasePolicy]) -> bool:
+        """Whether NumPy probably runs a policy, so that samplers do without torch."""
+        if policy not in ("MlpPolicy", "MlpLstmPolicy"):
+            return False
+        policy_class = self.policy_aliases.get(str(policy))
+        return policy_class is not None and policy_class.__module__.startswith(_IN_NUMPY)
 
     def _workload(self, is_numpy: bool, args: tuple, kwargs: dict[str, Any]) -> Workload:
         """What samplers are going to do, from the arguments of SB3's constructor."""
@@ -457,10 +468,13 @@ class AsyncMixin(_Base):
 
     def _cpus_shared(self) -> AbstractContextManager[None]:
         is_compiling = self._updater is not None and self._updater.is_compiling
+        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=self._needs_threads())
+
+    def _needs_threads(self) -> bool:
+        """Whether the learner takes cores from samplers, which mostly wait for it."""
         # A2C learns from the whole rollout at once.
         batch_size = getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
-        needs_more = needs_threads(self.policy, batch_size, self._samples_per_step())
-        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=needs_more)
+        return needs_threads(self.policy, batch_size, self._samples_per_step())
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""

@@ -13,7 +13,7 @@ _ADVICE_FOR_OTHERS = (
 def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], example: str) -> None:
     """
     :param algorithm: a subclass of the mixin
-    :param base: SB3's class that the mixin stands before, with the ``collect_rollouts()`` that samplers take part in
+    :param base: the class that the mixin stands before, with the ``collect_rollouts()`` that samplers take part in
     :param example: how to use the mixin, for messages
     :raises TypeError: if the mixin does not stand before the algorithm, the algorithm is of another kind, its policy
         has no PyTorch weights, or the mixin replaces anything but SB3's own ``collect_rollouts()``
@@ -42,8 +42,8 @@ def check_algorithm(algorithm: type, mixin: type, base: type[BaseAlgorithm], exa
     if owner is not base:
         raise TypeError(
             f"{algorithm.__name__} cannot collect with samplers: {owner.__name__} has a collect_rollouts() of its own, "
-            f"and samplers only do what SB3's {base.__name__} does in it. They do not pass on LSTM states or action "
-            "masks, for example. Such algorithms are not supported yet. What only adds something to "
+            f"and {mixin.__name__} only does what {base.__name__} does in it. For LSTM states there is "
+            "AsyncRecurrentPPO, and for action masks AsyncMaskablePPO. What only adds something to "
             f"collect_rollouts() can be put before {mixin.__name__}."
         )
 

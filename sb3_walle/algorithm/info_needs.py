@@ -7,23 +7,29 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
-from sb3_walle.callbacks import AsyncEvalCallback, SafeCheckpointCallback
+from sb3_walle.callbacks import AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback
 from sb3_walle.timeline.callback import TimelineCallback
 
 # None of SB3's own callbacks looks at an info that does not end an episode, nor do those of this package.
 _STOCK = {value for value in vars(callbacks).values() if isinstance(value, type) and issubclass(value, BaseCallback)}
-_STOCK |= {AsyncEvalCallback, SafeCheckpointCallback, TimelineCallback}
+_STOCK |= {AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback, TimelineCallback}
+# Those of sb3-contrib do neither. It may not be installed.
+_STOCK_OF_CONTRIB = "sb3_contrib.common.maskable.callbacks"
 
 
 def wants_all_infos(callback: BaseCallback) -> bool:
     """:return: whether a callback, or one that it calls, may look at the infos of any step"""
-    if type(callback) not in _STOCK:
+    if not _is_stock(type(callback)):
         return True
     if isinstance(callback, ConvertCallback):
         # LogEveryNTimesteps calls a method of its own in this way.
         owner = getattr(callback.callback, "__self__", None)
-        return callback.callback is not None and type(owner) not in _STOCK
+        return callback.callback is not None and not _is_stock(type(owner))
     return any(wants_all_infos(inner) for inner in _called_by(callback))
+
+
+def _is_stock(kind: type) -> bool:
+    return kind in _STOCK or kind.__module__ == _STOCK_OF_CONTRIB
 
 
 # Their methods look at infos that end an episode only, and hand all of them on.

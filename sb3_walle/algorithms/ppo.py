@@ -9,7 +9,7 @@ from sb3_walle.collection.modes import MODES
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 from sb3_walle.updates.finite import finite_updates
-from sb3_walle.updates.kl_penalty import KLPenalty, check_objective, train_with_kl_penalty
+from sb3_walle.updates.kl_penalty import REPORT, KLPenalty, check_objective, train_with_kl_penalty
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.updater import Updater
 
@@ -34,22 +34,24 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     :param objective: ``"clip"`` as in SB3; or ``"kl_penalty"`` as in the WALL-E report, an adaptive penalty on the KL
         divergence of an update, which aims at ``target_kl`` (0.003 by default). Its update is always eager, and
         ``clip_range`` is of no effect; see :func:`~sb3_walle.updates.kl_penalty.train_with_kl_penalty`.
-    :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective; and as
+    :param preset: with ``objective="kl_penalty"``, whose numbers it has: ``"report"`` (default), or ``"batchppo"`` for
+        those of Hafner et al. (2017), where ``target_kl`` is 0.01 by default
+    :raises ValueError: if ``learner="compiled"`` is impossible, or there is no such objective or preset; and as
         :class:`AsyncOnPolicyMixin` says
     """
 
     supported_modes = MODES
     update_class = PPOUpdate
 
-    def __init__(self, *args: Any, objective: str = "clip", **kwargs: Any) -> None:
-        self.objective = objective
+    def __init__(self, *args: Any, objective: str = "clip", preset: str | None = None, **kwargs: Any) -> None:
+        self.objective, self.preset = objective, preset
         #: weight of the divergence in the loss, and what learning rates are multiplied with, if the objective has a
         #: penalty
         self.kl_coef = self.learning_rate_factor = 1.0
         super().__init__(*args, **kwargs)
 
     def _setup_model(self) -> None:
-        check_objective(self.objective)
+        check_objective(self.objective, self.preset)
         if self.objective == "kl_penalty":
             self._check_kl_penalty()
         super()._setup_model()
@@ -67,7 +69,8 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
             super()._update_eagerly()
             return
         with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
-            penalty = train_with_kl_penalty(self, KLPenalty(self.kl_coef, self.learning_rate_factor))
+            before = KLPenalty(self.kl_coef, self.learning_rate_factor)
+            penalty = train_with_kl_penalty(self, before, self.preset or REPORT)
         self.kl_coef, self.learning_rate_factor = penalty.coef, penalty.learning_rate_factor
 
     def _check_kl_penalty(self) -> None:

@@ -128,6 +128,11 @@ class SamplerClient:
     def n_reports_waiting(self) -> int:
         return len(self._reports)
 
+    @property
+    def reports_waiting(self) -> list[Reply]:
+        """What has been taken in and not been delivered yet."""
+        return [reply for _, reply in self._reports]
+
     def forget_reports(self) -> None:
         """Have no more interest in what was asked for without waiting until now."""
         self._posted.clear()

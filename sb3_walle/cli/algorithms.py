@@ -10,7 +10,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 
 import sb3_walle
-from sb3_walle.cli.arguments import TRAINABLE
+from sb3_walle.cli.arguments import OF_CONTRIB, TRAINABLE
+from sb3_walle.cli.extras import require_extra
 
 SB3_PACKAGES = ("stable_baselines3", "sb3_contrib")
 
@@ -19,12 +20,15 @@ def algorithm_class(name: str) -> Any:
     """
     :param name: one of :data:`~sb3_walle.cli.arguments.TRAINABLE`
     :return: its class, with samplers
+    :raises MissingExtra: if it needs sb3-contrib, which is not installed
     """
+    if name in OF_CONTRIB:
+        require_extra(f"--algo {name}", "sb3_contrib", extra="contrib")
     return getattr(sb3_walle, TRAINABLE[name])
 
 
 def sb3_class(name: str) -> type[BaseAlgorithm]:
-    """:return: SB3's class of the same algorithm, which loads its models"""
+    """:return: the class of the same algorithm in SB3 or sb3-contrib, which loads its models"""
     classes = algorithm_class(name).__mro__
     return next(base for base in classes if base.__module__.partition(".")[0] in SB3_PACKAGES)
 
@@ -33,14 +37,28 @@ def is_on_policy(name: str) -> bool:
     return issubclass(sb3_class(name), OnPolicyAlgorithm)
 
 
+def possible_learner(name: str, learner: str) -> str:
+    """
+    :param learner: which update the user asks for
+    :return: the same, or ``"eager"`` if the algorithm has no other
+    """
+    return "eager" if algorithm_class(name).update_class is None else learner
+
+
 def sb3_defaults(name: str) -> dict[str, Any]:
     """:return: the arguments of SB3's constructor that have a default, and these"""
     parameters = inspect.signature(sb3_class(name).__init__).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
-def policy_of(env: gym.Env) -> str:
-    """:return: SB3's name of the policy that suits an environment's observations"""
+def policy_of(env: gym.Env, name: str = "ppo") -> str:
+    """
+    :param name: the algorithm, whose policies may be recurrent
+    :return: SB3's name of the policy that suits the environment's observations
+    """
     if isinstance(env.observation_space, spaces.Dict):
-        return "MultiInputPolicy"
-    return "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+        kind = "MultiInput"
+    else:
+        kind = "Cnn" if is_image_space(env.observation_space) else "Mlp"
+    recurrent = f"{kind}LstmPolicy"
+    return recurrent if recurrent in sb3_class(name).policy_aliases else f"{kind}Policy"

@@ -2,16 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
 USAGE_ERROR = 2
 
 # All choices are repeated here because importing what knows them takes seconds.
-ALGORITHMS = ("ppo", "sac", "td3", "ddpg", "dqn")
-#: what ``sb3-walle train`` trains: names of public classes of the package, which SB3 has without "Async"
-TRAINABLE = {
+OF_SB3 = {
     "ppo": "AsyncPPO",
     "a2c": "AsyncA2C",
     "sac": "AsyncSAC",
@@ -19,6 +17,18 @@ TRAINABLE = {
     "ddpg": "AsyncDDPG",
     "dqn": "AsyncDQN",
 }
+OF_CONTRIB = {
+    "trpo": "AsyncTRPO",
+    "recurrent_ppo": "AsyncRecurrentPPO",
+    "maskable_ppo": "AsyncMaskablePPO",
+    "tqc": "AsyncTQC",
+    "qrdqn": "AsyncQRDQN",
+    "crossq": "AsyncCrossQ",
+}
+#: what ``sb3-walle train`` trains: names of public classes of the package, which SB3 or sb3-contrib has without "Async"
+TRAINABLE = {**OF_SB3, **OF_CONTRIB}
+#: what is compared with SB3 or sb3-contrib
+ALGORITHMS = tuple(name for name in TRAINABLE if name != "a2c")
 BACKENDS = ("process", "inline", "ray")
 LEARNERS = ("auto", "compiled", "eager")
 MODES = {
@@ -129,10 +139,10 @@ def add_option(group: Any, flag: str, default: Any, text: str, only_given: bool 
     group.add_argument(flag, default=argparse.SUPPRESS if only_given else default, help=shown, **kwargs)
 
 
-def add_comparison(parser: argparse.ArgumentParser) -> None:
-    """Add what all commands take that compare an asynchronous algorithm with SB3's."""
+def add_comparison(parser: argparse.ArgumentParser, algorithms: Iterable[str] = ALGORITHMS) -> None:
+    """Add what all commands take that compare an asynchronous algorithm, one of these, with SB3's."""
     add_env(parser)
-    add_option(parser, "--algo", "ppo", "algorithm", choices=ALGORITHMS)
+    add_option(parser, "--algo", "ppo", "algorithm", choices=tuple(algorithms))
     add_option(parser, "--n-samplers", 10, "samplers of one environment, and environments of SB3", type=integer(1))
 
 

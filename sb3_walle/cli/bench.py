@@ -23,7 +23,7 @@ def add_command(commands: Any) -> None:
     )
     set_command(parser, run_command)
     add_comparison(parser)
-    text = "environment steps of a measurement, after those to warm up (default: PPO two rollouts, others 2000)"
+    text = "steps of a measurement, after those to warm up (default: PPO and TRPO two rollouts, others 2000)"
     add_option(parser, "--timesteps", None, text, type=integer(1))
     add_option(parser, "--learner", "compiled", "update of the asynchronous algorithm", choices=LEARNERS)
 

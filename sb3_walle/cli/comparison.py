@@ -5,28 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stable_baselines3 import DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from sb3_walle import AsyncDDPG, AsyncDQN, AsyncPPO, AsyncSAC, AsyncTD3
-from sb3_walle.cli.algorithms import policy_of
+from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, policy_of, possible_learner, sb3_class
 from sb3_walle.cli.environments import check_environment, quiet_factory
 from sb3_walle.cli.tables import format_ratio, format_table
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_updates
 
-#: SB3's algorithm and ours
-ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BaseAlgorithm]]] = {
-    "ppo": (PPO, AsyncPPO),
-    "sac": (SAC, AsyncSAC),
-    "td3": (TD3, AsyncTD3),
-    "ddpg": (DDPG, AsyncDDPG),
-    "dqn": (DQN, AsyncDQN),
-}
 VEC_ENVS: dict[str, type[DummyVecEnv | SubprocVecEnv]] = {"DummyVecEnv": DummyVecEnv, "SubprocVecEnv": SubprocVecEnv}
 COLLECTION, TRAINING = "collection", "training"
-# SB3's default of PPO.
+# SB3's default of PPO, and sb3-contrib's of TRPO.
 N_STEPS = 2048
 # Environment steps of the other algorithms: before a measurement, half of them random, and during one.
 WARM_UP, TIMESTEPS = 600, 2_000
@@ -39,8 +29,8 @@ class Comparison:
     What to measure, as the options of the command say.
 
     :param n_samplers: samplers of one environment, and environments of SB3's VecEnvs
-    :param timesteps: environment steps of a measurement, all environments together; by default two rollouts of PPO,
-        and 2,000 steps of the others
+    :param timesteps: environment steps of a measurement, all environments together; by default two rollouts of
+        on-policy algorithms, and 2,000 steps of the others
     """
 
     env: str
@@ -56,7 +46,7 @@ class Comparison:
         :return: the table
         :raises UsageError: if there is no such environment, or if it does not suit the algorithm
         """
-        policy = policy_of(check_environment(self.env))
+        policy = policy_of(check_environment(self.env), self.algo)
         rates: dict[str, dict[str, float]] = {COLLECTION: {}, TRAINING: {}}
         for quantity, of_quantity in rates.items():
             for name, create in self._contenders(policy, quantity).items():
@@ -65,16 +55,15 @@ class Comparison:
         return self._table(rates)
 
     def _contenders(self, policy: str, quantity: str) -> dict[str, Callable[[], BaseAlgorithm]]:
-        sb3: Any
-        ours: Any
-        sb3, ours = ALGORITHMS[self.algo]
+        sb3: Any = sb3_class(self.algo)
+        ours, on_policy = algorithm_class(self.algo), is_on_policy(self.algo)
         factory, n = quiet_factory(self.env), self.n_samplers
         replay = {"train_freq": 1, "learning_starts": WARM_UP // 2, "buffer_size": BUFFER_SIZE}
-        arguments: dict[str, Any] = {"device": "cpu", **({"n_steps": N_STEPS} if self.algo == "ppo" else replay)}
-        samplers: dict[str, Any] = {"n_samplers": n, "learner": self.learner}
+        arguments: dict[str, Any] = {"device": "cpu", **({"n_steps": N_STEPS} if on_policy else replay)}
+        samplers: dict[str, Any] = {"n_samplers": n, "learner": possible_learner(self.algo, self.learner)}
         if quantity == COLLECTION:
             # Rollouts of PPO that samplers collect in advance wait for updates, which do not come here.
-            samplers |= {"learner": "eager", "mode": "sync" if self.algo == "ppo" else "pipelined"}
+            samplers |= {"learner": "eager", "mode": "sync" if on_policy else "pipelined"}
 
         def on(vec_env: type[DummyVecEnv | SubprocVecEnv]) -> Callable[[], BaseAlgorithm]:
             return lambda: sb3(policy, make_vec_env(factory, n, vec_env_cls=vec_env), **arguments)
@@ -86,8 +75,9 @@ class Comparison:
 
     def _measure(self, create: Callable[[], BaseAlgorithm], quantity: str) -> float:
         # Long enough for the first update, which may wait for a compiler.
-        warm_up = 2 * N_STEPS * self.n_samplers if self.algo == "ppo" else WARM_UP
-        default = warm_up if self.algo == "ppo" else TIMESTEPS
+        warm_up, default = WARM_UP, TIMESTEPS
+        if is_on_policy(self.algo):
+            warm_up = default = 2 * N_STEPS * self.n_samplers
         with leaving_nothing(create) as model:
             if quantity == COLLECTION:
                 stop_updates(model)

@@ -76,7 +76,9 @@ def add_command(commands: Any) -> None:
     text = "environments that each sampler steps (default: what follows from the other two)"
     add_option(samplers, "--envs-per-sampler", None, text, type=integer(1))
     text = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
-    add_option(samplers, "--mode", None, f"{text} (default: sync for A2C, pipelined for others)", choices=MODES)
+    add_option(
+        samplers, "--mode", None, f"{text} (default: sync for A2C and TRPO, pipelined for others)", choices=MODES
+    )
     text = "updates that experience may be old by, with --mode free (default: 1)"
     add_option(samplers, "--max-policy-lag", None, text, type=integer(1))
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"

@@ -127,7 +127,7 @@ def create_model(settings: TrainingSettings) -> Any:
     :raises UsageError: if it refuses its arguments, or does not support the environment's spaces
     """
     env = check_environment(settings.env_id)
-    policy = settings.policy or policy_of(env)
+    policy = settings.policy or policy_of(env, settings.algo)
     if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
         raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
     device = settings.algorithm.get("device", "auto")

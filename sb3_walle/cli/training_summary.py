@@ -1,8 +1,11 @@
 """What a training run prints at its end: its result, where that lies, and how to load and evaluate it."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_walle.cli.algorithms import sb3_class
 from sb3_walle.cli.environments import WrapperSpec
@@ -46,7 +49,7 @@ def evaluation(settings: TrainingSettings, directory: Path) -> str:
     imports = [
         f"from {algorithm.__module__.partition('.')[0]} import {algorithm.__name__}",
         "from stable_baselines3.common.env_util import make_vec_env",
-        "from stable_baselines3.common.evaluation import evaluate_policy",
+        f"from {evaluation_module(algorithm)} import evaluate_policy",
     ]
     imports += [f"from {wrapper.module} import {wrapper.class_name}" for wrapper in wrappers]
     wrapped = f", wrapper_class=lambda env: {nested(wrappers)}" if wrappers else ""
@@ -63,6 +66,13 @@ def evaluation(settings: TrainingSettings, directory: Path) -> str:
         "print(evaluate_policy(model, model.get_env()))",
     ]
     return "\n".join([*imports, *statements])
+
+
+def evaluation_module(algorithm: type[BaseAlgorithm]) -> str:
+    """:return: the module whose ``evaluate_policy()`` suits an algorithm: some take action masks"""
+    if "action_masks" in inspect.signature(algorithm.predict).parameters:
+        return "sb3_contrib.common.maskable.evaluation"
+    return "stable_baselines3.common.evaluation"
 
 
 def nested(wrappers: Sequence[WrapperSpec]) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.backends.limits import available_cpus
-from sb3_walle.cli.algorithms import policy_of
-from sb3_walle.cli.comparison import ALGORITHMS, BUFFER_SIZE, VEC_ENVS
+from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, policy_of, possible_learner, sb3_class
+from sb3_walle.cli.comparison import BUFFER_SIZE, VEC_ENVS
 from sb3_walle.cli.environments import QuietFactory, check_environment, quiet_factory
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure
 from sb3_walle.envs.sampler_shape import TYPICAL, measured_costs, predicted_rates
@@ -30,7 +29,7 @@ SHARE = 1 / 40
 LAST_SHAPE, LAST_FINAL = 0.3, 0.9
 # Less than that much is no reason to leave what is usual.
 NEARLY = 0.95
-# Rollouts of PPO are a part of that for the fastest contender, so that even a slow one finishes several.
+# On-policy rollouts are a part of that for the fastest contender, so that even a slow one finishes several.
 ROLLOUT_SHARE, MOST_STEPS, FEWEST_STEPS, BATCH_SIZE = SHARE / 12, 2048, 8, 64
 LEARNING_STARTS = 100
 
@@ -131,7 +130,7 @@ class Tuning:
         :raises UsageError: if there is no such environment, or if it does not suit the algorithm
         """
         began = time.monotonic()
-        policy = policy_of(check_environment(self.env))
+        policy = policy_of(check_environment(self.env), self.algo)
         outcome, predicted = Outcome(self, policy), self._predicted_rates()
         settings = self._settings(max(predicted.values()))
         for n_samplers in sorted(predicted, key=predicted.__getitem__, reverse=True)[:N_SHAPES]:
@@ -147,9 +146,9 @@ class Tuning:
         return outcome
 
     def _predicted_rates(self) -> dict[int, float]:
+        n_steps = TYPICAL.n_steps if is_on_policy(self.algo) else 1
         with SamplerVecEnv([quiet_factory(self.env)]) as samplers:
             costs = measured_costs(samplers, self.n_envs, TYPICAL)
-        n_steps = TYPICAL.n_steps if self.algo == "ppo" else 1
         return predicted_rates(self.n_envs, n_steps, costs, available_cpus())
 
     def _settings(self, rate: float) -> dict[str, Any]:
@@ -158,7 +157,7 @@ class Tuning:
 
         :param rate: environment steps per second, roughly
         """
-        if self.algo != "ppo":
+        if not is_on_policy(self.algo):
             return {"device": "cpu", "learning_starts": LEARNING_STARTS, "buffer_size": BUFFER_SIZE}
         n_steps = min(MOST_STEPS, max(FEWEST_STEPS, round(ROLLOUT_SHARE * self.seconds * rate / self.n_envs)))
         return {"device": "cpu", "n_steps": n_steps, "batch_size": min(BATCH_SIZE, n_steps * self.n_envs)}
@@ -166,7 +165,7 @@ class Tuning:
     def _with_samplers(
         self, policy: str, n_samplers: int, settings: dict[str, Any], mode: str | None = None, one_thread: bool = False
     ) -> Contender:
-        ours: Any = ALGORITHMS[self.algo][1]
+        ours, learner = algorithm_class(self.algo), possible_learner(self.algo, self.learner)
         arguments = {
             "n_samplers": n_samplers,
             "envs_per_sampler": self.n_envs // n_samplers,
@@ -174,11 +173,11 @@ class Tuning:
         }
         factory = quiet_factory(self.env)
         return Contender(
-            ours, arguments, lambda: ours(policy, factory, learner=self.learner, **arguments, **settings), one_thread
+            ours, arguments, lambda: ours(policy, factory, learner=learner, **arguments, **settings), one_thread
         )
 
     def _of_sb3(self, policy: str, settings: dict[str, Any]) -> Iterable[Contender]:
-        sb3: Any = ALGORITHMS[self.algo][0]
+        sb3: Any = sb3_class(self.algo)
         factory: QuietFactory = quiet_factory(self.env)
         for vec_env in VEC_ENVS.values():
 
@@ -189,7 +188,7 @@ class Tuning:
 
     def _variants(self, policy: str, n_samplers: int, settings: dict[str, Any]) -> list[Contender]:
         """The same shape in the other modes; and with one thread, where more have CPUs of their own."""
-        default, *others = ALGORITHMS[self.algo][1].supported_modes  # type: ignore[attr-defined]
+        default, *others = algorithm_class(self.algo).supported_modes
         variants = [self._with_samplers(policy, n_samplers, settings, mode) for mode in others]
         if available_cpus() - n_samplers > 1:
             variants.append(self._with_samplers(policy, n_samplers, settings, default, one_thread=True))
@@ -203,6 +202,6 @@ class Tuning:
             outcome.rates.setdefault(contender, []).append(rate)
             print(f"{contender.name}: {rate:,.0f} steps/s", file=sys.stderr)
 
-    def _warm_up(self, model: BaseAlgorithm) -> int:
+    def _warm_up(self, model: Any) -> int:
         """Environment steps until the first update is over, which may wait for a compiler."""
-        return 2 * model.n_steps * self.n_envs if isinstance(model, OnPolicyAlgorithm) else 2 * LEARNING_STARTS
+        return 2 * model.n_steps * self.n_envs if is_on_policy(self.algo) else 2 * LEARNING_STARTS

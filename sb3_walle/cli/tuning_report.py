@@ -29,9 +29,10 @@ def advice(outcome: Outcome) -> str:
     best, env_id = outcome.best, outcome.tuning.env
     name = best.algorithm.__name__
     if not best.is_ours:
+        package = best.algorithm.__module__.partition(".")[0]
         return (
             f"On this machine, SB3's {name} is fastest for {env_id}:\n\n"
-            f"from stable_baselines3 import {name}\n"
+            f"from {package} import {name}\n"
             f'model = {name}("{outcome.policy}", make_vec_env("{env_id}", {_arguments(best)}))'
         )
     threads = "import torch\ntorch.set_num_threads(1)\n" if best.one_thread else ""

@@ -1,5 +1,6 @@
 """``python -m sb3_walle.cli.video_process FOLDER``: records a video in a process of its own."""
 
+import inspect
 import pickle
 import sys
 import traceback
@@ -43,9 +44,11 @@ def record(request: VideoRequest, folder: Path) -> None:
     recorder = VecVideoRecorder(env, str(folder), lambda step: step == 0, n_frames)
     observations: Any = recorder.reset()
     states, starts = None, np.ones(1, dtype=bool)
+    takes_masks = "action_masks" in inspect.signature(model.predict).parameters
     # Episodes follow each other.
     for _ in range(n_frames):
-        actions, states = model.predict(observations, states, starts, deterministic=True)
+        masks = {"action_masks": np.stack(env.env_method("action_masks"))} if takes_masks else {}
+        actions, states = model.predict(observations, states, starts, deterministic=True, **masks)
         observations, _, starts, _ = recorder.step(actions)
     recorder.close()
     Path(recorder.video_path).replace(folder / RECORDED)

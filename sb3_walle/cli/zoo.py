@@ -38,6 +38,8 @@ NOISES: Mapping[str, type[ActionNoise]] = {
     "normal": NormalActionNoise,
     "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise,
 }
+# Algorithms that have another name there.
+NAMES_THERE: Mapping[str, str] = {"recurrent_ppo": "ppo_lstm"}
 # Rows for many environments.
 ATARI, DEFAULT = "atari", "default"
 # What any row has, SB3's defaults included.
@@ -73,15 +75,21 @@ def zoo_files() -> Path | None:
     return None if package is None or package.origin is None else Path(package.origin).parent / "hyperparams"
 
 
+def zoo_file(algorithm: str) -> Path | None:
+    """:return: the file of an algorithm; ``None`` if there is no such file, or no Zoo"""
+    folder = zoo_files()
+    file = None if folder is None else folder / f"{NAMES_THERE.get(algorithm, algorithm)}.yml"
+    return file if file is not None and file.exists() else None
+
+
 def zoo_hyperparameters(algorithm: str, env_id: str) -> Hyperparameters | None:
     """
     :param algorithm: one of :data:`~sb3_walle.cli.arguments.TRAINABLE`
     :return: what the Zoo has for an environment, for the same environment of another version, or for any environment
         where that is more than SB3's defaults; ``None`` if there is no such thing, or no Zoo
     """
-    folder = zoo_files()
-    file = None if folder is None else folder / f"{algorithm}.yml"
-    if file is None or not file.exists():
+    file = zoo_file(algorithm)
+    if file is None:
         return None
     # The Zoo needs it, this package does not.
     import yaml

@@ -16,8 +16,9 @@ from sb3_walle.collection.rollout import Rollout
 from sb3_walle.collection.statistics import CollectionStatistics
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.episodes import EpisodeShare
 from sb3_walle.samplers.infos import unpack
-from sb3_walle.samplers.requests import Configure
+from sb3_walle.samplers.requests import Configure, Reply, Result
 from sb3_walle.samplers.sampler import CollectionSettings, Ticket
 from sb3_walle.timeline.timeline import GivenTicket, TakenChunk, Timeline
 
@@ -79,6 +80,11 @@ class Collector(ABC):
         return self.samplers.n_samplers * self.task.envs_per_sampler
 
     @property
+    def n_samples_per_rollout(self) -> int:
+        """How many steps a rollout has, all environments together; about as many if it consists of whole episodes."""
+        return self.n_envs * self.task.n_steps
+
+    @property
     def n_samplers_at_work(self) -> int:
         """How many samplers may be collecting at this moment, in processes of their own."""
         return self.samplers.n_processes if self._is_under_way() else 0
@@ -131,7 +137,7 @@ class Collector(ABC):
         """Whether the statistics to normalise with are of less than a rollout, and so of little use until the next."""
         if self.normalization is None:
             return False
-        return self.normalization.n_samples_seen() < self.n_envs * self.task.n_steps
+        return self.normalization.n_samples_seen() < self.n_samples_per_rollout
 
     def _publish(self) -> None:
         """Publish the learner's weights, and the statistics as they are now."""
@@ -147,6 +153,7 @@ class Collector(ABC):
                     squash_output=self.task.squash_output,
                     layers=self.task.layers,
                     check_finite=self.task.check_finite,
+                    max_episode_steps=None if self.task.episodes is None else self.task.episodes.max_steps,
                 )
             )
             for sampler, actor in enumerate(actors)
@@ -154,7 +161,12 @@ class Collector(ABC):
         self.samplers.call(requests)
 
     def _ask_for_chunk(
-        self, sampler: int, n_steps: int, version: int | None, max_policy_lag: int | None = None
+        self,
+        sampler: int,
+        n_steps: int,
+        version: int | None,
+        max_policy_lag: int | None = None,
+        shares: tuple[EpisodeShare, ...] = (),
     ) -> bool:
         """Hand out a ticket. Returns False if the sampler has no slot left."""
         slot = self.queues.chunks.reserve(sampler)
@@ -164,7 +176,7 @@ class Collector(ABC):
         run = self.queues.control.run
         if self.timeline is not None:
             self.timeline.note(GivenTicket(sampler, number, perf_counter()))
-        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos))
+        self.samplers.collect(sampler, Ticket(number, run, slot, n_steps, version, max_policy_lag, self.infos, shares))
         return True
 
     def _next_chunk(self) -> Arrival:
@@ -184,6 +196,11 @@ class Collector(ABC):
                     self.timeline.note(TakenChunk(sampler, seal, report.began, report.ended, wait_began, taken_at))
                 seconds = report.ended - report.began
                 return Arrival(sampler, seal.ticket, seal.version, chunk, unpack(report.infos), seconds, release)
+            self._take_back(sampler, report.slot)
+
+    def _take_back(self, sampler: int, slot: int) -> None:
+        """A ticket has come back without a chunk."""
+        self.queues.chunks.release(sampler, slot)
 
     def _release(self, sampler: int, slot: int) -> None:
         self.queues.chunks.release(sampler, slot)
@@ -196,5 +213,10 @@ class Collector(ABC):
 
     def _queue_fill(self) -> float:
         """Share of the experience queue that holds finished chunks, between 0 and 1."""
-        n_finished = self.samplers.n_reports_waiting + self._n_taken
+        n_finished = sum(map(_is_of_chunk, self.samplers.reports_waiting)) + self._n_taken
         return n_finished / (self.samplers.n_samplers * self.queues.chunks.n_slots)
+
+
+def _is_of_chunk(reply: Reply) -> bool:
+    """Whether a report is one of a chunk, rather than of a ticket for which there was nothing left to collect."""
+    return not isinstance(reply, Result) or reply.value.seal is not None

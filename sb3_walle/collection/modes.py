@@ -12,6 +12,7 @@ from sb3_walle.collection.ordered import OrderedCollector
 from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.collection.task import CollectionTask
+from sb3_walle.collection.whole_episodes import EpisodeCollector
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
 MODES = ("pipelined", "sync", "free")
@@ -31,6 +32,8 @@ def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported:
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {tuple(supported)}, got {mode!r}")
+    if mode not in supported and len(supported) > 1:
+        raise ValueError(f"{algorithm} cannot learn in mode={mode!r}. Its modes are {tuple(supported)}.")
     if mode not in supported:
         raise ValueError(
             f"{algorithm} cannot learn in mode={mode!r}: its update takes for granted that the policy that it changes "
@@ -65,6 +68,8 @@ def make_collector(
     :return: a collector that works in that mode
     """
     capacity = queue_capacity(mode, max_policy_lag)
+    if task.episodes is not None:
+        return EpisodeCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
     if mode != "free":
         return OrderedCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
     shape = (samplers.n_samplers, task.envs_per_sampler, task.n_steps)

@@ -30,8 +30,10 @@ class Rollout:
         rows = like.rows_of_steps()
         #: all that was recorded at each step, by name, ``[n_steps, n_envs, ...]``
         self.fields = {name: np.zeros((n_steps, n_envs, *array.shape[2:]), array.dtype) for name, array in rows.items()}
+        #: where columns have different lengths, whether a step was made, ``[n_steps, n_envs]``
+        self.step_made: np.ndarray | None = None
         #: whether the step ended an episode
-        self.dones = np.empty((n_steps, n_envs), dtype=bool)
+        self.dones = np.zeros((n_steps, n_envs), dtype=bool)
         #: random state at the sampler after the last step; ``None`` if samplers have streams of their own
         self.random_state: np.ndarray | None = None
         #: whether the next row is not the continuation of this one
@@ -72,6 +74,21 @@ class Rollout:
     def episode_starts(self) -> np.ndarray:
         """Whether the observation is the first of an episode, ``[n_steps, n_envs]``."""
         return self.fields[EPISODE_STARTS]
+
+    def n_steps_made(self, step: int) -> int:
+        """:return: in how many columns of a row a step was made"""
+        return self.n_envs if self.step_made is None else int(self.step_made[step].sum())
+
+    def learned(self, rows: range) -> tuple["Rollout", range]:
+        """
+        :param rows: some rows, as callbacks are shown them
+        :return: the rollout to learn from, and the rows of it that hold the same steps
+        """
+        return self, rows
+
+    def shown(self, array: np.ndarray) -> np.ndarray:
+        """:return: an array of rows to learn from, as callbacks are shown it"""
+        return array
 
     def next_observations(self, step: int, name: str = OBSERVATIONS) -> Observations:
         """
@@ -139,7 +156,7 @@ class Rollout:
         array = self.fields[name]
         if step not in self._kept:
             return array[step + 1]
-        row = array[step + 1].copy() if step + 1 < self.n_steps else np.empty_like(array[step])
+        row = array[min(step + 1, self.n_steps - 1)].copy()
         for columns, kept in self._kept[step]:
             row[columns] = kept[name]
         return row

@@ -12,6 +12,19 @@ from sb3_walle.samplers.stack import LayerSpec
 
 
 @dataclass(frozen=True)
+class EpisodeRules:
+    """
+    What whole episodes are like before any was collected.
+
+    :param expected_steps: how many steps an episode has
+    :param max_steps: after how many samplers truncate it, ``None`` if its environment does that itself
+    """
+
+    expected_steps: int
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True)
 class CollectionTask:
     """
     What samplers collect.
@@ -26,6 +39,8 @@ class CollectionTask:
     :param check_finite: whether samplers refuse numbers that are not finite
     :param streams: the rules of streams if columns hold whole ones, also from one rollout to the next; ``None`` if
         they may end anywhere, because the next observation's value can stand in for the steps that are missing
+    :param episodes: the rules of whole episodes if rollouts consist of these; ``n_steps`` is then what the queues are
+        planned for
     """
 
     observation_space: spaces.Space
@@ -37,6 +52,7 @@ class CollectionTask:
     infos: InfoSelection = field(default_factory=InfoSelection)
     check_finite: bool = False
     streams: StreamRules | None = None
+    episodes: EpisodeRules | None = None
 
     def published_statistics(self) -> dict[str, np.ndarray]:
         """:return: copies of what samplers normalise with, by name; nothing if they do not normalise"""

@@ -138,6 +138,8 @@ class SamplerVecEnv(VecEnv):
         #: whether an environment whose episode has ended begins the next one in a step of the others, as vectorised
         #: ones may do
         self.resets_late = description.resets_late
+        #: after how many steps the environments truncate an episode, ``None`` if that is unknown
+        self.max_episode_steps = description.max_episode_steps
 
     @property
     def envs(self) -> list[gym.Env]:

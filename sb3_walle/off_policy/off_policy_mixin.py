@@ -61,7 +61,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     .. code-block:: python
 
-        class AsyncTQC(AsyncOffPolicyMixin, TQC):
+        class AsyncMySAC(AsyncOffPolicyMixin, MySAC):
             pass
 
     :param noise_ladder: ``"apex"`` to have every sampler explore to another degree, which stays the same (Horgan et

@@ -28,6 +28,11 @@ def compute_advantages(buffer: RolloutBuffer, last_values: th.Tensor, dones: np.
     buffer.returns = buffer.advantages + values
 
 
+# Whole episodes that follow one another in a single column are put side by side, unless that takes so many times the
+# memory because their lengths differ too much.
+MOST_CELLS = 10
+
+
 def accumulate(errors: np.ndarray, discounts: np.ndarray, advantages: np.ndarray) -> None:
     """
     The one part that needs a loop over time. There is nothing in it that could be worked out for all steps at once.
@@ -36,8 +41,31 @@ def accumulate(errors: np.ndarray, discounts: np.ndarray, advantages: np.ndarray
     :param discounts: what each step's advantage counts for that of the step before, ``[n_steps, n_envs]``
     :param advantages: where to put the advantages, ``[n_steps, n_envs]``
     """
+    if errors.shape[1] == 1:
+        ends = np.flatnonzero(discounts[:-1, 0] == 0)
+        lengths = np.diff([-1, *ends, len(errors) - 1])
+        if len(lengths) > 1 and lengths.max() * len(lengths) <= MOST_CELLS * len(errors):
+            _accumulate_side_by_side(errors, discounts, advantages, lengths)
+            return
     following = np.zeros_like(errors[0])
     for error, discount, advantage in zip(errors[::-1], discounts[::-1], advantages[::-1], strict=True):
         np.multiply(discount, following, out=advantage)
         np.add(advantage, error, out=advantage)
         following = advantage
+
+
+def _accumulate_side_by_side(
+    errors: np.ndarray, discounts: np.ndarray, advantages: np.ndarray, lengths: np.ndarray
+) -> None:
+    """
+    The same for parts of a single column that do not depend on each other, with a step of all of them at a time.
+
+    :param lengths: rows of each part
+    """
+    # All parts end in the last row.
+    is_row = np.arange(lengths.max())[:, None] >= lengths.max() - lengths
+    beside = [np.zeros(is_row.shape, errors.dtype) for _ in range(3)]
+    for column, table in zip((errors, discounts), beside, strict=False):
+        table.T[is_row.T] = column[:, 0]
+    accumulate(*beside)
+    advantages[:, 0] = beside[2].T[is_row.T]

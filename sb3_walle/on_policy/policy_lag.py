@@ -1,10 +1,13 @@
 """Learning from what an older policy did."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.on_policy.advantages import accumulate
@@ -18,7 +21,16 @@ MAX_IMPORTANCE_WEIGHT = 1.0
 SAMPLES_AT_ONCE = 2048
 
 
-def correct_for_policy_lag(buffer: RolloutBuffer, policy: ActorCriticPolicy, normalizes_advantages: bool) -> None:
+def _no_arguments(rows: range) -> dict[str, Any]:
+    return {}
+
+
+def correct_for_policy_lag(
+    buffer: RolloutBuffer,
+    policy: BasePolicy,
+    normalizes_advantages: bool,
+    arguments: Callable[[range], dict[str, Any]] = _no_arguments,
+) -> None:
     """
     Prepare a rollout of older policies for PPO's update.
 
@@ -41,9 +53,10 @@ def correct_for_policy_lag(buffer: RolloutBuffer, policy: ActorCriticPolicy, nor
         ``log_probs``, ``advantages`` and ``returns`` are changed, ``[n_steps, n_envs]``
     :param policy: the policy before the update
     :param normalizes_advantages: whether the update normalises advantages
+    :param arguments: see :func:`log_probs_of`
     """
     behaviour = buffer.log_probs
-    buffer.log_probs = log_probs_of(buffer, policy)
+    buffer.log_probs = log_probs_of(buffer, policy, arguments)
     with np.errstate(over="ignore"):
         weights = np.exp(buffer.log_probs - behaviour)
     weights = np.minimum(weights, MAX_IMPORTANCE_WEIGHT)
@@ -82,8 +95,14 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.float32:
     return np.float32((weights * values).sum(dtype=np.float64) / total) if total > 0 else np.float32(0.0)
 
 
-def log_probs_of(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> np.ndarray:
-    """:return: log-probabilities of a complete buffer's actions under the policy, ``[n_steps, n_envs]``"""
+def log_probs_of(
+    buffer: RolloutBuffer, policy: BasePolicy, arguments: Callable[[range], dict[str, Any]] = _no_arguments
+) -> np.ndarray:
+    """
+    :param arguments: what ``evaluate_actions()`` takes by name beyond observations and actions, for all steps of some
+        rows of the buffer, one row after the other
+    :return: log-probabilities of a complete buffer's actions under the policy, ``[n_steps, n_envs]``
+    """
     rows_at_once = max(1, SAMPLES_AT_ONCE // buffer.n_envs)
     log_probs = np.empty_like(buffer.log_probs)
     for start in range(0, buffer.buffer_size, rows_at_once):
@@ -94,6 +113,6 @@ def log_probs_of(buffer: RolloutBuffer, policy: ActorCriticPolicy) -> np.ndarray
         if isinstance(policy.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         with th.no_grad():
-            _, found, _ = policy.evaluate_actions(observations, actions)
+            _, found, _ = policy.evaluate_actions(observations, actions, **arguments(rows))  # type: ignore[operator]
         log_probs[start : rows.stop] = found.cpu().numpy().reshape(-1, buffer.n_envs)
     return log_probs

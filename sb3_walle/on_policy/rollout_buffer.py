@@ -1,9 +1,12 @@
 """Building and filling SB3's rollout buffer."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_walle.collection.rollout import Rollout
@@ -30,8 +33,8 @@ def new_rollout_buffer(algorithm: OnPolicyAlgorithm) -> RolloutBuffer:
 
 
 def is_sb3s_own(buffer: RolloutBuffer) -> bool:
-    """:return: whether the buffer does what SB3's do, and nothing else"""
-    return type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+    """:return: whether the buffer does what SB3's do, apart from holding more: one of SB3, of sb3-contrib or of ours"""
+    return type(buffer).__module__.split(".")[0] in ("stable_baselines3", "sb3_contrib", "sb3_walle")
 
 
 def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> None:
@@ -47,6 +50,13 @@ def keep_fractions(buffer: RolloutBuffer, observation_space: spaces.Space) -> No
         buffer.observation_space = observation_space
 
 
+def fit_size(buffer: RolloutBuffer, rollout: Rollout) -> None:
+    """Have an empty buffer hold as many steps as a rollout has, which differs where it consists of whole episodes."""
+    if (buffer.buffer_size, buffer.n_envs) != (rollout.n_steps, rollout.n_envs):
+        buffer.buffer_size, buffer.n_envs = rollout.n_steps, rollout.n_envs
+        buffer.reset()
+
+
 def add_rows(
     buffer: RolloutBuffer,
     rollout: Rollout,
@@ -54,6 +64,8 @@ def add_rows(
     rewards: np.ndarray,
     episode_starts: np.ndarray,
     values: np.ndarray,
+    further: Mapping[str, np.ndarray] | None = None,
+    arguments: Callable[[int], dict[str, Any]] = lambda step: {},
 ) -> None:
     """
     Add steps of a rollout to a buffer.
@@ -62,19 +74,12 @@ def add_rows(
     :param rewards: rewards to learn from, ``[T, n_envs]``
     :param episode_starts: where advantage estimates must not look past, ``[T, n_envs]``
     :param values: values of the observations, ``[T, n_envs]``
+    :param further: what the buffer holds beyond SB3's, by the names of its attributes, ``[T, ...]``
+    :param arguments: the same as what its ``add()`` takes by name, from a row of the rollout
     """
-    log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
     if not is_sb3s_own(buffer):
         # A class of the user's own may do anything in add().
-        for index, step in enumerate(rows):
-            buffer.add(
-                row(rollout.observations, step),  # type: ignore[arg-type]
-                rollout.actions[step].reshape(rollout.n_envs, -1),
-                rewards[index],
-                episode_starts[index],
-                th.from_numpy(values[index]).unsqueeze(-1),
-                th.from_numpy(log_probs[index]),
-            )
+        _add_row_by_row(buffer, rollout, rows, rewards, episode_starts, values, arguments)
         return
     # SB3's own copies row by row what can be copied at once.
     source, target = slice(rows.start, rows.stop), slice(buffer.pos, buffer.pos + len(rows))
@@ -87,9 +92,33 @@ def add_rows(
     buffer.rewards[target] = rewards
     buffer.episode_starts[target] = episode_starts
     buffer.values[target] = values
-    buffer.log_probs[target] = log_probs
+    buffer.log_probs[target] = rollout.fields[LOG_PROBS][source]
+    for name, array in (further or {}).items():
+        getattr(buffer, name)[target] = array
     buffer.pos += len(rows)
     buffer.full = buffer.pos == buffer.buffer_size
+
+
+def _add_row_by_row(
+    buffer: RolloutBuffer,
+    rollout: Rollout,
+    rows: range,
+    rewards: np.ndarray,
+    episode_starts: np.ndarray,
+    values: np.ndarray,
+    arguments: Callable[[int], dict[str, Any]],
+) -> None:
+    log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
+    for index, step in enumerate(rows):
+        buffer.add(
+            row(rollout.observations, step),  # type: ignore[arg-type]
+            rollout.actions[step].reshape(rollout.n_envs, -1),
+            rewards[index],
+            episode_starts[index],
+            th.from_numpy(values[index]).unsqueeze(-1),
+            th.from_numpy(log_probs[index]),
+            **arguments(step),
+        )
 
 
 def _shared_or_copied(array: np.ndarray, source: slice, held: np.ndarray, target: slice) -> np.ndarray:

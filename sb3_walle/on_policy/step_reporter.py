@@ -1,6 +1,7 @@
 """Telling callbacks of the steps that samplers made, as SB3 tells them of the steps that it makes itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -17,6 +18,7 @@ from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
 from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
+from sb3_walle.samplers.infos import EPISODE, IS_SUCCESS
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.sb3_private import set_last_episode_starts, set_last_observations, update_info_buffer
 from sb3_walle.transport.chunk import between, row
@@ -28,10 +30,12 @@ ROWS_AT_ONCE = 128
 class StepReporter:
     """
     Calls ``on_step()`` once for every step of all environments, with the local variables of SB3's
-    ``collect_rollouts()`` and with the algorithm's own counters at what they would be there.
+    ``collect_rollouts()`` and with the algorithm's own counters at what they would be there. Where rollouts consist of
+    whole episodes, not every environment makes a step in every call: ``step_made`` says which do, ``[n_envs]``.
 
     :param n_rollout_steps: steps of each environment in a rollout
     :param wrapped: the wrappers that are kept up to date with the steps
+    :param further_locals: local variables that an algorithm has beyond SB3's, from a rollout and a row of it
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class StepReporter:
         rollout_buffer: RolloutBuffer,
         n_rollout_steps: int,
         wrapped: WrappedSamplers,
+        further_locals: Callable[[Rollout, int], dict[str, Any]],
     ) -> None:
         self.algorithm, self.callback, self.wrapped = algorithm, callback, wrapped
+        self._further_locals = further_locals
         self._looks_at_infos = may_look_at_infos(algorithm, "_update_info_buffer")
         # Hooks on the policy as a whole, which it calls at every step of SB3's collect_rollouts().
         self._watchers = hooks_on_policy(algorithm.policy, staying_hooks(algorithm.policy))
@@ -85,7 +91,7 @@ class StepReporter:
             set_last_observations(algorithm, row(rollout.observations, step))
             set_last_episode_starts(algorithm, rollout.episode_starts[step])
             new_obs = rollout.next_observations(step)
-            algorithm.num_timesteps += rollout.n_envs
+            algorithm.num_timesteps += rollout.n_steps_made(step)
             show_step_to_wrappers(self.wrapped, rollout, step, infos)
             for watch in self._watchers:
                 outputs = (th.from_numpy(rollout.actions[step]), value_tensors[index], log_prob_tensors[index])
@@ -102,12 +108,14 @@ class StepReporter:
                     "rewards": rollout.rewards[step],
                     "dones": dones,
                     "infos": infos,
+                    **({} if rollout.step_made is None else {"step_made": rollout.step_made[step]}),
+                    **self._further_locals(rollout, step),
                 }
             )
             if not callback.on_step():
                 return False
             # SB3's own looks for episodes, of which nothing else can tell.
-            if rollout.infos[step] or self._looks_at_infos:
+            if self._looks_at_infos or any(EPISODE in info or IS_SUCCESS in info for _, info in rollout.infos[step]):
                 update_info_buffer(algorithm, infos, dones)
         set_last_observations(algorithm, new_obs)
         set_last_episode_starts(algorithm, dones)

@@ -100,7 +100,8 @@ def _add_truncation_values(
     policy: ActorCriticPolicy, rollout: Rollout, rows: range, discount: np.float32, rewards: np.ndarray
 ) -> None:
     places, observations = [], []
-    for step in rows:
+    ends = np.flatnonzero(rollout.dones[rows.start : rows.stop].any(axis=1))
+    for step in (rows.start + ends).tolist():
         for env, info in rollout.infos[step]:
             if info.get(TRUNCATED) and TERMINAL_OBSERVATION in info:
                 places.append((step - rows.start, env))

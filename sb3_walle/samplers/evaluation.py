@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sb3_walle.samplers.actors.protocol import PredictorSpec
+from sb3_walle.samplers.actors.protocol import AsksEnvs, PredictorSpec
 from sb3_walle.samplers.infos import EPISODE, IS_SUCCESS
 from sb3_walle.samplers.stack import EnvStack, LayerSpec
 from sb3_walle.transport.ports import SamplerEnd
@@ -64,6 +64,8 @@ def evaluate(stack: EnvStack, task: EvaluationTask, sampler: int) -> list[Outcom
     first_env = sampler * n_envs
     control = task.queues.open(sampler).control
     predictor = task.predictor.build(n_envs, sampler)
+    if isinstance(predictor, AsksEnvs):
+        predictor.connect(stack.envs)
     outcomes: list[Outcome] = []
     n_left = np.array(task.n_episodes)
     rewards, episode_starts = np.zeros(n_envs, np.float32), np.ones(n_envs, bool)

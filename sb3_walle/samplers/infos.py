@@ -8,6 +8,7 @@ the same key travel as one array.
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -156,7 +157,8 @@ def unpack(packed: PackedInfos) -> list[InfoRecord]:
         records += [
             (step, env, dict(zip(keys, row, strict=True))) for (step, env), row in zip(places, rows, strict=True)
         ]
-    return sorted(records, key=lambda record: record[:2])
+    # Those of a group are in order.
+    return records if len(packed) == 1 else sorted(records, key=itemgetter(0, 1))
 
 
 def _column(values: Sequence[Any]) -> list[Any] | np.ndarray:

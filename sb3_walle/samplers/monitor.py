@@ -55,6 +55,15 @@ def is_wrapped(env: gym.Env, wrapper_class: type[gym.Wrapper]) -> bool:
     return False
 
 
+def innermost_monitor(env: gym.Env) -> Any:
+    """:return: the ``Monitor`` that is nearest to the environment itself, ``None`` if there is none around it"""
+    monitor_class, found = monitor_module().Monitor, None
+    while isinstance(env, gym.Wrapper):
+        found = env if isinstance(env, monitor_class) else found
+        env = env.env
+    return found
+
+
 def continued_writer(path: str, extra_keys: Sequence[str], overrides_existing: bool) -> Any:
     """
     :param path: name of a monitor file that exists

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from sb3_walle.samplers.episodes import CompletedEpisodes
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.evaluation import EvaluationTask, Outcome, evaluate
 from sb3_walle.samplers.factories import EnvFactory, Registrations
@@ -123,10 +124,11 @@ class Configure(Request):
 
     settings: CollectionSettings
     n_steps: int = 0
+    completed: CompletedEpisodes | None = None
     summary: ClassVar[str] = "preparing to collect"
 
     def run(self, sampler: Sampler) -> None:
-        sampler.configure(self.settings, self.n_steps)
+        sampler.configure(self.settings, self.n_steps, self.completed)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
 
-from sb3_walle.samplers.actors.protocol import Actor, ActorSpec
+from sb3_walle.samplers.actors.protocol import Actor, ActorSpec, AsksEnvs
 from sb3_walle.samplers.building import build_envs
+from sb3_walle.samplers.episode_limit import limit_episodes
+from sb3_walle.samplers.episodes import CompletedEpisodes, EndOfShare, EpisodeShare
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
@@ -21,6 +23,9 @@ from sb3_walle.samplers.vectorized.vectorized_envs import VectorizedEnvs
 from sb3_walle.transport.chunk import Chunk, Seal, row, rows
 from sb3_walle.transport.ports import Control, SamplerEnd
 from sb3_walle.transport.pulse import Pulse
+
+#: Called with the number of steps in a chunk before the next one is made: whether to end the chunk with them.
+_IsDue: TypeAlias = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class Ticket:
     :param max_policy_lag: end the chunk early once the learner is this many versions ahead, or once the chunk has taken
         as long as it should; ``None`` for never
     :param infos: which infos are passed on
+    :param shares: where whole episodes are collected, what the sampler gives to the next rollouts: the chunk holds
+        steps of the first share that is not complete, with the policy version of that share, and ends with it. If all
+        are complete, there is nothing to collect
     """
 
     number: int
@@ -45,6 +53,7 @@ class Ticket:
     version: int | None
     max_policy_lag: int | None
     infos: InfoSelection
+    shares: tuple[EpisodeShare, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,11 @@ class ChunkReport:
 
     :param ticket: number of the ticket
     :param slot: slot that was filled
-    :param seal: what lies there; ``None`` if the chunk was abandoned
-    :param infos: the infos that are passed on; ``None`` if it was abandoned
+    :param seal: what lies there; ``None`` if the chunk was abandoned, or there was nothing to collect
+    :param infos: the infos that are passed on; ``None`` if there is no chunk
     :param began: when the sampler began it, by its ``perf_counter()``: all processes of a machine have the same clock
     :param ended: when it was complete
+    :param n_episodes: where whole episodes are collected, how many of them have ended in the chunk
     """
 
     ticket: int
@@ -66,6 +76,7 @@ class ChunkReport:
     infos: PackedInfos | None
     began: float
     ended: float
+    n_episodes: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ class CollectionSettings:
     :param squash_output: whether actions come in [-1, 1] and have to be rescaled to the action space
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     :param check_finite: whether a number in a chunk that is not finite is an error
+    :param max_episode_steps: after how many steps episodes are truncated, ``None`` for the environments' own limits
     """
 
     actor: ActorSpec
@@ -85,6 +97,7 @@ class CollectionSettings:
     squash_output: bool
     layers: tuple[LayerSpec, ...] = ()
     check_finite: bool = False
+    max_episode_steps: int | None = None
 
 
 class Sampler:
@@ -125,14 +138,18 @@ class Sampler:
         self._stack = EnvStack(envs, layers)
         return self._stack.describe()
 
-    def configure(self, settings: CollectionSettings, n_steps: int = 0) -> None:
+    def configure(
+        self, settings: CollectionSettings, n_steps: int = 0, completed: CompletedEpisodes | None = None
+    ) -> None:
         """
         Get ready to collect chunks.
 
         :param n_steps: how many steps a sampler before this one has made with these settings
+        :param completed: how many whole episodes it has completed
         """
         self.stack.wrap(settings.layers, n_steps)
-        self._filler = _ChunkFiller(self.index, self.stack, settings)
+        limit_episodes(self.envs.envs, settings.max_episode_steps)
+        self._filler = _ChunkFiller(self.index, self.stack, settings, completed or CompletedEpisodes())
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         """
@@ -153,11 +170,14 @@ class Sampler:
 class _ChunkFiller:
     """A sampler's environments and actor at work between the two queues."""
 
-    def __init__(self, index: int, stack: EnvStack, settings: CollectionSettings) -> None:
+    def __init__(self, index: int, stack: EnvStack, settings: CollectionSettings, completed: CompletedEpisodes) -> None:
         self.stack = stack
+        self._completed = completed
         n_envs, action_space = stack.envs.n_envs, stack.vec_env_layer.action_space
         self.weight_names = settings.actor.weight_names
         self.actor: Actor = settings.actor.build(n_envs)
+        if isinstance(self.actor, AsksEnvs):
+            self.actor.connect(stack.envs)
         queues = settings.queues.open(index)
         self.policy, self.control, self.chunks = queues.policy, queues.control, queues.chunks
         self._loaded: tuple[int, int] | None = None
@@ -169,20 +189,41 @@ class _ChunkFiller:
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         began = time.perf_counter()
-        if ticket.run != self.control.run:
+        share = self._next_share(ticket)
+        if ticket.run != self.control.run or (ticket.shares and share is None):
             return ChunkReport(ticket.number, ticket.slot, None, None, began, began)
-        self._pull(ticket.version)
+        self._pull(ticket.version if share is None else share.version)
         chunk = self.chunks.open(ticket.slot)
         infos = InfoRecorder(ticket.infos)
-        n_steps = self._fill(chunk, ticket, infos)
-        seal = packed = None
+        n_steps = self._fill(chunk, ticket, infos, self._is_due(chunk, ticket, share))
+        seal, packed, n_episodes = None, None, 0
         if ticket.run == self.control.run:
             packed = infos.pack()
             if self._check_finite:
                 check_chunk(chunk, n_steps, self._first_env)
             seal = Seal(ticket.number, self.policy.version, n_steps)
             self.chunks.seal(ticket.slot, seal)
-        return ChunkReport(ticket.number, ticket.slot, seal, packed, began, time.perf_counter())
+            if share is not None:
+                n_episodes = int(chunk.dones[:n_steps].sum())
+                self._completed = self._completed.after(ticket.run, n_episodes)
+        return ChunkReport(ticket.number, ticket.slot, seal, packed, began, time.perf_counter(), n_episodes)
+
+    def _next_share(self, ticket: Ticket) -> EpisodeShare | None:
+        """The whole episodes that a ticket asks for, if it asks for any and they are not complete."""
+        if not ticket.shares:
+            return None
+        if ticket.run != self._completed.run:
+            self._completed = self._completed.after(ticket.run, 0)
+            # The run before was abandoned, perhaps in the middle of an episode. Whole ones begin with a reset.
+            self.stack.needs_reset |= not self.stack.episode_starts.all()
+        return self._completed.next_share(ticket.shares)
+
+    def _is_due(self, chunk: Chunk, ticket: Ticket, share: EpisodeShare | None) -> "_IsDue | None":
+        """What ends the chunk before it is full, if anything does."""
+        if share is not None:
+            return EndOfShare(chunk, share.until - self._completed.number)
+        lag = ticket.max_policy_lag
+        return None if lag is None else _Due(self.control, self.policy.version + lag)
 
     def _pull(self, version: int | None) -> None:
         published = self.policy.pull(version)
@@ -193,11 +234,9 @@ class _ChunkFiller:
             self.actor.load_weights({name: published[name] for name in self.weight_names})
             self._loaded = identity
 
-    def _fill(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder) -> int:
+    def _fill(self, chunk: Chunk, ticket: Ticket, infos: InfoRecorder, is_due: "_IsDue | None") -> int:
         """Fill the chunk, from where the environments are. Returns the number of steps made."""
         self.stack.prepare(self.policy.weights, ticket.infos.every_step)
-        lag = ticket.max_policy_lag
-        is_due = None if lag is None else _Due(self.control, self.policy.version + lag)
         if isinstance(self.stack.envs, VectorizedEnvs) and self.stack.envs.resets_late:
             n_steps = self._fill_from_blocks(chunk, self.stack.envs, ticket, infos, is_due)
         else:
@@ -206,13 +245,13 @@ class _ChunkFiller:
         return n_steps
 
     def _fill_from_blocks(
-        self, chunk: Chunk, envs: VectorizedEnvs, ticket: Ticket, infos: InfoRecorder, is_due: "_Due | None"
+        self, chunk: Chunk, envs: VectorizedEnvs, ticket: Ticket, infos: InfoRecorder, is_due: "_IsDue | None"
     ) -> int:
         """The same for environments that reset some of them while they step others."""
         block = self._block = self._block or empty_block(chunk)
         made, n_calls = MadeSteps(envs, chunk, ticket.n_steps), 0
         while made.n_missing and ticket.run == self.control.run:
-            if is_due is not None and made.n_complete > 0 and is_due():
+            if is_due is not None and made.n_complete > 0 and is_due(made.n_complete):
                 break
             made.begin_block()
             infos_of_block = InfoRecorder(ticket.infos)
@@ -224,7 +263,7 @@ class _ChunkFiller:
         made.finish(block)
         return made.n_complete
 
-    def _fill_rows(self, chunk: Chunk, n_steps: int, run: int, infos: InfoRecorder, is_due: "_Due | None") -> int:
+    def _fill_rows(self, chunk: Chunk, n_steps: int, run: int, infos: InfoRecorder, is_due: "_IsDue | None") -> int:
         """Fill rows of a chunk with one step each of all environments. Returns the number of steps made."""
         stack = self.stack
         stack.begin_chunk(chunk)
@@ -238,7 +277,7 @@ class _ChunkFiller:
             self.actor.end_chunk(stack.policy_layer.observations, n_made)
         return n_made
 
-    def _step(self, chunk: Chunk, n_steps: int, run: int, infos: InfoRecorder, is_due: "_Due | None") -> int:
+    def _step(self, chunk: Chunk, n_steps: int, run: int, infos: InfoRecorder, is_due: "_IsDue | None") -> int:
         """The step loop. Returns the number of steps made."""
         envs, actor, control, to_env_actions = self.stack.policy_layer, self.actor, self.control, self.to_env_actions
         note, check_finite, first_env, step = infos.note, self._check_finite, self._first_env, 0
@@ -254,7 +293,7 @@ class _ChunkFiller:
 
         try:
             while step < n_steps and run == control.run:
-                if is_due is not None and step > 0 and is_due():
+                if is_due is not None and step > 0 and is_due(step):
                     break
                 actions = to_env_actions(actor.act(observations[step], step))
                 envs.step(actions, observations[step + 1], rewards[step], episode_starts[step + 1], on_info)
@@ -273,7 +312,7 @@ class _Due:
         self._stale_version = stale_version
         self._deadline = time.perf_counter() + control.chunk_seconds
 
-    def __call__(self) -> bool:
+    def __call__(self, step: int) -> bool:
         return self._control.latest_version >= self._stale_version or time.perf_counter() >= self._deadline
 
 

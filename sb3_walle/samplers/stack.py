@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.samplers.episode_limit import own_limit
 from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
 from sb3_walle.samplers.video import VideoRecorder
@@ -34,6 +35,7 @@ class EnvDescription:
     :param identities: process and address of each environment, which no two have in common
     :param monitor_files: names of the monitor files that each environment writes
     :param resets_late: whether an environment whose episode has ended begins the next one in a step of the others
+    :param max_episode_steps: after how many steps they truncate an episode, ``None`` if that is unknown
     """
 
     observation_space: spaces.Space
@@ -42,6 +44,7 @@ class EnvDescription:
     identities: Sequence[tuple[int, ...]] = ()
     monitor_files: Sequence[Sequence[str]] = ()
     resets_late: bool = False
+    max_episode_steps: int | None = None
 
 
 class EnvStack:
@@ -82,6 +85,7 @@ class EnvStack:
             envs.identities,
             envs.monitor_files,
             envs.resets_late,
+            own_limit(envs.envs[0]) if envs.envs else None,
         )
 
     @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sb3_walle.samplers.episodes import CompletedEpisodes
 from sb3_walle.samplers.factories import PickledEnv
 from sb3_walle.samplers.layers import SETTER_PREFIX
 from sb3_walle.samplers.requests import (
@@ -61,8 +62,8 @@ class Setters:
 class SetupRequests:
     """
     Remembers what a sampler was asked to do that lasts: how its environments are built, what was set in them, with
-    what seeds they began, how to collect, and how many steps were made since then. Of what was set more than once, the
-    last counts.
+    what seeds they began, how to collect, and how many steps and whole episodes were made since then. Of what was set
+    more than once, the last counts.
     """
 
     def __init__(self) -> None:
@@ -72,12 +73,17 @@ class SetupRequests:
         self._reset: Reset | None = None
         self._configure: Configure | None = None
         self._n_steps = 0
+        self._completed: CompletedEpisodes | None = None
 
     def note(self, request: Request, value: Any = None) -> None:
         """Remember a request that was carried out, and what it returned."""
         if isinstance(request, Collect):
             # What was abandoned counts for nothing.
-            self._n_steps += 0 if value.seal is None else value.seal.n_steps
+            if value.seal is not None:
+                self._n_steps += value.seal.n_steps
+                if request.ticket.shares:
+                    completed = self._completed or CompletedEpisodes()
+                    self._completed = completed.after(request.ticket.run, value.n_episodes)
         elif isinstance(request, Step):
             self._n_steps += 1
         elif isinstance(request, BuildEnvs):
@@ -87,7 +93,7 @@ class SetupRequests:
         elif isinstance(request, WriteOwnFiles):
             self._files = request
         elif isinstance(request, Configure):
-            self._configure, self._n_steps = request, 0
+            self._configure, self._n_steps, self._completed = request, 0, None
         elif isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
             self._reset = Reset(request.seeds, request.options)
         else:
@@ -118,7 +124,8 @@ class SetupRequests:
         if self._configure is not None:
             settings = self._configure.settings
             actor = settings.actor.for_successor(incarnation)
-            yield replace(self._configure, settings=replace(settings, actor=actor), n_steps=self._n_steps)
+            settings = replace(settings, actor=actor)
+            yield replace(self._configure, settings=settings, n_steps=self._n_steps, completed=self._completed)
 
 
 def other_seed(seed: int, incarnation: int) -> int:

@@ -32,8 +32,9 @@ class DQNStep(OffPolicyStep):
     def apply(
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
     ) -> tuple[State, dict[str, th.Tensor]]:
-        vector, _ = clipped(gradient.vectors["q_net"], minibatch.coefficients["max_grad_norm"])
-        return super().apply(stage, state, gradient._replace(vectors={"q_net": vector}), minibatch)
+        (network,) = stage.groups
+        vector, _ = clipped(gradient.vectors[network], minibatch.coefficients["max_grad_norm"])
+        return super().apply(stage, state, gradient._replace(vectors={network: vector}), minibatch)
 
 
 def weighted_loss(
@@ -60,7 +61,8 @@ class DQNUpdate(OffPolicyUpdate):
 
     def make_groups(self) -> list[ParameterGroup]:
         policy = self.algorithm.policy
-        return [network_group(policy, "q_net", policy.optimizer), network_group(policy, "q_net_target")]
+        (network,) = self.step_class.stages[0].groups
+        return [network_group(policy, network, policy.optimizer), network_group(policy, f"{network}_target")]
 
     def sample(self) -> Any:
         algorithm, buffer = self.algorithm, self.buffer

@@ -6,15 +6,13 @@ from typing import Any, ClassVar, NoReturn
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.ppo import PPO
 
 from sb3_walle.sb3_private import add_updates, n_updates, progress_remaining
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
+from sb3_walle.updates.algorithm_update import Inputs, Progress
 from sb3_walle.updates.finite import stop_at_minibatch
 from sb3_walle.updates.flat import clipped
-from sb3_walle.updates.global_state import random_states_kept
 from sb3_walle.updates.parameter_groups import GroupState, ParameterGroup
 from sb3_walle.updates.ppo_objective import (
     COEFFICIENTS,
@@ -24,10 +22,8 @@ from sb3_walle.updates.ppo_objective import (
     PPOVariant,
     ppo_objective,
 )
-from sb3_walle.updates.rollout_minibatches import RolloutMinibatches, check_buffer, example_minibatch
-from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stage, State, StepSpec, UpdateStep
-from sb3_walle.updates.tracing import copied_policy
-from sb3_walle.updates.unsupported import Unsupported, in_short
+from sb3_walle.updates.rollout_update import RolloutUpdate
+from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stage, State, UpdateStep
 
 #: whether a minibatch has changed the weights, and if not, why
 DONE, KL_TOO_LARGE, NOT_FINITE = 0, 1, 2
@@ -81,56 +77,25 @@ class PPOStep(UpdateStep):
         return State(groups, buffers, state.fixed), {"gradient_norm": norm, "outcome": outcome}
 
 
-class PPOUpdate(AlgorithmUpdate):
+class PPOUpdate(RolloutUpdate):
     """Does what SB3's ``PPO.train()`` does."""
 
-    eager_seconds: ClassVar[float] = 1e-3
     sb3_train: ClassVar[Any] = PPO.train
     step_class: ClassVar[type[UpdateStep]] = PPOStep
-    # Most updates have more minibatches than these, and those that have few, of many samples, do not lose what they
-    # gain.
-    minibatches_per_comparison: ClassVar[int] = 20
-
-    @property
-    def batch_size(self) -> int:
-        return min(self.algorithm.batch_size, self._n_samples())
 
     def variant(self) -> Hashable:
         return PPOVariant(self.algorithm.normalize_advantage, self.algorithm.clip_range_vf is not None)
 
-    @property
-    def buffer(self) -> RolloutBuffer:
-        return self.algorithm.rollout_buffer
-
-    def check(self) -> None:
-        check_buffer(self.buffer)
-
-    def optimizers(self) -> list[th.optim.Optimizer]:
-        return [self.algorithm.policy.optimizer]
-
     def make_groups(self) -> list[ParameterGroup]:
-        policy = self.algorithm.policy
-        names = self._names_with_gradient()
-        parameters = dict(policy.named_parameters())
-        trained = [parameters[name] for name in names]
-        optimized = {id(parameter) for group in policy.optimizer.param_groups for parameter in group["params"]}
-        if not {id(parameter) for parameter in trained} <= optimized:
-            raise Unsupported("the optimizer does not train all parameters that get a gradient")
-        kinds = {(parameter.dtype, parameter.device) for parameter in trained}
-        if len(kinds) != 1 or not next(iter(kinds))[0].is_floating_point:
-            found = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
-            raise Unsupported(f"the parameters are of several or unusual kinds: {found}")
-        return [ParameterGroup("policy", trained, names, policy.optimizer)]
-
-    def example_rows(self, n_samples: int) -> list[th.Tensor]:
-        return list(example_minibatch(self.buffer, n_samples, self.algorithm.policy.device))
+        names = self.names_with_gradient(_loss)
+        return [self.trained_group("policy", names)]
 
     def n_minibatches(self) -> int:
-        return self.algorithm.n_epochs * self._minibatches_per_epoch()
+        return self.algorithm.n_epochs * self.minibatches_per_epoch()
 
     def n_minibatches_made(self) -> int:
         # Epochs, of which target_kl may have left some out.
-        return n_updates(self.algorithm) * self._minibatches_per_epoch()
+        return n_updates(self.algorithm) * self.minibatches_per_epoch()
 
     def is_comparable(self) -> bool:
         """
@@ -142,7 +107,7 @@ class PPOUpdate(AlgorithmUpdate):
     def minibatches(self, progress: Progress) -> Iterator[Inputs]:
         algorithm = self.algorithm
         algorithm.policy.set_training_mode(True)
-        minibatches = RolloutMinibatches(algorithm.rollout_buffer, self.batch_size, algorithm.policy.device)
+        minibatches = self.rollout()
         coefficients = [self._coefficients()]
         may_stop = self._requires_finite() or algorithm.target_kl is not None
         for epoch in range(algorithm.n_epochs):
@@ -166,31 +131,6 @@ class PPOUpdate(AlgorithmUpdate):
         if progress.is_refused and progress.statistics[-1][-1] == NOT_FINITE:
             self._raise_non_finite(number, progress)
         self._record(progress)
-
-    def _names_with_gradient(self) -> list[str]:
-        """Names of the parameters that get a gradient when the loss is minimised."""
-        algorithm = self.algorithm
-        copied = copied_policy(algorithm.policy)
-        # As it is during an update. After a rollout it is in evaluation mode.
-        copied.set_training_mode(True)
-        spec = StepSpec((), observation_keys=self.observation_keys(), variant=self.variant())
-        step = PPOStep(copied, spec, ())
-        _, minibatch = step.unpacked([*self.example_rows(self.batch_size), self.numbers(len(PPOStep.coefficients))])
-        learnable = {name: parameter for name, parameter in copied.named_parameters() if parameter.requires_grad}
-        try:
-            with random_states_kept(algorithm.policy.device):
-                loss = step.losses("policy", {}, minibatch).of_groups["policy"]
-                gradients = th.autograd.grad(loss, list(learnable.values()), allow_unused=True)
-        except Exception as error:
-            # A policy may do anything, also refuse a minibatch of zeros.
-            raise Unsupported(f"the policy does not evaluate a minibatch of zeros: {in_short(error)}") from error
-        return [name for name, gradient in zip(learnable, gradients, strict=True) if gradient is not None]
-
-    def _n_samples(self) -> int:
-        return int(self.buffer.buffer_size * self.buffer.n_envs)
-
-    def _minibatches_per_epoch(self) -> int:
-        return -(-self._n_samples() // self.batch_size)
 
     def _requires_finite(self) -> bool:
         return getattr(self.algorithm, "check_nan", False)
@@ -222,7 +162,7 @@ class PPOUpdate(AlgorithmUpdate):
         step, inputs = progress.step, progress.inputs
         assert step is not None
         _, minibatch = step.unpacked(inputs)
-        return step.losses("policy", {}, minibatch).of_groups["policy"]
+        return _loss(step, minibatch)
 
     def _raise_non_finite(self, number: int, progress: Progress) -> NoReturn:
         """Make the minibatch again, eagerly and under observation, to find out what is not finite in it."""
@@ -255,6 +195,10 @@ class PPOUpdate(AlgorithmUpdate):
         logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             logger.record("train/clip_range_vf", clip_range_vf)
+
+
+def _loss(step: UpdateStep, minibatch: Minibatch) -> th.Tensor:
+    return step.losses("policy", {}, minibatch).of_groups["policy"]
 
 
 def clip_ranges(algorithm: PPO) -> tuple[float, float | None]:

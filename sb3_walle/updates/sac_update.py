@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.sac import SAC
 from stable_baselines3.sac.policies import Actor
 
@@ -55,7 +56,7 @@ class SACStep(OffPolicyStep):
         rows: ReplayRows = minibatch.rows
         ent_coef, target = self._ent_coef(parameters, minibatch), minibatch.coefficients["target_entropy"]
         actions, log_prob = self._act(rows.observations, minibatch.noise[0])
-        value = smallest_value(self._policy.critic, rows.observations, actions)
+        value = self._value(rows.observations, actions)
         actor_loss = minibatch.mean(ent_coef * log_prob - value)
         statistics = {"actor_loss": actor_loss, "ent_coef": minibatch.mean(ent_coef.reshape(1))}
         if "ent_coef" not in parameters:
@@ -69,6 +70,10 @@ class SACStep(OffPolicyStep):
             {**statistics, "ent_coef_loss": ent_coef_loss},
             {"ent_coef": size, "ent_coef_loss": size * log_ent_coef.detach().abs()},
         )
+
+    def _value(self, observations: Observations, actions: th.Tensor) -> th.Tensor:
+        """What the actor maximises, ``[B, 1]``."""
+        return smallest_value(self._policy.critic, observations, actions)
 
     def _ent_coef(self, parameters: Parameters, minibatch: Minibatch) -> th.Tensor:
         if "ent_coef" not in parameters:
@@ -93,6 +98,8 @@ class SACUpdate(OffPolicyUpdate):
     eager_seconds: ClassVar[float] = 4e-3
     sb3_train: ClassVar[Any] = SAC.train
     step_class: ClassVar[type[UpdateStep]] = SACStep
+    #: the actor whose actions a step computes
+    actor_class: ClassVar[type[BasePolicy]] = Actor
 
     def check(self) -> None:
         super().check()
@@ -100,7 +107,7 @@ class SACUpdate(OffPolicyUpdate):
         if self.algorithm.use_sde:
             raise Unsupported("it uses gSDE")
         parts: tuple[Any, ...] = (actor, actor.action_dist)
-        if tuple(map(type, parts)) != (Actor, SquashedDiagGaussianDistribution):
+        if tuple(map(type, parts)) != (self.actor_class, SquashedDiagGaussianDistribution):
             raise Unsupported("the actor is a {} with a {}".format(*(type(part).__name__ for part in parts)))
 
     def optimizers(self) -> list[th.optim.Optimizer]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 import torch as th
 from oracle import assert_same_policies
-from sb3_contrib import ARS, TRPO, MaskablePPO, RecurrentPPO
+from sb3_contrib import ARS, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -19,12 +19,6 @@ from sb3_walle import AsyncA2C, AsyncOffPolicyMixin, AsyncOnPolicyMixin, AsyncPP
 
 SETTINGS: dict[str, Any] = {"seed": 3, "device": "cpu"}
 AS_IN_SB3: dict[str, Any] = {"n_samplers": 1, "actor": "torch", "backend": "inline"}
-
-
-class AsyncTRPO(AsyncOnPolicyMixin, TRPO):
-    """An algorithm of another package."""
-
-    supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
 
 
 def assert_trains_like(
@@ -162,17 +156,6 @@ def test_the_mode_is_checked_at_loading(tmp_path: Path) -> None:
     assert loaded.predict(loaded.observation_space.sample())[0] in (0, 1)
 
 
-def test_trpo_with_the_mixin_before_it_equals_trpo(monkeypatch: pytest.MonkeyPatch) -> None:
-    # TRPO's update begins its search at a random point, from the stream that SB3 draws actions from, too. Samplers have
-    # streams of their own.
-    monkeypatch.setattr(th, "randn_like", th.zeros_like)
-    for env, n_envs in (("CartPole-v1", 1), ("Pendulum-v1", 2)):
-        settings = {"n_steps": 256, "batch_size": 64}
-        assert_trains_like(TRPO, AsyncTRPO, env, n_envs, "MlpPolicy", n_rollouts=3, **settings)
-    with pytest.raises(ValueError, match="AsyncTRPO cannot learn in mode='pipelined'"):
-        AsyncTRPO("MlpPolicy", "CartPole-v1", mode="pipelined")
-
-
 class Peculiar(PPO):
     """Collects in a way of its own."""
 
@@ -194,7 +177,7 @@ class Heir(Peculiar):
     ],
 )
 def test_an_algorithm_that_collects_in_a_way_of_its_own_is_refused(algorithm: type, owner: str) -> None:
-    message = rf"^Mine cannot collect with samplers: {owner} has .*LSTM states or action masks.* not supported yet"
+    message = rf"^Mine cannot collect with samplers: {owner} has .*AsyncRecurrentPPO, .*AsyncMaskablePPO"
     with pytest.raises(TypeError, match=message):
         type("Mine", (AsyncOnPolicyMixin, algorithm), {})
 

@@ -126,7 +126,7 @@ def correct(
     """Correct for a policy that has given these log-probabilities to the actions. Returns the importance weights."""
     with np.errstate(over="ignore"):
         weights = np.minimum(np.exp(log_probs - buffer.log_probs), MAX_IMPORTANCE_WEIGHT)
-    monkeypatch.setattr(policy_lag, "log_probs_of", lambda buffer, policy: log_probs.astype(np.float32))
+    monkeypatch.setattr(policy_lag, "log_probs_of", lambda *_: log_probs.astype(np.float32))
     policy: Any = None
     correct_for_policy_lag(buffer, policy, normalizes_advantages)
     return weights

@@ -417,6 +417,16 @@ def test_command_without_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings, out) == (PPOReturns("CartPole-v1", modes=("pipelined", "free")), None)
 
 
+def test_command_compares_trpo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, _, _ = asked_for(monkeypatch, "CartPole-v1 --algo trpo --gamma 0.9")
+    modes = ("sync", "pipelined")
+    assert settings == PPOReturns("CartPole-v1", modes=modes, ppo={"gamma": 0.9}, algorithm="trpo")
+    names = [trainee.contender.algorithm.__name__ for trainee in settings.trainees()]  # type: ignore[attr-defined]
+    assert names == ["TRPO", "AsyncTRPO", "AsyncTRPO"]
+    assert run_command_line(command.build_parser(), ["CartPole-v1", "--algo", "trpo", "--n-epochs", "3"]) == 2
+    assert "--n-epochs is no option of TRPO" in capsys.readouterr().err
+
+
 def test_command_compares_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     dqn, _, _ = asked_for(monkeypatch, "CartPole-v1 --algo dqn --n-samplers 4")
     assert dqn == OffPolicyReturns("CartPole-v1", 50_000, n_samplers=4, modes=("pipelined", "free"), algorithm="dqn")

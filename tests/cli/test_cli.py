@@ -20,6 +20,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_walle import __version__
 from sb3_walle.cli import build_parser, comparison, main, training
+from sb3_walle.cli.algorithms import possible_learner
+from sb3_walle.cli.arguments import ALGORITHMS
 from sb3_walle.cli.learning_curve import plot_learning_curve, read_learning_curve
 
 TINY = ["--n-samplers", "2", "--n-steps", "32", "--batch-size", "32", "--n-epochs", "1", "--seed", "0", "--no-video"]
@@ -295,6 +297,21 @@ def test_bench_measures_off_policy_algorithms(
 
 def test_bench_refuses_spaces_that_the_algorithm_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Box" in fails_with_usage_error(["bench", "CartPole-v1", "--algo", "sac", "--learner", "eager"], capsys)
+
+
+@pytest.mark.parametrize("command", ["train", "bench", "tune"])
+def test_an_extra_that_is_missing_is_named(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    error = fails_with_usage_error([command, "CartPole-v1", "--algo", "trpo"], capsys)
+    assert "--algo trpo needs sb3_contrib: pip install 'sb3_walle[contrib]'" in error
+
+
+def test_algorithms_without_compiled_updates_are_measured_with_eager_ones() -> None:
+    found = {name: possible_learner(name, "compiled") for name in ALGORITHMS}
+    eager = ("crossq", "recurrent_ppo", "maskable_ppo")
+    assert found == {name: "eager" if name in eager else "compiled" for name in ALGORITHMS}
 
 
 def test_what_samplers_import_does_without_torch() -> None:

@@ -40,6 +40,9 @@ class PaintedEnv(gym.Env):
         self.n_steps, self.brightness = self.n_steps + 1, 100 + 100 * int(action)
         return np.full(2, 50, np.float32), 1.0, self.n_steps == 15, False, {}
 
+    def action_masks(self):
+        return np.array([True, False])
+
     def render(self):
         RENDER
 
@@ -90,6 +93,15 @@ def test_video_of_ten_seconds_of_the_trained_agent(
     assert max(shown) - min(shown) < 10
     PPO.load(directory / "model.zip", device="cpu")
     assert not [path for path in directory.iterdir() if path.is_dir()]
+
+
+def test_masked_actions_are_neither_filmed_nor_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("moviepy")
+    directory = train(tmp_path, monkeypatch, "--algo", "maskable_ppo")
+    assert max(brightnesses(directory / "video.mp4")) == pytest.approx(100, abs=10)
+    assert "from sb3_contrib.common.maskable.evaluation import evaluate_policy" in capsys.readouterr().out
 
 
 def run_here(command: list[str], input: bytes, **_: Any) -> subprocess.CompletedProcess:

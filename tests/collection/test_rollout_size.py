@@ -8,19 +8,14 @@ import gymnasium as gym
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sb3_contrib import TRPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_walle import AsyncA2C, AsyncOnPolicyMixin, AsyncPPO, SamplerVecEnv
+from sb3_walle import AsyncA2C, AsyncPPO, AsyncTRPO, SamplerVecEnv
 from sb3_walle.on_policy.rollout_size import steps_per_env
 
 TEN: dict[str, Any] = {"n_samplers": 1, "envs_per_sampler": 10, "backend": "inline", "actor": "numpy", "device": "cpu"}
-
-
-class AsyncTRPO(AsyncOnPolicyMixin, TRPO):
-    """Another algorithm with SB3's default."""
 
 
 class ShortPPO(AsyncPPO):

@@ -42,11 +42,14 @@ class FollowSamples(BaseCallback):
 
     def _on_step(self) -> bool:
         stamps, rewards, dones = self.locals["new_obs"][:, 0], self.locals["rewards"], self.locals["dones"]
-        assert self.n_calls * self.training_env.num_envs == self.num_timesteps
+        self._check_number()
         # What an episode's last step led to is the first observation of the next one.
         self.n_torn += int((rewards != np.where(dones, EPISODE_LENGTH, stamps[:, STEP])).sum())
         self.n_torn += int((stamps[dones, STEP] != 0).sum())
         return True
+
+    def _check_number(self) -> None:
+        assert self.n_calls * self.training_env.num_envs == self.num_timesteps
 
     def _on_rollout_end(self) -> None:
         observations, says_start = self._collected()
@@ -101,6 +104,34 @@ class FollowSamples(BaseCallback):
                 missing = _position(stamp) - _position(before) - 1
             # Less than none is a duplicate, or another order.
             self.n_missing += int(abs(missing))
+
+
+class FollowEpisodes(FollowSamples):
+    """The same where rollouts consist of whole episodes, and whether each has as many as it should."""
+
+    def __init__(self) -> None:
+        super().__init__(is_ordered=False)
+        self.n_made = 0
+        #: how many episodes a rollout has that is asked for when this one begins, and how many whole ones this one has
+        self.n_wanted: list[int] = []
+        self.n_whole: list[int] = []
+
+    def check_episodes(self, policy_lag: int) -> None:
+        # Where the last one is not asked for ahead, more is known.
+        for number, n_whole in enumerate(self.n_whole[: len(self.n_whole) - 1 - policy_lag]):
+            assert n_whole == self.n_wanted[max(0, number - policy_lag)]
+
+    def _check_number(self) -> None:
+        self.n_made += int(self.locals["step_made"].sum())
+        assert self.n_made == self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        mean_steps = self.model.mean_episode_steps or self.model.max_episode_steps
+        self.n_wanted.append(max(1, round(self.model.target_steps / mean_steps)))
+
+    def _on_rollout_end(self) -> None:
+        super()._on_rollout_end()
+        self.n_whole.append(int((self._collected()[0][..., 0, STEP] == EPISODE_LENGTH - 1).sum()))
 
 
 def _position(stamp: np.ndarray) -> float:

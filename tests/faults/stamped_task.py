@@ -36,6 +36,10 @@ class StampedTask(gym.Env):
         self.steps += 1
         return self._stamp(), float(self.steps), False, self.steps == EPISODE_LENGTH, {}
 
+    def action_masks(self) -> list[bool]:
+        """One of the two actions is invalid in every other step."""
+        return [self.steps % 2 == 0, True]
+
     def _stamp(self) -> np.ndarray:
         words = [self.identity, self.life, self.episode, self.steps]
         return np.tile(np.array([*words, checksum(*words)], np.float64), (self.width, 1))

@@ -27,13 +27,13 @@ SETTINGS: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "n_epochs": 1, "dev
     [("sync", "inline"), ("pipelined", "process"), ("free", "inline"), ("free", "ray")],
 )
 def test_an_exception_in_step_ends_learn_with_its_traceback(mode: str, backend: str) -> None:
-    env = SamplerVecEnv([StampedEnv, functools.partial(FailingEnv, 100)], backend=backend, on_failure="raise")
+    env = SamplerVecEnv([StampedEnv, functools.partial(FailingEnv, 500)], backend=backend, on_failure="raise")
     model = AsyncPPO("MlpPolicy", env, mode=mode, **SETTINGS)
     with pytest.raises(SamplerError, match=r"Sampler 1 failed while collecting experience") as caught:
         model.learn(10_000)
-    assert "the simulation diverged in step 100" in str(caught.value)
+    assert "the simulation diverged in step 500" in str(caught.value)
     assert isinstance(caught.value.__cause__, ArithmeticError)
-    # A new one takes its place, and has its bad step before it.
+    # A new one takes its place, and has its bad step before it: further than a free sampler runs ahead of a late one.
     model.learn(128)
     assert model.num_timesteps == 128
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from danger import PHASES, endangered_task
 from fault_models import KINDS, is_ordered, make_model
-from follow_samples import FollowSamples, sampler_processes
+from follow_samples import FollowEpisodes, FollowSamples, sampler_processes
 from killer import killing
 from stamped_task import StampedTask
 
-from sb3_walle import SamplerError, SamplerVecEnv
+from sb3_walle import AsyncPPO, SamplerError, SamplerVecEnv
 from sb3_walle.samplers.errors import SamplerWarning
 
 N_SAMPLERS, N_STEPS = 3, 64
@@ -58,10 +58,13 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "envs_per_sampler", "backend", "n_rollouts"),
     [
+        ("MaskablePPO free", 3, "process", 20),
+        ("RecurrentPPO pipelined", 1, "process", 20),
         ("sync", 3, "process", 20),
         ("pipelined", 1, "process", 20),
         ("free", 3, "process", 20),
         ("DQN pipelined", 1, "process", 20),
+        ("TRPO pipelined", 1, "process", 20),
         ("free", 3, "ray", 15),
     ],
 )
@@ -72,6 +75,20 @@ def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backen
     with make_model(kind, env, **SETTINGS) as model, killing(model) as killed:
         model.learn(timesteps, callback=samples)
         check(model, samples, timesteps)
+    assert killed
+
+
+@pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
+@pytest.mark.parametrize(("mode", "backend"), [("sync", "process"), ("pipelined", "process"), ("pipelined", "ray")])
+def test_whole_episodes_of_samplers_killed_at_any_instant(mode: str, backend: str) -> None:
+    samples = FollowEpisodes()
+    env = SamplerVecEnv([StampedTask] * 3, backend=backend, max_restarts=10_000)
+    settings: dict[str, Any] = {"rollout": "episodes", "target_steps": 3 * N_STEPS, "max_episode_steps": 8}
+    with AsyncPPO("MlpPolicy", env, mode=mode, batch_size=192, n_epochs=1, device="cpu", **settings) as model:
+        with killing(model) as killed:
+            model.learn(20 * 3 * N_STEPS, callback=samples)
+        check(model, samples, model.num_timesteps)
+        samples.check_episodes(policy_lag=int(mode == "pipelined"))
     assert killed
 
 

@@ -9,6 +9,7 @@ import pytest
 import stable_baselines3
 from off_policy_pairs import Reach, assert_same_buffers, tiny
 from oracle import assert_same_policies
+from sb3_contrib import QRDQN, TQC, CrossQ
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
@@ -43,7 +44,7 @@ def train_both(
         return {**tiny(), **settings, **({} if noise is None else {"action_noise": noise()})}
 
     # Each is trained where it is built: they share the global random streams, which are seeded there.
-    oracle = train(getattr(stable_baselines3, name)(policy, make_vec_env(env, n_envs), **arguments()))
+    oracle = train(original(name)(policy, make_vec_env(env, n_envs), **arguments()))
     lockstep = {"n_samplers": 1, "envs_per_sampler": n_envs, "mode": "sync", "actor": "torch", "backend": backend}
     model = getattr(sb3_walle, f"Async{name}")(policy, env, **lockstep, **arguments())
     with model:
@@ -55,6 +56,12 @@ def train_both(
         # Environments draw the beginnings of episodes from the streams of training.
         assert evaluated(oracle) == evaluated(model)
     return oracle, model
+
+
+def original(name: str) -> Any:
+    """An algorithm of SB3 or sb3-contrib."""
+    of_contrib = {"TQC": TQC, "QRDQN": QRDQN, "CrossQ": CrossQ}
+    return of_contrib[name] if name in of_contrib else getattr(stable_baselines3, name)
 
 
 def evaluated(model: Any) -> Any:
@@ -76,6 +83,10 @@ CASES: dict[str, dict[str, Any]] = {
     "TD3 with normal noise": {"name": "TD3", "noise": normal, "gradient_steps": 2},
     "DDPG with the noise of Ornstein and Uhlenbeck": {"name": "DDPG", "noise": ornstein_uhlenbeck},
     "n-step returns": {"name": "SAC", "n_steps": 3},
+    "TQC": {"name": "TQC"},
+    "TQC with gSDE": {"name": "TQC", "use_sde": True, "sde_sample_freq": 3},
+    # Its actors normalise with statistics that change with each gradient step.
+    "CrossQ": {"name": "CrossQ", "gradient_steps": 2},
     "less memory": {
         "name": "TD3",
         "optimize_memory_usage": True,
@@ -94,10 +105,10 @@ def short_pendulum() -> Any:
     return gym.make("Pendulum-v1", max_episode_steps=30)
 
 
-@pytest.mark.parametrize(("n_envs", "learning_starts"), [(1, 0), (3, 20)])
-def test_training_with_discrete_actions_equals_sb3(n_envs: int, learning_starts: int) -> None:
+@pytest.mark.parametrize(("name", "n_envs", "learning_starts"), [("DQN", 1, 0), ("DQN", 3, 20), ("QRDQN", 3, 20)])
+def test_training_with_discrete_actions_equals_sb3(name: str, n_envs: int, learning_starts: int) -> None:
     further = {"exploration_fraction": 0.5, "target_update_interval": 50, "learning_starts": learning_starts}
-    train_both("DQN", "CartPole-v1", n_envs, **further)
+    train_both(name, "CartPole-v1", n_envs, **further)
 
 
 def test_training_in_another_process_equals_sb3() -> None:

@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from torch.nn import functional as F
 
 from sb3_walle import AsyncPPO, NonFiniteError
-from sb3_walle.updates.kl_penalty import KLPenalty, divergence, train_with_kl_penalty
+from sb3_walle.updates.kl_penalty import PRESETS, KLPenalty, divergence, train_with_kl_penalty
 from sb3_walle.updates.policy_copy import copy_without_optimizer
 
 VECTOR, BOX = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32)
@@ -66,10 +66,11 @@ def kl_of_gaussians(old: Any, new: Any, observations: th.Tensor) -> th.Tensor:
 # The objective
 
 
-@pytest.mark.parametrize("clip_range_vf", [None, 0.1])
-def test_steps_minimise_the_loss_of_the_report(clip_range_vf: float | None) -> None:
+@pytest.mark.parametrize(("clip_range_vf", "preset", "hinge"), [(None, None, 50), (0.1, "batchppo", 1000)])
+def test_steps_minimise_the_published_loss(clip_range_vf: float | None, preset: str | None, hinge: float) -> None:
     """In the first step there is no divergence yet, and so no penalty. In the second it has two parts."""
-    learning = collected(3e-3, batch_size=2 * N_STEPS, ent_coef=0.01, clip_range_vf=clip_range_vf)
+    settings: dict[str, Any] = {"batch_size": 2 * N_STEPS, "ent_coef": 0.01}
+    learning = collected(3e-3, clip_range_vf=clip_range_vf, preset=preset, **settings)
     coef, kl_target = 3.0, 1.0
     old, new = (copy_without_optimizer(learning.policy) for _ in range(2))
     optimizer = th.optim.Adam(new.parameters(), lr=3e-3, eps=1e-5)
@@ -85,14 +86,14 @@ def test_steps_minimise_the_loss_of_the_report(clip_range_vf: float | None) -> N
         values = values.flatten()
         if clip_range_vf is not None:
             values = samples.old_values + (values - samples.old_values).clamp(-clip_range_vf, clip_range_vf)
-        loss = -surrogate + coef * kl + 50 * th.relu(kl - 2 * kl_target) ** 2
+        loss = -surrogate + coef * kl + hinge * th.relu(kl - 2 * kl_target) ** 2
         loss = loss - 0.01 * entropy.mean() + 0.5 * F.mse_loss(samples.returns, values)
         optimizer.zero_grad()
         loss.backward()
         th.nn.utils.clip_grad_norm_(new.parameters(), 0.5)
         optimizer.step()
     learning.target_kl = kl_target
-    train_with_kl_penalty(learning, KLPenalty(coef))
+    train_with_kl_penalty(learning, KLPenalty(coef), preset or "report")
     found = dict(learning.policy.named_parameters())
     for name, parameter in new.named_parameters():
         np.testing.assert_allclose(found[name].detach(), parameter.detach(), rtol=1e-4, atol=1e-5, err_msg=name)
@@ -155,6 +156,32 @@ def test_penalty_adapts(before: KLPenalty, kl: float, after: KLPenalty) -> None:
     assert (found.coef, found.learning_rate_factor) == pytest.approx((after.coef, after.learning_rate_factor))
 
 
+@pytest.mark.parametrize(
+    ("before", "kl", "after"),
+    [
+        (1.0, 0.0072, 1.0),
+        (1.0, 0.0128, 1.0),
+        (1.0, 0.0132, 1.5),
+        (1.0, 0.0068, 1 / 1.5),
+        # There are no bounds, and learning rates stay as they are.
+        (100.0, 0.1, 150.0),
+        (0.001, 0.0, 0.001 / 1.5),
+    ],
+)
+def test_penalty_of_batchppo_adapts(before: float, kl: float, after: float) -> None:
+    found = KLPenalty(before).adapted(kl, PRESETS["batchppo"].kl_target, PRESETS["batchppo"])
+    assert (found.coef, found.learning_rate_factor) == (pytest.approx(after), 1.0)
+
+
+def test_presets_are_followed_while_learning(tmp_path: Path) -> None:
+    learning = model(preset="batchppo", learning_rate=0.05, n_epochs=10)
+    learning.learn(2 * N_STEPS)
+    # With the target of this preset, 0.01, the penalty grows.
+    assert logged(learning, "train/kl") > 1.3 * 0.01 and learning.kl_coef == 1.5
+    learning.save(tmp_path / "model")
+    assert AsyncPPO.load(tmp_path / "model").preset == "batchppo"
+
+
 def test_epochs_end_when_the_divergence_is_far_too_large(capsys: pytest.CaptureFixture[str]) -> None:
     learning = collected(0.05, n_epochs=10, verbose=1)
     learning._n_updates = 0
@@ -199,6 +226,8 @@ def test_penalty_continues_after_it_was_saved(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"objective": "clipped"}, r"objective must be one of \('clip', 'kl_penalty'\), got 'clipped'"),
+        ({"preset": "other"}, r"preset must be one of \('report', 'batchppo'\), got 'other'"),
+        ({"objective": "clip", "preset": "report"}, "preset='report' is for objective='kl_penalty'"),
         ({"learner": "compiled"}, "objective='kl_penalty' has no compiled update"),
         ({"target_kl": 0.0}, r"target_kl must be above 0 with objective='kl_penalty', got 0\.0"),
     ],

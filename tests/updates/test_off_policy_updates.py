@@ -1,4 +1,4 @@
-"""Compiled updates of SAC, TD3, DDPG and DQN: SB3's numbers, and what cannot be compiled."""
+"""Compiled updates of off-policy algorithms: the numbers of SB3 and sb3-contrib, and what cannot be compiled."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from native_helpers import FakeBuild, FakeProgram
+from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -24,8 +25,10 @@ from sb3_walle.updates.compiled_update import make_update
 from sb3_walle.updates.dqn_update import DQNUpdate
 from sb3_walle.updates.native.store import DIRECTORY_VARIABLE
 from sb3_walle.updates.off_policy_update import OffPolicyUpdate
+from sb3_walle.updates.qrdqn_update import QRDQNUpdate
 from sb3_walle.updates.sac_update import SACUpdate
 from sb3_walle.updates.td3_update import TD3Update
+from sb3_walle.updates.tqc_update import TQCUpdate
 from sb3_walle.updates.traced_step import TracedStep, trace_update
 from sb3_walle.updates.unsupported import Unsupported
 from sb3_walle.updates.updater import Updater
@@ -57,7 +60,7 @@ class Spaces(gym.Env):
 
 def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False, **settings: Any) -> Any:
     """An algorithm with a filled replay buffer, the same one every time."""
-    is_discrete = issubclass(algorithm, DQN)
+    is_discrete = issubclass(algorithm, DQN | QRDQN)
     env: Any = DummyVecEnv([lambda: Spaces(space, spaces.Discrete(3) if is_discrete else ACTIONS)])
     env = VecNormalize(env) if normalized else env
     policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
@@ -79,7 +82,7 @@ def made(algorithm: Any, space: spaces.Space = VECTOR, normalized: bool = False,
 
 
 def update_of(model: Any) -> OffPolicyUpdate:
-    kinds: dict[Any, Any] = {SAC: SACUpdate, TD3: TD3Update, DQN: DQNUpdate}
+    kinds: dict[Any, Any] = {SAC: SACUpdate, TD3: TD3Update, DQN: DQNUpdate, TQC: TQCUpdate, QRDQN: QRDQNUpdate}
     (kind,) = (update for algorithm, update in kinds.items() if isinstance(model, algorithm))
     return kind(model)
 
@@ -150,7 +153,7 @@ def assert_same(by_sb3: Any, by_us: Any) -> None:
 
 
 def optimizers(model: Any) -> list[th.optim.Optimizer]:
-    if isinstance(model, DQN):
+    if isinstance(model, DQN | QRDQN):
         return [model.policy.optimizer]
     entropy = getattr(model, "ent_coef_optimizer", None)
     return [model.actor.optimizer, model.critic.optimizer, *([entropy] if entropy is not None else [])]
@@ -173,6 +176,17 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "DQN that clips": (DQN, {"max_grad_norm": 0.01, "n_steps": 2}),
     "DQN with dictionaries": (DQN, {"space": DICTIONARY}),
     "DQN with normalisation": (DQN, {"normalized": True}),
+    "TQC": (TQC, {"target_update_interval": 2}),
+    "TQC with other quantiles": (
+        TQC,
+        {
+            "top_quantiles_to_drop_per_net": 3,
+            "ent_coef": 0.1,
+            "policy_kwargs": {"net_arch": [8], "n_quantiles": 7, "n_critics": 3},
+        },
+    ),
+    "QR-DQN": (QRDQN, {}),
+    "QR-DQN that clips": (QRDQN, {"max_grad_norm": 0.01, "n_steps": 2}),
     "AdamW": (
         TD3,
         {

@@ -9,6 +9,7 @@ import torch as th
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from sb3_contrib import QRDQN, TQC
 from shared_updates import SharedUpdates, state_of
 from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -16,6 +17,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from test_off_policy_updates import DICTIONARY as REPLAY_DICTIONARY
 from test_off_policy_updates import made as made_off_policy
 from test_same_numbers import DICTIONARY, IMAGE, freeze
+from test_trpo_update import made as made_trpo
 from update_pairs import BATCH_NORM, BOX, VECTOR, assert_close, made, share_rollout
 
 from sb3_walle import PrioritizedReplayBuffer
@@ -26,7 +28,8 @@ from sb3_walle.updates.unsupported import Unsupported
 
 # Relative to the largest number of a tensor.
 TOLERANCE = 1e-5
-LEARNERS = (1, 2, 3)
+# With three learners, shares overlap.
+UNEVEN = 3
 
 
 @given(st.integers(1, 200), st.integers(1, 70))
@@ -66,8 +69,9 @@ def assert_same(one: SharedUpdates, other: SharedUpdates, tolerance: float = TOL
         assert_close(found[name], expected[name], max(tolerance, 1e-6) if name == "logged" else tolerance, name)
 
 
-@pytest.mark.parametrize("n_learners", LEARNERS)
-@pytest.mark.parametrize("name", PPO_CASES)
+@pytest.mark.parametrize(
+    "name, n_learners", [*((name, UNEVEN) for name in PPO_CASES), ("continuous", 1), ("continuous", 2)]
+)
 def test_ppo_has_the_numbers_of_one_learner(name: str, n_learners: int) -> None:
     arguments, settings = PPO_CASES[name]
     one, several = (SharedUpdates(made(*arguments, **settings), n) for n in (0, n_learners))
@@ -78,7 +82,7 @@ def test_ppo_has_the_numbers_of_one_learner(name: str, n_learners: int) -> None:
         assert_same(one, several)
 
 
-@pytest.mark.parametrize("n_learners", LEARNERS)
+@pytest.mark.parametrize("n_learners", (2, UNEVEN))
 def test_ppo_stops_at_the_same_minibatch(n_learners: int) -> None:
     """The divergence that counts is that of the whole minibatch, before the step."""
     settings = {"target_kl": 0.01, "learning_rate": 1e-2, "n_epochs": 10}
@@ -136,15 +140,16 @@ OFF_POLICY_CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "SAC": (SAC, {}),
     "SAC with a fixed coefficient": (SAC, {"ent_coef": 0.1}),
     "SAC, dictionaries": (SAC, {"space": REPLAY_DICTIONARY}),
+    "TQC": (TQC, {}),
     "TD3": (TD3, {}),
     "DDPG": (DDPG, {}),
     "DQN": (DQN, {"max_grad_norm": 0.01}),
+    "QR-DQN": (QRDQN, {}),
     "DQN, prioritised replay": (DQN, {"replay_buffer_class": PrioritizedReplayBuffer}),
 }
 
 
-@pytest.mark.parametrize("n_learners", LEARNERS)
-@pytest.mark.parametrize("name", OFF_POLICY_CASES)
+@pytest.mark.parametrize("name, n_learners", [*((name, UNEVEN) for name in OFF_POLICY_CASES), ("SAC", 1), ("SAC", 2)])
 def test_off_policy_algorithms_have_the_numbers_of_one_learner(name: str, n_learners: int) -> None:
     algorithm, settings = OFF_POLICY_CASES[name]
     one, several = (SharedUpdates(made_off_policy(algorithm, **settings), n) for n in (0, n_learners))
@@ -156,6 +161,13 @@ def test_off_policy_algorithms_have_the_numbers_of_one_learner(name: str, n_lear
     if "prioritised" in name:
         buffers = [updates.update.buffer for updates in (one, several)]
         np.testing.assert_allclose(*(buffer.priorities for buffer in buffers), rtol=TOLERANCE)
+
+
+def test_the_critic_of_trpo_has_the_numbers_of_one_learner() -> None:
+    one, several = (SharedUpdates(made_trpo("MlpPolicy", VECTOR, BOX), n) for n in (0, UNEVEN))
+    for updates in (one, several):
+        updates.train()
+    assert_same(one, several)
 
 
 def test_batch_normalization_is_not_divided() -> None:

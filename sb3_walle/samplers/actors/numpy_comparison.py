@@ -1,6 +1,7 @@
 """Whether the NumPy actor computes what a policy computes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,33 +38,49 @@ def check_same_outputs(
     :param is_squashed: whether a tanh follows there
     :raises NoNumPyVersion: if they differ, or if the policy needs hooks
     """
-    _check_hooks(policy)
-    weights = _weights(policy, spec)
-    observations = _examples(policy.observation_space, np.random.default_rng(0))
+    check_hooks(policy)
+    weights = weights_of(policy, spec.weight_names)
+    observations = examples(policy.observation_space, np.random.default_rng(0))
+    with running_examples(policy):
+        expected = torch_outputs(obs_as_tensor(observations, policy.device)).cpu().numpy()
+    found = _numpy_outputs(spec, weights, observations)
+    check_same(np.tanh(found) if is_squashed else found, expected)
+
+
+@contextmanager
+def running_examples(policy: BasePolicy) -> Iterator[None]:
+    """
+    Around a policy's computing something for examples. Neither random states nor hooks notice it.
+
+    :raises NoNumPyVersion: if it fails
+    """
     try:
         with th.no_grad(), random_states_kept(), only_hooks(policy, HookIds()):
-            expected = torch_outputs(obs_as_tensor(observations, policy.device)).cpu().numpy()
+            yield
     except Exception as error:
         raise NoNumPyVersion(f"it fails on an example: {type(error).__name__}: {error}") from error
-    found = _numpy_outputs(spec, weights, observations)
-    if is_squashed:
-        found = np.tanh(found)
+
+
+def check_same(found: np.ndarray, expected: np.ndarray) -> None:
+    """:raises NoNumPyVersion: if what NumPy has found is not what torch has, within rounding"""
     scale = np.abs(np.nan_to_num(expected)).max(initial=0.0)
     if found.shape != expected.shape or not np.allclose(found, expected, TOLERANCE, TOLERANCE * scale, equal_nan=True):
         raise NoNumPyVersion("it computes something else in torch than its layers do in NumPy")
 
 
-def _check_hooks(policy: BasePolicy) -> None:
+def check_hooks(policy: BasePolicy) -> None:
+    """:raises NoNumPyVersion: if a policy needs hooks to choose actions"""
     travelling = hooks_for_samplers(policy)
     for name, module in policy.named_modules():
         if not travelling.isdisjoint([*module._forward_hooks, *module._forward_pre_hooks]):
             raise NoNumPyVersion(f"a forward hook is registered on {name or 'the policy'}")
 
 
-def _examples(space: spaces.Space, random: np.random.Generator) -> Any:
+def examples(space: spaces.Space, random: np.random.Generator) -> Any:
+    """:return: observations of a space, ``[N_EXAMPLES, ...]``, or a dictionary of such arrays"""
     # Not from the space itself, whose bounds may be those of float32.
     if isinstance(space, spaces.Dict):
-        return {key: _examples(part, random) for key, part in space.spaces.items()}
+        return {key: examples(part, random) for key, part in space.spaces.items()}
     shape = (N_EXAMPLES, *(space.shape or ()))
     if isinstance(space, spaces.Discrete):
         return space.start + random.integers(space.n, size=shape)
@@ -75,9 +92,14 @@ def _examples(space: spaces.Space, random: np.random.Generator) -> Any:
     return (random.standard_normal(shape) if is_float else random.integers(100, size=shape)).astype(space.dtype)
 
 
-def _weights(policy: BasePolicy, spec: NumPyActorSpec) -> dict[str, np.ndarray]:
+def weights_of(policy: BasePolicy, weight_names: Iterable[str]) -> dict[str, np.ndarray]:
+    """
+    :param weight_names: those of an actor
+    :return: the weights by name
+    :raises NoNumPyVersion: if one is missing, or not of float32
+    """
     state = policy.state_dict()
-    names = [name for name in spec.weight_names if name not in EXPLORATION]
+    names = [name for name in weight_names if name not in EXPLORATION]
     for name in names:
         if name not in state:
             raise NoNumPyVersion(f"its state_dict() has no '{name}'")

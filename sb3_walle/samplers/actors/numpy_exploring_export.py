@@ -3,8 +3,10 @@ Whether the policy of an off-policy algorithm can run without PyTorch, and the N
 learner's side: it imports PyTorch and Stable-Baselines3.
 """
 
+import sys
+from enum import Enum, auto
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch as th
@@ -25,6 +27,7 @@ from sb3_walle.samplers.actors.numpy_exploring_heads import (
     DeterministicSpec,
     EpsilonGreedySpec,
     ExploringSpec,
+    QuantilesSpec,
     SquashedGaussianSpec,
 )
 from sb3_walle.samplers.actors.numpy_noise import NoiseSpec
@@ -38,15 +41,35 @@ from sb3_walle.samplers.actors.numpy_parts import (
 )
 from sb3_walle.sb3_private import mean_and_deviation, theta_and_dt
 
-# Policies, what chooses their actions, and under which name.
-KNOWN: tuple[tuple[type[BasePolicy], type[BasePolicy], str], ...] = (
-    (SACPolicy, SACActor, "actor"),
-    (TD3Policy, TD3Actor, "actor"),
-    (DQNPolicy, QNetwork, "q_net"),
+
+class Kind(Enum):
+    """What the outputs of a network are that chooses actions."""
+
+    SQUASHED_GAUSSIAN = auto()
+    ACTIONS = auto()
+    Q_VALUES = auto()
+    QUANTILES = auto()
+
+
+#: a policy, what chooses its actions, under which name, and its kind
+Row: TypeAlias = tuple[type[BasePolicy], type[BasePolicy], str, Kind]
+
+OF_SB3: tuple[Row, ...] = (
+    (SACPolicy, SACActor, "actor", Kind.SQUASHED_GAUSSIAN),
+    (TD3Policy, TD3Actor, "actor", Kind.ACTIONS),
+    (DQNPolicy, QNetwork, "q_net", Kind.Q_VALUES),
 )
 # What chooses actions, the modules apart.
 POLICY_METHODS = ("predict", "_predict", "forward", "scale_action", "unscale_action", "obs_to_tensor")
 ACTING_METHODS = ("forward", "_predict", "extract_features")
+
+
+class _Acting(NamedTuple):
+    """The network that chooses a policy's actions, and its name there."""
+
+    net: Any
+    name: str
+    kind: Kind
 
 
 class _Net(NamedTuple):
@@ -66,9 +89,8 @@ def why_not_numpy(policy: BasePolicy, noise: ActionNoise | None) -> str | None:
     """
     try:
         spec = export_numpy_actor(policy, noise)
-        acting, _ = _acting(policy)
-        torch_outputs = partial(_sac_outputs, acting) if isinstance(acting, SACActor) else acting
-        check_same_outputs(spec, policy, torch_outputs, is_squashed=isinstance(acting, TD3Actor))
+        acting = _acting(policy)
+        check_same_outputs(spec, policy, partial(_outputs, acting), is_squashed=acting.kind is Kind.ACTIONS)
     except NoNumPyVersion as reason:
         return str(reason)
     return None
@@ -87,61 +109,76 @@ def export_numpy_actor(
     :param seed: what determines the actor's random numbers; samplers need different ones
     :raises NoNumPyVersion: if the policy has a part that is unknown to NumPy; see :func:`why_not_numpy` for the rest
     """
-    acting, name = _acting(policy)
-    inputs = inputs_of(acting.features_extractor, policy.observation_space, acting.normalize_images)
-    net = _net(acting, name)
+    acting = _acting(policy)
+    inputs = inputs_of(acting.net.features_extractor, policy.observation_space, acting.net.normalize_images)
+    net = _net(acting)
     return NumPyActorSpec(
         inputs,
         tuple(layer_of(*layer) for layer in net.hidden),
         tuple(linear_of(*layer) for layer in net.last),
-        _head(policy, acting, noise, fixed_rate),
+        _head(policy, acting.kind, noise, fixed_rate),
         seed,
     )
 
 
-def _acting(policy: BasePolicy) -> tuple[BasePolicy, str]:
-    """The network that chooses actions, and its name."""
-    for policy_class, acting_class, name in KNOWN:
+def _known() -> tuple[Row, ...]:
+    # Where it is not loaded, no policy is of it.
+    if sys.modules.get("sb3_contrib") is None:
+        return OF_SB3
+    from sb3_contrib.qrdqn.policies import QRDQNPolicy, QuantileNetwork
+    from sb3_contrib.tqc.policies import Actor as TQCActor
+    from sb3_contrib.tqc.policies import TQCPolicy
+
+    return (
+        *OF_SB3,
+        (TQCPolicy, TQCActor, "actor", Kind.SQUASHED_GAUSSIAN),
+        (QRDQNPolicy, QuantileNetwork, "quantile_net", Kind.QUANTILES),
+    )
+
+
+def _acting(policy: BasePolicy) -> _Acting:
+    for policy_class, acting_class, name, kind in _known():
         if isinstance(policy, policy_class):
-            acting = getattr(policy, name)
+            net = getattr(policy, name)
             check_methods(policy, policy_class, POLICY_METHODS)
-            if type(acting) is not acting_class:
-                raise NoNumPyVersion(f"its {name} is a {type(acting).__name__}")
-            check_methods(acting, acting_class, ACTING_METHODS)
-            return acting, name
-    names = ", ".join(policy_class.__name__ for policy_class, _, _ in KNOWN)
+            if type(net) is not acting_class:
+                raise NoNumPyVersion(f"its {name} is a {type(net).__name__}")
+            check_methods(net, acting_class, ACTING_METHODS)
+            return _Acting(net, name, kind)
+    names = ", ".join(policy_class.__name__ for policy_class, *_ in _known())
     raise NoNumPyVersion(f"{type(policy).__name__} is none of {names}")
 
 
-def _net(acting: BasePolicy, name: str) -> _Net:
-    if isinstance(acting, SACActor):
-        if acting.use_sde:
+def _net(acting: _Acting) -> _Net:
+    net, name, kind = acting
+    if kind is Kind.SQUASHED_GAUSSIAN:
+        if net.use_sde:
             raise NoNumPyVersion("it uses gSDE")
-        check_methods(acting, SACActor, ("get_action_dist_params",))
+        check_methods(net, type(net), ("get_action_dist_params",))
         # SB3 declares log_std a parameter, which it is where there is gSDE.
-        last = [(f"{name}.{child}", acting.get_submodule(child)) for child in ("mu", "log_std")]
-        return _Net(layers_in(acting.latent_pi, f"{name}.latent_pi"), last)
-    if isinstance(acting, TD3Actor):
-        layers = layers_in(acting.mu, f"{name}.mu")
+        last = [(f"{name}.{child}", net.get_submodule(child)) for child in ("mu", "log_std")]
+        return _Net(layers_in(net.latent_pi, f"{name}.latent_pi"), last)
+    if kind is Kind.ACTIONS:
+        layers = layers_in(net.mu, f"{name}.mu")
         if len(layers) < 2 or type(layers[-1][1]) is not nn.Tanh:
             raise NoNumPyVersion(f"its {name}.mu does not end with a Tanh")
         return _Net(layers[:-2], [layers[-2]])
-    assert isinstance(acting, QNetwork)
-    *hidden, last_layer = layers_in(acting.q_net, f"{name}.q_net")
+    *hidden, last_layer = layers_in(net.get_submodule(name), f"{name}.{name}")
     return _Net(hidden, [last_layer])
 
 
-def _head(policy: BasePolicy, acting: BasePolicy, noise: ActionNoise | None, fixed_rate: float | None) -> ExploringSpec:
+def _head(policy: BasePolicy, kind: Kind, noise: ActionNoise | None, fixed_rate: float | None) -> ExploringSpec:
     space = policy.action_space
     if isinstance(space, spaces.Discrete):
         if space.start != 0:
             raise NoNumPyVersion(f"the actions of {space} do not start at 0")
-        return EpsilonGreedySpec((), int(space.n), fixed_rate)
+        return (QuantilesSpec if kind is Kind.QUANTILES else EpsilonGreedySpec)((), int(space.n), fixed_rate)
     if not np.issubdtype(space.dtype, np.floating):
         raise NoNumPyVersion(f"the actions of {space} are no fractions")
     assert space.shape is not None
     noise_spec = None if noise is None else _noise(noise, int(np.prod(space.shape)))
-    return (SquashedGaussianSpec if isinstance(acting, SACActor) else DeterministicSpec)(space.shape, noise_spec)
+    head = SquashedGaussianSpec if kind is Kind.SQUASHED_GAUSSIAN else DeterministicSpec
+    return head(space.shape, noise_spec)
 
 
 def _noise(noise: ActionNoise, action_dim: int) -> NoiseSpec:
@@ -158,7 +195,11 @@ def _noise(noise: ActionNoise, action_dim: int) -> NoiseSpec:
     return NoiseSpec(mean, sigma, of_each(initial), *theta_and_dt(noise))
 
 
-def _sac_outputs(actor: SACActor, observations: PyTorchObs) -> th.Tensor:
-    """As its ``get_action_dist_params()``, before it bounds the standard deviation."""
-    latent = actor.latent_pi(actor.extract_features(observations, actor.features_extractor))
-    return th.cat([actor.mu(latent), actor.get_submodule("log_std")(latent)], dim=1)
+def _outputs(acting: _Acting, observations: PyTorchObs) -> th.Tensor:
+    """What the last layers give, ``[n, n_outputs]``; of actions, after the tanh that follows there."""
+    net = acting.net
+    if acting.kind is not Kind.SQUASHED_GAUSSIAN:
+        return net(observations).flatten(1)
+    # As its get_action_dist_params(), before it bounds the standard deviation.
+    latent = net.latent_pi(net.extract_features(observations, net.features_extractor))
+    return th.cat([net.mu(latent), net.get_submodule("log_std")(latent)], dim=1)

@@ -7,13 +7,14 @@ sampler.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from sb3_walle.samplers.actors.exploration import EXPLORATION, ExplorationPlan
 from sb3_walle.samplers.actors.numpy_heads import Head, HeadSpec
+from sb3_walle.samplers.actors.numpy_layers import Linear, LinearLayer
 from sb3_walle.samplers.actors.numpy_noise import Noise, NoiseSpec
 from sb3_walle.transport.chunk import Chunk
 from sb3_walle.transport.layout import Field
@@ -192,3 +193,30 @@ class EpsilonGreedySpec(ExploringSpec):
 
     def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(axis=0)[:, np.newaxis]
+
+
+class MeanOfQuantiles(LinearLayer):
+    """
+    From the last layer of QR-DQN, whose outputs are quantiles of each action's return, to their means. These are linear
+    in its inputs, too, so that there is no need to compute the quantiles.
+
+    :param layer: the last layer
+    :param n_actions: number of actions
+    """
+
+    def __init__(self, layer: Linear, n_actions: int) -> None:
+        self._names = layer.weight_names
+        super().__init__((replace(layer, n_outputs=n_actions),))
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        of_quantiles = {name: weights[name].reshape(-1, self.n_rows, *weights[name].shape[1:]) for name in self._names}
+        super().load_weights({name: array.mean(axis=0) for name, array in of_quantiles.items()})
+
+
+@dataclass(frozen=True)
+class QuantilesSpec(EpsilonGreedySpec):
+    """The policy of QR-DQN: as DQN's, with means of quantiles as values."""
+
+    def build_last_layer(self, layers: tuple[Linear, ...]) -> LinearLayer:
+        (layer,) = layers
+        return MeanOfQuantiles(layer, self.n_actions)

@@ -21,6 +21,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
 from sb3_walle.samplers.actors.numpy_comparison import check_same_outputs
 from sb3_walle.samplers.actors.numpy_heads import BernoulliSpec, CategoricalSpec, GaussianSpec, HeadSpec
+from sb3_walle.samplers.actors.numpy_inputs import Input
+from sb3_walle.samplers.actors.numpy_layers import Activation, Linear
 from sb3_walle.samplers.actors.numpy_parts import (
     NoNumPyVersion,
     check_methods,
@@ -42,11 +44,18 @@ def why_not_numpy(policy: BasePolicy) -> str | None:
     :return: None if it does, or else which part of the policy it cannot run, as a clause ("it uses gSDE")
     """
     try:
-        spec = export_numpy_actor(policy)
-        check_same_outputs(spec, policy, partial(_torch_outputs, cast(ActorCriticPolicy, policy)))
+        check_same_logits(export_numpy_actor(policy), policy)
     except NoNumPyVersion as reason:
         return str(reason)
     return None
+
+
+def check_same_logits(spec: NumPyActorSpec, policy: BasePolicy) -> None:
+    """
+    :param spec: the NumPy actor for the policy
+    :raises NoNumPyVersion: if the policy computes another distribution, or needs hooks
+    """
+    check_same_outputs(spec, policy, partial(_torch_outputs, cast(ActorCriticPolicy, policy)))
 
 
 def export_numpy_actor(policy: BasePolicy, seed: tuple[int, ...] = ()) -> NumPyActorSpec:
@@ -61,16 +70,28 @@ def export_numpy_actor(policy: BasePolicy, seed: tuple[int, ...] = ()) -> NumPyA
     if not isinstance(policy, ActorCriticPolicy):
         raise NoNumPyVersion(f"{type(policy).__name__} is not an ActorCriticPolicy")
     check_methods(policy, ActorCriticPolicy, POLICY_METHODS)
+    inputs, layers, last_layer = layers_of(policy)
+    return NumPyActorSpec(inputs, layers, (last_layer,), head_of(policy, last_layer.n_outputs), seed)
+
+
+def layers_of(policy: ActorCriticPolicy) -> tuple[tuple[Input, ...], tuple[Linear | Activation, ...], Linear]:
+    """
+    :return: what becomes of the observations of a policy, the layers between these features and the last one, and that
+    :raises NoNumPyVersion: if one of them is unknown to NumPy
+    """
     extractor = policy.features_extractor if policy.share_features_extractor else policy.pi_features_extractor
     inputs = inputs_of(extractor, policy.observation_space, policy.normalize_images)
     if type(policy.mlp_extractor) is not MlpExtractor:
         raise NoNumPyVersion(f"its mlp_extractor is a {type(policy.mlp_extractor).__name__}")
     layers = [layer_of(*layer) for layer in layers_in(policy.mlp_extractor.policy_net, "mlp_extractor.policy_net")]
-    last_layer = linear_of("action_net", policy.action_net)
-    return NumPyActorSpec(inputs, tuple(layers), (last_layer,), _head(policy, last_layer.n_outputs), seed)
+    return inputs, tuple(layers), linear_of("action_net", policy.action_net)
 
 
-def _head(policy: ActorCriticPolicy, n_outputs: int) -> HeadSpec:
+def head_of(policy: ActorCriticPolicy, n_outputs: int) -> HeadSpec:
+    """
+    :param n_outputs: how many outputs the policy's last layer has
+    :raises NoNumPyVersion: if the policy's action distribution is unknown to NumPy
+    """
     kind, shape = type(policy.action_dist), policy.action_space.shape
     assert shape is not None
     check_methods(policy.action_dist, kind, DISTRIBUTION_METHODS)

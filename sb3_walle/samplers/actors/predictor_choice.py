@@ -1,8 +1,11 @@
 """Which predictor evaluates a policy. This is the learner's side: it imports PyTorch and Stable-Baselines3."""
 
+from inspect import signature
+
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from sb3_walle.samplers.actors import numpy_exploring_export, numpy_export
+from sb3_walle.samplers.actors.action_masks import ACTION_MASKS
 from sb3_walle.samplers.actors.numpy_parts import NoNumPyVersion, check_methods
 from sb3_walle.samplers.actors.numpy_predictor import NumPyPredictorSpec
 from sb3_walle.samplers.actors.protocol import PredictorSpec
@@ -24,7 +27,8 @@ def predictor_spec(
     numpy_spec = _numpy_spec(policy) if deterministic and actor != "torch" else None
     if numpy_spec is not None:
         return numpy_spec
-    return TorchPredictorSpec(dump_policy(policy), deterministic, random_rate, policy.action_space, seed)
+    takes_masks = ACTION_MASKS in signature(policy.predict).parameters
+    return TorchPredictorSpec(dump_policy(policy), deterministic, random_rate, policy.action_space, seed, takes_masks)
 
 
 def _numpy_spec(policy: BasePolicy) -> NumPyPredictorSpec | None:

@@ -1,11 +1,12 @@
 """What a sampler asks of the thing that chooses its actions."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.samplers.layers import InnermostEnvs
 from sb3_walle.transport.chunk import Chunk, Observations
 from sb3_walle.transport.layout import Field
 
@@ -77,6 +78,18 @@ class Actor(Protocol):
 
         :param observations: what the last step led to, ``[B, ...]``, or a dictionary of such arrays
         :param n_steps: how many rows were filled
+        """
+
+
+@runtime_checkable
+class AsksEnvs(Protocol):
+    """An actor or a predictor that asks environments for more than they show: which actions are valid, say."""
+
+    def connect(self, envs: InnermostEnvs) -> None:
+        """
+        Called once, before the first observation.
+
+        :param envs: the environments of the sampler
         """
 
 

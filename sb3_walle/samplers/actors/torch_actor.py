@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_walle.samplers.actors.protocol import (
     BOOTSTRAP_VALUES,
@@ -113,7 +114,7 @@ class TorchActor:
     def act(self, observations: Observations, step: int) -> np.ndarray:
         with th.no_grad(), self._random_stream:
             self._resample_noise()
-            actions, values, log_probs = self.policy(aligned_tensors(observations))
+            actions, values, log_probs = self._forward(aligned_tensors(observations), step)
         self._rollout_step = (self._rollout_step + 1) % self._n_rollout_steps
         self._values[step] = values.numpy().reshape(-1)
         self._log_probs[step] = log_probs.numpy()
@@ -123,14 +124,30 @@ class TorchActor:
     def bootstrap(self, terminal_observation: Observations, step: int, env: int) -> None:
         with th.no_grad():
             tensor, _ = self.policy.obs_to_tensor(terminal_observation)
-            self._bootstrap_values[step, env] = self.policy.predict_values(tensor)[0].item()
+            self._bootstrap_values[step, env] = self._terminal_value(tensor, env).item()
 
     def end_chunk(self, observations: Observations, n_steps: int) -> None:
         with th.no_grad():
-            values = self.policy.predict_values(aligned_tensors(observations))
+            values = self._values_after(aligned_tensors(observations), n_steps)
         self._chunk.arrays[LAST_VALUES][...] = values.numpy().reshape(-1)
         if RANDOM_STATE in self._chunk.arrays:
             self._chunk.arrays[RANDOM_STATE][...] = self._random_stream.state.numpy()
+
+    def _forward(self, observations: PyTorchObs, step: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """:return: actions, values and log-probabilities of one step of all environments"""
+        return self.policy(observations)
+
+    def _terminal_value(self, observation: PyTorchObs, env: int) -> th.Tensor:
+        """
+        :param observation: the last one of an episode, ``[1, ...]``
+        :param env: whose episode it was
+        :return: its value, ``[1]``
+        """
+        return self.policy.predict_values(observation)[0]
+
+    def _values_after(self, observations: PyTorchObs, n_steps: int) -> th.Tensor:
+        """:return: values of what a chunk of so many steps led to, ``[B, 1]``"""
+        return self.policy.predict_values(observations)
 
     def _resample_noise(self) -> None:
         """gSDE's noise, as often as SB3's ``collect_rollouts`` draws it: at the start, then every few steps."""

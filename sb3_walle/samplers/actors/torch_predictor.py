@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.samplers.actors.action_masks import ACTION_MASKS, EnvMasks, n_mask_values
 from sb3_walle.samplers.actors.random_streams import RandomStreams
 from sb3_walle.samplers.actors.torch_policy import load_policy
+from sb3_walle.samplers.layers import InnermostEnvs
 from sb3_walle.transport.chunk import Observations
 
 
@@ -21,6 +23,7 @@ class TorchPredictorSpec:
     :param random_rate: probability of random actions where it is not deterministic, as in DQN's ``predict()``
     :param action_space: the policy's action space
     :param seed: what determines, with the number of the sampler, the random numbers
+    :param takes_masks: whether the policy takes the masks of environments that have any
     """
 
     policy: bytes
@@ -28,6 +31,7 @@ class TorchPredictorSpec:
     random_rate: float
     action_space: spaces.Space
     seed: tuple[int, ...]
+    takes_masks: bool = False
 
     def build(self, n_envs: int, sampler: int) -> "TorchPredictor":
         return TorchPredictor(self, n_envs, sampler)
@@ -49,6 +53,13 @@ class TorchPredictor:
         self._deterministic, self._random_rate, self._n_envs = spec.deterministic, spec.random_rate, n_envs
         self._streams = RandomStreams((*spec.seed, sampler), spec.action_space)
         self._state: Any = None
+        self._takes_masks, self._action_space = spec.takes_masks, spec.action_space
+        self._env_masks: EnvMasks | None = None
+
+    def connect(self, envs: InnermostEnvs) -> None:
+        if self._takes_masks and all(envs.has_attr(ACTION_MASKS, range(envs.n_envs))):
+            self._env_masks = EnvMasks(envs)
+            self._masks = np.empty((envs.n_envs, n_mask_values(self._action_space)), dtype=bool)
 
     def predict(self, observations: Observations, episode_starts: np.ndarray) -> np.ndarray:
         if self._deterministic:
@@ -59,5 +70,11 @@ class TorchPredictor:
             return self._predicted(observations, episode_starts)
 
     def _predicted(self, observations: Observations, episode_starts: np.ndarray) -> np.ndarray:
-        actions, self._state = self._policy.predict(observations, self._state, episode_starts, self._deterministic)
+        masks = {}
+        if self._env_masks is not None:
+            self._env_masks.read(self._masks)
+            masks[ACTION_MASKS] = self._masks
+        actions, self._state = self._policy.predict(
+            observations, self._state, episode_starts, self._deterministic, **masks
+        )
         return actions
