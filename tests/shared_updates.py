@@ -4,7 +4,6 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,20 @@ from process_helpers import children_with_state, is_alive
 from sb3_contrib import QRDQN, TQC, TRPO
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
-from sb3_walle.gradient_workers.job import Job, Place, bound, tensors_in
-from sb3_walle.gradient_workers.shared_minibatch import SharedMinibatch
+from sb3_walle.gradient_workers.calls import BoundCall
+from sb3_walle.gradient_workers.job import Job
 from sb3_walle.gradient_workers.shared_program import SharedProgram
+from sb3_walle.gradient_workers.shared_tensors import SharedTensors
 from sb3_walle.gradient_workers.workers import GradientWorkers
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.compiled_update import make_update
+from sb3_walle.updates.division import TracedHalf, divide
 from sb3_walle.updates.dqn_update import DQNUpdate
 from sb3_walle.updates.native.graph_parts import GraphParts
 from sb3_walle.updates.ppo_update import PPOUpdate
 from sb3_walle.updates.program_compiler import Program
 from sb3_walle.updates.qrdqn_update import QRDQNUpdate
 from sb3_walle.updates.sac_update import SACUpdate
-from sb3_walle.updates.shares import TracedHalf, divide, gradient_half
 from sb3_walle.updates.td3_update import TD3Update
 from sb3_walle.updates.tqc_update import TQCUpdate
 from sb3_walle.updates.traced_step import TracedStep, trace_update
@@ -55,25 +55,25 @@ class GraphJob(Job):
     Runs graphs where others run programs.
 
     :param folder: a worker makes a file there, named after its process, when it stops
-    :param hold: whether it stops before it has ``"loaded"`` its programs, or while it makes a ``"call"``: until the
-        folder has a file ``go``
+    :param hold: whether it stops before it has ``"loaded"`` its programs, or before it makes a call, of which this is
+        the number: until the folder has a file ``go``
     """
 
     folder: Path
     hold: str
 
-    def bound_calls(self) -> list[Callable[[], object]]:
-        tensors = tensors_in(self.layout, self.memory)
+    def bound_calls(self) -> list[BoundCall]:
         self._stop("loaded")
-        return [self._call(path, places, tensors) for path, places in self.calls]
+        return [self._stopping(str(number), call) for number, call in enumerate(super().bound_calls())]
 
-    def _call(self, path: Path, places: Sequence[Place], tensors: Mapping[str, th.Tensor]) -> Callable[[], object]:
+    def loaded(self, path: Path) -> Program:
         graph = pickle.loads(path.read_bytes()).build()
-        call = bound(lambda inputs: graph(*inputs), places, tensors)
+        return lambda inputs: graph(*inputs)[0]
 
-        def make() -> None:
-            self._stop("call")
-            call()
+    def _stopping(self, name: str, call: BoundCall) -> BoundCall:
+        def make() -> th.Tensor | None:
+            self._stop(name)
+            return call()
 
         return make
 
@@ -100,7 +100,6 @@ class SharedUpdates:
         self.groups = update.make_groups()
         self.steps = trace_update(update, self.groups)
         self.programs = {name: program_of(step) for name, step in self.steps.items()}
-        self.minibatch: SharedMinibatch | None = None
         if n_learners:
             self._divide(n_learners)
         #: number of minibatches of all updates
@@ -110,11 +109,12 @@ class SharedUpdates:
         self.division = divide(self.update, self.steps, n_learners)
         halves = {name: program_of(half) for name, half in self.division.halves.items()}
         first = next(iter(self.steps.values()))
-        self.minibatch = SharedMinibatch(first.eager, first.inputs, self.division)
-        calls = tuple(map(gradient_half, self.division.n_values))
+        self.shared = SharedTensors(first.eager, first.inputs, self.division)
+        for group in self.groups:
+            group.move_to(self.shared.home(group.spec.name))
         self.workers = GradientWorkers(n_learners - 1)
         self.programs = {
-            name: SharedProgram(step.eager, self.minibatch, halves, self.workers, calls)
+            name: SharedProgram(step.eager, self.shared, halves, self.workers, list(self.division.stages))
             for name, step in self.steps.items()
         }
 
@@ -125,14 +125,13 @@ class SharedUpdates:
         :param folder: for the halves that they make, and for :class:`GraphJob`'s files
         :param hold: where workers stop, as in :class:`GraphJob`
         """
-        paths = {stage: folder / f"{stage}.half" for stage in self.division.n_values}
-        for stage, path in paths.items():
-            path.write_bytes(pickle.dumps(GraphParts.of(self.division.halves[gradient_half(stage)].graph)))
+        paths = {name: folder / name for name in self.division.halves}
+        for name, path in paths.items():
+            path.write_bytes(pickle.dumps(GraphParts.of(self.division.halves[name].graph)))
 
         def make_job(rank: int, line: socket.socket) -> Job:
-            assert self.minibatch is not None
-            calls = tuple((path, self.minibatch.share(stage, rank)) for stage, path in paths.items())
-            return GraphJob(self.minibatch.memory, self.minibatch.layout, calls, line, folder, hold)
+            calls = tuple(self.shared.calls(rank))
+            return GraphJob(self.shared.memory, self.shared.layout, paths, calls, line, folder, hold)
 
         self.workers.start(make_job)
 
@@ -144,8 +143,6 @@ class SharedUpdates:
         """Make an update from the random state of its number; whether the first minibatch agreed with an eager one."""
         np.random.seed(number)
         th.manual_seed(number)
-        if self.minibatch is not None:
-            self.minibatch.forget_parameters()
         made = make_update(self.update, self.groups, self.steps, self.programs, number, is_compared)
         self.n_minibatches += made[0]
         return made[1]

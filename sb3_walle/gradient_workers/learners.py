@@ -2,35 +2,35 @@
 
 import os
 import socket
-from collections.abc import Mapping
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sb3_walle.gradient_workers.job import Job
-from sb3_walle.gradient_workers.shared_minibatch import SharedMinibatch
 from sb3_walle.gradient_workers.shared_program import SharedProgram
+from sb3_walle.gradient_workers.shared_tensors import SharedTensors
 from sb3_walle.gradient_workers.workers import GradientWorkers
+from sb3_walle.updates.division import Division
 from sb3_walle.updates.native.program import NativeProgram
+from sb3_walle.updates.parameter_groups import GroupState, ParameterGroup
 from sb3_walle.updates.program_compiler import Program
-from sb3_walle.updates.shares import Division, gradient_half
 from sb3_walle.updates.traced_step import TracedStep
 
 
 @dataclass(frozen=True)
 class _Shared:
-    """A division at work: the halves that workers make, where they find their shares, and the programs of all steps."""
+    """A division at work: what learners share, programs of the halves of its stages, and of all steps."""
 
     division: Division
+    groups: Sequence[ParameterGroup]
+    tensors: SharedTensors
     halves: dict[str, NativeProgram]
-    minibatch: SharedMinibatch
     programs: dict[str, Program]
 
     def job(self, rank: int, line: socket.socket) -> Job:
         """What a worker does."""
-        calls = tuple(
-            (self.halves[gradient_half(stage)].path, self.minibatch.share(stage, rank))
-            for stage in self.division.n_values
-        )
-        return Job(self.minibatch.memory, self.minibatch.layout, calls, line)
+        paths = {name: program.path for name, program in self.halves.items()}
+        return Job(self.tensors.memory, self.tensors.layout, paths, tuple(self.tensors.calls(rank)), line)
 
 
 class Learners:
@@ -44,7 +44,8 @@ class Learners:
         self.n_learners = n_learners
         self.workers = GradientWorkers(n_learners - 1)
         self._shared: _Shared | None = None
-        self._owner = os.getpid()
+        self._kept: list[GroupState | None] = []
+        _all_learners.add(self)
 
     @property
     def n_restarts(self) -> int:
@@ -54,27 +55,80 @@ class Learners:
         self.workers.prepare()
 
     def begin(
-        self, division: Division, steps: Mapping[str, TracedStep], halves: Mapping[str, Program]
+        self,
+        division: Division,
+        groups: Sequence[ParameterGroup],
+        steps: Mapping[str, TracedStep],
+        halves: Mapping[str, Program],
     ) -> dict[str, Program]:
-        # A fork of this process must not write to the memory that the two would share.
-        is_owned = os.getpid() == self._owner
-        if self._shared is None or self._shared.division is not division or not is_owned:
+        if self._shared is None or self._shared.division is not division:
             self.workers.stop()
-            self._shared, self._owner = self._share(division, steps, halves), os.getpid()
+            self._shared = self._share(division, groups, steps, halves)
         self.workers.start(self._shared.job)
-        self._shared.minibatch.forget_parameters()
         return self._shared.programs
 
     def close(self) -> None:
-        self._shared = None
         self.workers.close()
+        self._leave_shared_memory(self._copied_states())
 
-    def _share(self, division: Division, steps: Mapping[str, TracedStep], halves: Mapping[str, Program]) -> _Shared:
+    def _share(
+        self,
+        division: Division,
+        groups: Sequence[ParameterGroup],
+        steps: Mapping[str, TracedStep],
+        halves: Mapping[str, Program],
+    ) -> _Shared:
         first = next(iter(steps.values()))
-        minibatch = SharedMinibatch(first.eager, first.inputs, division)
-        calls = tuple(gradient_half(stage) for stage in division.n_values)
+        tensors = SharedTensors(first.eager, first.inputs, division)
+        for group in groups:
+            group.move_to(tensors.home(group.spec.name))
         programs: dict[str, Program] = {
-            name: SharedProgram(step.eager, minibatch, halves, self.workers, calls) for name, step in steps.items()
+            name: SharedProgram(step.eager, tensors, halves, self.workers, list(division.stages))
+            for name, step in steps.items()
         }
         native = {name: half for name, half in halves.items() if isinstance(half, NativeProgram)}
-        return _Shared(division, native, minibatch, programs)
+        return _Shared(division, groups, tensors, native, programs)
+
+    # A fork of this process would see what is learned here, and write to it. It gets a copy, as of all other memory.
+
+    def before_fork(self) -> None:
+        self._kept = self._copied_states()
+
+    def after_fork_in_parent(self) -> None:
+        self._kept = []
+
+    def after_fork_in_child(self) -> None:
+        self._leave_shared_memory(self._kept)
+        self._kept = []
+
+    def _copied_states(self) -> list[GroupState | None]:
+        return [] if self._shared is None else [group.copied_state() for group in self._shared.groups]
+
+    def _leave_shared_memory(self, states: Sequence[GroupState | None]) -> None:
+        """:param states: copies of the groups' states, which take their place"""
+        if self._shared is not None:
+            for group, state in zip(self._shared.groups, states, strict=True):
+                if state is not None:
+                    group.replace(state)
+        self._shared = None
+
+
+_all_learners: "weakref.WeakSet[Learners]" = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for learners in list(_all_learners):
+        learners.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for learners in list(_all_learners):
+        learners.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for learners in list(_all_learners):
+        learners.after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

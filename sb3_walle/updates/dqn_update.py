@@ -33,7 +33,8 @@ class DQNStep(OffPolicyStep):
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
     ) -> tuple[State, dict[str, th.Tensor]]:
         (network,) = stage.groups
-        vector, _ = clipped(gradient.vectors[network], minibatch.coefficients["max_grad_norm"])
+        max_norm = minibatch.coefficients["max_grad_norm"]
+        vector = clipped(gradient.vectors[network], gradient.norm(network), max_norm)
         return super().apply(stage, state, gradient._replace(vectors={network: vector}), minibatch)
 
 

@@ -57,7 +57,8 @@ class PPOStep(UpdateStep):
     ) -> tuple[State, dict[str, th.Tensor]]:
         coefficients, statistics = minibatch.coefficients, gradient.statistics
         with th.no_grad():
-            vector, norm = clipped(gradient.vectors["policy"], coefficients["max_grad_norm"])
+            norm = gradient.norm("policy")
+            vector = clipped(gradient.vectors["policy"], norm, coefficients["max_grad_norm"])
             new, _ = super().apply(stage, state, gradient._replace(vectors={"policy": vector}), minibatch)
             is_finite = th.isfinite(statistics["loss"]) & th.isfinite(norm)
             is_spoilt = (coefficients["require_finite"] > 0) & ~is_finite

@@ -7,12 +7,12 @@ from typing import TypeAlias
 import torch as th
 
 from sb3_walle.updates.captured import CapturedProgram
+from sb3_walle.updates.division import Division, TracedHalf
 from sb3_walle.updates.minibatch_size import is_large
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.native.build import Build
 from sb3_walle.updates.native.program import NativeProgram
 from sb3_walle.updates.native.store import ProgramStore
-from sb3_walle.updates.shares import Division, TracedHalf
 from sb3_walle.updates.traced_step import TracedStep
 from sb3_walle.updates.unsupported import Unsupported
 

@@ -9,7 +9,8 @@ def quantile_huber_losses(quantiles: th.Tensor, targets: th.Tensor) -> th.Tensor
 
     :param quantiles: ``[B, n]``, or ``[B, n_critics, n]``
     :param targets: ``[B, n_targets]``, or ``[B, 1, n_targets]``
-    :return: the loss of each pair of a quantile and a target, ``[B, n, n_targets]``, or ``[B, n_critics, n, n_targets]``
+    :return: the loss of each pair of a quantile and a target: their axes at the end, ``[B, n, n_targets]``, or
+        ``[B, n_critics, n, n_targets]``
     """
     n = quantiles.shape[-1]
     midpoints = (th.arange(n, device=quantiles.device, dtype=th.float) + 0.5) / n

@@ -1,10 +1,11 @@
 """What an updater needs of the processes that share its minibatches with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from sb3_walle.updates.division import Division
+from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.program_compiler import Program
-from sb3_walle.updates.shares import Division
 from sb3_walle.updates.traced_step import TracedStep
 
 
@@ -22,12 +23,17 @@ class Sharing(Protocol):
         """Start what takes time, in the background."""
 
     def begin(
-        self, division: Division, steps: Mapping[str, TracedStep], halves: Mapping[str, Program]
+        self,
+        division: Division,
+        groups: Sequence[ParameterGroup],
+        steps: Mapping[str, TracedStep],
+        halves: Mapping[str, Program],
     ) -> Mapping[str, Program]:
         """
-        Called before each update.
+        Called before each update. The first call for a division moves the groups to where all processes see them.
 
-        :param division: how minibatches are divided
+        :param division: how updates are divided
+        :param groups: the groups of parameters
         :param steps: the whole steps by name
         :param halves: programs of all halves of the division
         :return: for each step, by name, what makes it with all processes

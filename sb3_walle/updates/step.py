@@ -153,11 +153,12 @@ class Losses:
 
 class Gradient(NamedTuple):
     """
-    :param vectors: the gradient of each group of a stage, ``[n]``
+    :param vectors: the gradient of each group of a stage, ``[n]``, or the same slice of each
     :param statistics: numbers to log, by name
     :param buffers: the policy's buffers after the forward pass
     :param sizes: as in :class:`Losses`
     :param errors: temporal-difference errors, ``[B]``, if the stage has some
+    :param norms: the norm of each whole gradient, ``[]``, where the vectors are slices
     """
 
     vectors: dict[str, th.Tensor]
@@ -165,6 +166,11 @@ class Gradient(NamedTuple):
     buffers: tuple[th.Tensor, ...]
     sizes: dict[str, th.Tensor]
     errors: th.Tensor | None = None
+    norms: Mapping[str, th.Tensor] | None = None
+
+    def norm(self, group: str) -> th.Tensor:
+        """Norm of the whole gradient of a group, ``[]``."""
+        return th.linalg.vector_norm(self.vectors[group]) if self.norms is None else self.norms[group]
 
 
 class UpdateStep(ABC):
@@ -243,7 +249,8 @@ class UpdateStep(ABC):
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
     ) -> tuple[State, dict[str, th.Tensor]]:
         """
-        The second half of a stage. It changes nothing in place.
+        The second half of a stage. It changes nothing in place. But for the norms of gradients, it takes and makes each
+        element of a vector by itself, so that state and gradients may be the same slice of all vectors.
 
         :param stage: the stage
         :param state: the state that the gradients were taken at

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.compiled_update import make_update
+from sb3_walle.updates.division import Division, divide
 from sb3_walle.updates.global_state import threads_at_most
 from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.program_compiler import Program, ProgramCompiler, may_be_at_hand
-from sb3_walle.updates.shares import Division, divide
 from sb3_walle.updates.sharing import Sharing
 from sb3_walle.updates.traced_step import TracedStep, trace_update
 from sb3_walle.updates.unsupported import Unsupported
@@ -171,7 +171,7 @@ class Updater:
             division = self._compiler.division
             if programs is None or division is None or self.sharing is None:
                 return programs
-            return self.sharing.begin(division, self._compiler.steps, programs)
+            return self.sharing.begin(division, self._groups, self._compiler.steps, programs)
         except Unsupported as reason:
             self._refuse(reason)
             return None

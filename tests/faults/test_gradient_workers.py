@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from sb3_walle.gradient_workers.learners import Learners
 
 N_LEARNERS = 3
 N_KILLS = 200
+CALLS = {"gradient": "0", "sum": "1", "step": "2"}
 
 
 def made(**settings: Any) -> PPO:
@@ -76,7 +78,7 @@ def start(updates: SharedUpdates, folder: Path) -> list[int]:
 def test_workers_change_no_number(updates: SharedUpdates, tmp_path: Path) -> None:
     start(updates, tmp_path)
     # Otherwise the learner would compute their shares, too.
-    updates.programs["update"]._stages[0].gradients[1:] = [None] * (N_LEARNERS - 1)  # type: ignore[attr-defined]
+    updates.programs["update"].calls[1:] = [[]] * (N_LEARNERS - 1)  # type: ignore[attr-defined]
     for number in range(3):
         updates.train(number)
     assert_equal(state_of(updates.update), expected(3))
@@ -99,8 +101,9 @@ def test_a_worker_that_is_idle_dies(updates: SharedUpdates, tmp_path: Path) -> N
     assert_equal(state_of(updates.update), expected(3))
 
 
-def test_a_worker_that_computes_dies(updates: SharedUpdates, tmp_path: Path) -> None:
-    updates.start_workers(tmp_path, hold="call")
+@pytest.mark.parametrize("call", CALLS)
+def test_a_worker_that_computes_dies(call: str, updates: SharedUpdates, tmp_path: Path) -> None:
+    updates.start_workers(tmp_path, hold=CALLS[call])
     updates.workers.wait_until_ready()
 
     def kill_all() -> None:
@@ -146,7 +149,7 @@ def test_the_process_that_workers_are_forked_from_dies(updates: SharedUpdates, t
 
 def test_an_exception_while_workers_compute_puts_nothing_out_of_step(updates: SharedUpdates, tmp_path: Path) -> None:
     """Such as Ctrl-C. What workers have not finished then must not be taken for what they are asked next."""
-    updates.start_workers(tmp_path, hold="call")
+    updates.start_workers(tmp_path, hold=CALLS["gradient"])
     updates.workers.wait_until_ready()
     before = updates.worker_processes()
 
@@ -202,7 +205,7 @@ def test_hundreds_of_deaths_change_no_number(updates: SharedUpdates, tmp_path: P
 def learn(folder: str) -> None:
     """Has its workers stop in the middle of a call."""
     updates = SharedUpdates(made(), N_LEARNERS)
-    updates.start_workers(Path(folder), hold="call")
+    updates.start_workers(Path(folder), hold=CALLS["gradient"])
     updates.workers.wait_until_ready()
     updates.train(0)
 
@@ -231,16 +234,43 @@ def test_closing_ends_all_processes(updates: SharedUpdates, tmp_path: Path) -> N
     assert_equal(state_of(updates.update), expected(1))
 
 
-def test_a_fork_of_the_learner_has_memory_of_its_own(updates: SharedUpdates, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_of_the_learner_has_a_copy(updates: SharedUpdates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the two learn afterwards is their own."""
     learners = Learners(N_LEARNERS)
     monkeypatch.setattr(learners.workers, "start", lambda make_job: None)
     halves = {name: program_of(half) for name, half in updates.division.halves.items()}
-    programs = learners.begin(updates.division, updates.steps, halves)
-    assert learners.begin(updates.division, updates.steps, halves) is programs
+
+    def train(number: int) -> None:
+        updates.programs = learners.begin(updates.division, updates.groups, updates.steps, halves)
+        updates.train(number)
+
+    train(0)
+    wanted, programs = [expected(n) for n in (1, 2, 3)], updates.programs
+    has_trained, trains = os.pipe()
     child = os.fork()
     if not child:
-        os._exit(learners.begin(updates.division, updates.steps, halves) is programs)
+        os._exit(learns_from_where_it_was_forked(updates, wanted, train, has_trained))
+    train(1)
+    train(2)
+    os.write(trains, b"1")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert updates.programs is programs
+    assert_equal(state_of(updates.update), wanted[2])
+
+
+def learns_from_where_it_was_forked(
+    updates: SharedUpdates, wanted: list[dict[str, Any]], train: Callable[[int], None], may_begin: int
+) -> int:
+    """Exit code of a fork."""
+    try:
+        os.read(may_begin, 1)
+        assert_equal(state_of(updates.update), wanted[0])
+        train(1)
+        assert_equal(state_of(updates.update), wanted[1])
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def stopped(folder: Path, n: int) -> list[int]:

@@ -21,8 +21,9 @@ from test_trpo_update import made as made_trpo
 from update_pairs import BATCH_NORM, BOX, VECTOR, assert_close, made, share_rollout
 
 from sb3_walle import PrioritizedReplayBuffer
+from sb3_walle.updates.division import divide
 from sb3_walle.updates.ppo_update import PPOUpdate
-from sb3_walle.updates.shares import Shares, divide
+from sb3_walle.updates.shares import Shares
 from sb3_walle.updates.traced_step import trace_update
 from sb3_walle.updates.unsupported import Unsupported
 
