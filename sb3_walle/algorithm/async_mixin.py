@@ -20,7 +20,14 @@ from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.learner_load import needs_threads
 from sb3_walle.algorithm.pickling import state_without_samplers
-from sb3_walle.algorithm.several_learners import advice_on_cpus, check_n_learners, check_shareable
+from sb3_walle.algorithm.several_learners import (
+    NLearners,
+    advice_on_cpus,
+    are_several,
+    check_n_learners,
+    check_shareable,
+    likely_n_learners,
+)
 from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
@@ -120,7 +127,9 @@ class AsyncMixin(_Base):
         the same numbers. PPO, SAC, TD3, DDPG, DQN, TQC and QR-DQN have compiled updates, as has TRPO's critic
     :param n_learners: number of processes that compute the gradients of compiled updates, this one included. Each takes
         a share of the rows of every minibatch, with one thread; their sum is the gradient that one learner would
-        compute, within rounding, and the same in every run. SB3 and callbacks stay in this process
+        compute, within rounding, and the same in every run. SB3 and callbacks stay in this process. ``"auto"``: more
+        than one only where the first compiled updates turn out to be faster by 10 %; with a seed, arguments and number
+        of CPUs alone decide
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
@@ -158,7 +167,7 @@ class AsyncMixin(_Base):
         close_timeout: float | None = None,
         samplers_give_way: bool | None = None,
         learner: str = "auto",
-        n_learners: int = 1,
+        n_learners: NLearners = 1,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -191,16 +200,16 @@ class AsyncMixin(_Base):
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
             wrapped = wrapped_samplers(self.env)
-        if n_learners > 1 and wrapped is not None:
-            self._advise_on_cpus(wrapped.vec_env.client.n_processes)
+        if are_several(n_learners) and wrapped is not None:
+            self._advise_on_cpus(n_learners, wrapped.vec_env.client.n_processes)
         vec_normalize = vec_normalize_of(self)
         #: whether the policy learns from normalised observations or rewards
         self.is_normalized = vec_normalize is not None
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
 
-    def _advise_on_cpus(self, n_samplers: int) -> None:
-        advice = advice_on_cpus(self.n_learners, n_samplers, self.mode)
+    def _advise_on_cpus(self, n_learners: int, n_samplers: int) -> None:
+        advice = advice_on_cpus(n_learners, n_samplers, self.mode)
         if advice is not None and self.verbose >= 1:
             print(advice)
         elif advice is not None:
@@ -238,7 +247,7 @@ class AsyncMixin(_Base):
             # Long before the queues are made. Callbacks, which are not known yet, can only ask for more.
             request = self._collection_request(env, self._n_steps_per_rollout())
             request.check_memory(self._collection_spec(request, for_size=True))
-        if self.n_learners > 1:
+        if are_several(self.n_learners):
             check_shareable(self, self.n_learners, self.learner, self._get_updater() is not None)
         if self.learner == "compiled":
             self._require_compiled_update()
@@ -472,16 +481,29 @@ class AsyncMixin(_Base):
 
     def _needs_threads(self) -> bool:
         """Whether the learner takes cores from samplers, which mostly wait for it."""
+        return needs_threads(self.policy, self._samples_of_minibatch(), self._samples_per_step())
+
+    def _samples_of_minibatch(self) -> int:
         # A2C learns from the whole rollout at once.
-        batch_size = getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
-        return needs_threads(self.policy, batch_size, self._samples_per_step())
+        return getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""
         if self._updater is None and self.update_class is not None and self._trains_as_sb3():
-            sharing = Learners(self.n_learners) if self.n_learners > 1 else None
-            self._updater = Updater(self.update_class(self), self.learner, sharing)
+            n_learners = self._n_learners_to_use()
+            sharing = Learners(n_learners) if n_learners > 1 else None
+            must_gain = self.n_learners == "auto" and self.seed is None
+            self._updater = Updater(self.update_class(self), self.learner, sharing, must_gain)
         return self._updater
+
+    def _n_learners_to_use(self) -> int:
+        if self.n_learners != "auto":
+            return self.n_learners
+        if self.learner == "eager" or self.device.type != "cpu":
+            return 1
+        env = wrapped_samplers(self.env)
+        n_samplers = 0 if env is None or self.mode == "sync" else env.vec_env.client.n_processes
+        return likely_n_learners(self.policy, self._samples_of_minibatch(), self._samples_per_step(), n_samplers)
 
     def _trains_as_sb3(self) -> bool:
         """Whether the update is the one that is compiled: a class in between, say, may have another one."""

@@ -51,6 +51,10 @@ class Learners:
     def n_restarts(self) -> int:
         return self.workers.n_restarts
 
+    @property
+    def are_ready(self) -> bool:
+        return self.workers.n_ready_at_start == len(self.workers.ranks)
+
     def prepare(self) -> None:
         self.workers.prepare()
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,14 @@ from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.death import Death
 from sb3_walle.backends.server_handle import ServerHandle
 from sb3_walle.gradient_workers.job import Job
-from sb3_walle.gradient_workers.line import Line, LineClosedError
+from sb3_walle.gradient_workers.line import Line, LineClosedError, LineSilentError
 from sb3_walle.gradient_workers.worker import run_worker
 from sb3_walle.user_warning import warn_user
 
 _MODULES = ("torch", "sb3_walle.gradient_workers.worker")
+
+# A worker answers within milliseconds, unless it is stopped, or the machine has no time for it.
+PATIENCE_SECONDS = 60.0
 
 #: what a worker does, from its rank and its end of the line to the learner
 MakeJob: TypeAlias = Callable[[int, socket.socket], Job]
@@ -57,6 +61,8 @@ class GradientWorkers:
         self.ranks = range(1, n_workers + 1)
         #: number of workers that have died, each of which has a successor
         self.n_restarts = 0
+        #: number of workers that were ready when :meth:`start` was called last
+        self.n_ready_at_start = 0
         self._server: ServerHandle | None = None
         self._workers: dict[int, _Worker] = {}
         self._dead: set[int] = set()
@@ -78,6 +84,7 @@ class GradientWorkers:
         for rank in list(self._workers):
             self._look_at(rank)
         self._take_in_deaths()
+        self.n_ready_at_start = sum(worker.is_ready for worker in self._workers.values())
         for rank in self.ranks:
             if rank not in self._workers:
                 self._start(rank, make_job)
@@ -86,9 +93,9 @@ class GradientWorkers:
         """Wait until the workers that were started are ready, or dead."""
         for rank, worker in list(self._workers.items()):
             with self._death_noticed(rank):
-                if not worker.is_ready:
-                    worker.line.receive()
-                    worker.is_ready = True
+                while not worker.is_ready:
+                    worker.is_ready = worker.line.received() is not None
+                    time.sleep(0.001)
 
     def ask(self, call: int) -> list[int]:
         """
@@ -105,10 +112,16 @@ class GradientWorkers:
         return [rank for rank, worker in self._workers.items() if worker.is_busy]
 
     def has_done(self, rank: int) -> bool:
-        """Wait for a worker that was asked. Returns whether it has made its call; if not, it is dead."""
+        """
+        Wait for a worker that was asked. Returns whether it has made its call; if not, it is dead. One that does not
+        answer is ended.
+        """
         worker = self._workers[rank]
         with self._death_noticed(rank):
-            worker.line.receive()
+            try:
+                worker.line.receive()
+            except LineSilentError:
+                self._end_silent(rank)
             worker.is_busy = False
         return rank in self._workers
 
@@ -155,7 +168,7 @@ class GradientWorkers:
             worker.is_ready = worker.line.received() is not None or worker.is_ready
 
     def _start(self, rank: int, make_job: MakeJob) -> None:
-        line, worker_end = Line.pair()
+        line, worker_end = Line.pair(PATIENCE_SECONDS)
         with worker_end:
             worker = _Worker(self._fork(rank), line)
             self._workers[rank] = worker
@@ -182,6 +195,14 @@ class GradientWorkers:
             self._server.kill(rank)
         self._workers.pop(rank).close()
         self._server.death_of(rank)
+
+    def _end_silent(self, rank: int) -> None:
+        self._kill(rank)
+        self.n_restarts += 1
+        warn_user(
+            f"Gradient worker {rank} has not answered for {PATIENCE_SECONDS:g} s, and was ended. The learner computes "
+            "its share, so that no number is another one, and a new worker takes its place before the next update."
+        )
 
     def _take_in_deaths(self) -> None:
         """Wait until all that have hung up are dead, and tell the user of the first one."""

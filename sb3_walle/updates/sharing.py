@@ -19,6 +19,10 @@ class Sharing(Protocol):
     def n_restarts(self) -> int:
         """Number of processes that have died and were replaced."""
 
+    @property
+    def are_ready(self) -> bool:
+        """Whether all of them have taken part in the last update from its beginning."""
+
     def prepare(self) -> None:
         """Start what takes time, in the background."""
 

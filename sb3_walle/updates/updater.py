@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.compiled_update import make_update
@@ -13,6 +14,7 @@ from sb3_walle.updates.parameter_groups import ParameterGroup
 from sb3_walle.updates.program_compiler import Program, ProgramCompiler, may_be_at_hand
 from sb3_walle.updates.sharing import Sharing
 from sb3_walle.updates.traced_step import TracedStep, trace_update
+from sb3_walle.updates.trial import Trial
 from sb3_walle.updates.unsupported import Unsupported
 from sb3_walle.user_warning import warn_user
 
@@ -38,12 +40,17 @@ class Updater:
     :param update: what it declares of its update
     :param choice: the user's ``learner=``, one of :data:`LEARNERS`
     :param sharing: the processes that compute gradients, if there are several
+    :param must_gain: whether there are several only where they turn out to be faster
     """
 
-    def __init__(self, update: AlgorithmUpdate, choice: str, sharing: Sharing | None = None) -> None:
+    def __init__(
+        self, update: AlgorithmUpdate, choice: str, sharing: Sharing | None = None, must_gain: bool = False
+    ) -> None:
         self.update = update
         self._choice = choice
         self.sharing = sharing
+        self._must_gain = must_gain
+        self._trial: Trial | None = None
         #: why one learner computes all gradients, although there are several
         self._not_shared: Unsupported | None = None
         self._reason: Unsupported | None = None
@@ -102,7 +109,10 @@ class Updater:
                     n_minibatches, is_same = make_update(
                         self.update, self._groups, self._compiler.steps, programs, number, is_compared, may_differ
                     )
-                self._note_compiled(number, n_minibatches, is_compared, is_same, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._note_compiled(number, n_minibatches, is_compared, is_same, seconds)
+                if self._trial is not None and (not is_compared or n_minibatches >= MINIBATCHES_PER_TIMING):
+                    self._note_of_trial(self._trial, seconds / n_minibatches)
             except Unsupported as reason:
                 self.is_compiled = False
                 if self._compiler.division is None:
@@ -131,9 +141,15 @@ class Updater:
             self.sharing.close()
 
     def _close_compiler(self) -> None:
+        self._close_trial()
         if self._compiler is not None:
             self._compiler.close()
             self._compiler, self._key = None, None
+
+    def _close_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
         started, n_before = time.perf_counter(), self.update.n_minibatches_made()
@@ -161,6 +177,7 @@ class Updater:
         if self._compiler is None or not self._compiler.is_begun:
             return None
         try:
+            self._choose_learners()
             programs = self._compiler.programs(wait=False)
             if self._is_seeded_auto() and self._n_eager_ahead != 0:
                 # Found on disk, perhaps. The same seed gives the same numbers at any timing.
@@ -175,6 +192,29 @@ class Updater:
         except Unsupported as reason:
             self._refuse(reason)
             return None
+
+    def _choose_learners(self) -> None:
+        """Take the programs of one learner or of several, as long as it is open which are faster."""
+        if self._trial is None:
+            return
+        before = self._compiler
+        self._compiler = self._trial.compiler()
+        if self._compiler is not before:
+            self._n_minibatches_unchecked = None
+
+    def _note_of_trial(self, trial: Trial, seconds: float) -> None:
+        assert self.sharing is not None and self._compiler is not None
+        is_shared = self._compiler.division is not None
+        if trial.gain is not None or (is_shared and not self.sharing.are_ready):
+            return
+        trial.note(self._compiler, seconds)
+        if trial.gain is None:
+            return
+        if not trial.is_won:
+            self.sharing.close()
+        if self.update.algorithm.verbose >= 1:
+            n, found = self.sharing.n_learners, f"{trial.gain:.2f} times as fast as one"
+            print(f"{n} learners are {found}: n_learners is {n if trial.is_won else 1} from now on")
 
     def _consider(self) -> None:
         """Trace and compile, each as soon as it pays."""
@@ -225,7 +265,11 @@ class Updater:
         try:
             self._groups = self.update.make_groups()
             steps = trace_update(self.update, self._groups)
-            self._compiler = ProgramCompiler(steps, self._division(steps))
+            if self._must_gain and self.sharing is not None and self._not_shared is None:
+                self._compiler = one = ProgramCompiler(steps)
+                self._trial = Trial(one, partial(self._compiler_of_several, steps, self.sharing))
+            else:
+                self._compiler = ProgramCompiler(steps, self._division(steps))
         except Unsupported as reason:
             self._refuse(reason)
 
@@ -241,13 +285,22 @@ class Updater:
         self.sharing.prepare()
         return division
 
+    def _compiler_of_several(self, steps: Mapping[str, TracedStep], sharing: Sharing) -> ProgramCompiler:
+        """:raises Unsupported: if they cannot be divided"""
+        compiler = ProgramCompiler(steps, divide(self.update, steps, sharing.n_learners))
+        sharing.prepare()
+        return compiler
+
     def _leave_to_one(self, reason: Unsupported) -> None:
         self._not_shared = reason
         assert self.sharing is not None
         self.sharing.close()
+        if self._must_gain:
+            return
         self._say(f"n_learners={self.sharing.n_learners} has no effect, one learner computes all gradients: {reason}")
 
     def _refuse(self, reason: Unsupported) -> None:
+        self._close_trial()
         if self._compiler is not None:
             self._compiler.close()
         self._compiler = None

@@ -11,7 +11,7 @@ from toy_envs import RandomWalk
 
 from sb3_walle import AsyncA2C, AsyncPPO, AsyncSAC
 from sb3_walle.algorithm import several_learners
-from sb3_walle.algorithm.several_learners import advice_on_cpus, check_shareable
+from sb3_walle.algorithm.several_learners import advice_on_cpus, check_shareable, likely_n_learners
 
 SETTINGS: dict[str, Any] = {"n_samplers": 1, "device": "cpu", "backend": "inline", "mode": "sync"}
 
@@ -31,7 +31,7 @@ def test_there_is_at_least_one(n_learners: int) -> None:
 
 @pytest.mark.parametrize("n_learners", [2.0, True, "2", None])
 def test_it_is_a_number(n_learners: Any) -> None:
-    with pytest.raises(TypeError, match="n_learners must be an integer"):
+    with pytest.raises(TypeError, match='n_learners must be an integer or "auto"'):
         made(n_learners=n_learners)
 
 
@@ -89,6 +89,49 @@ def test_advice_is_given_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert len(warned) == 1
     AsyncPPO("MlpPolicy", RandomWalk, n_learners=2, verbose=1, **SETTINGS)
     assert "n_learners=2 on 1 CPUs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("net", "batch_size", "n_threads", "n_cpus", "n_samplers", "expected"),
+    [
+        (64, 64, 2, 8, 0, 1),
+        (256, 64, 2, 8, 0, 2),
+        (256, 64, 2, 2, 2, 2),
+        (256, 64, 2, 1, 0, 1),
+        (256, 1024, 2, 8, 0, 1),
+        (256, 1024, 1, 8, 0, 8),
+        (256, 1024, 1, 8, 2, 6),
+    ],
+)
+def test_how_many_are_likely_to_be_fastest(
+    net: int, batch_size: int, n_threads: int, n_cpus: int, n_samplers: int, expected: int, monkeypatch: Any
+) -> None:
+    """Arguments, cores and threads alone decide."""
+    monkeypatch.setattr(several_learners, "available_cpus", lambda: n_cpus)
+    monkeypatch.setattr(th, "get_num_threads", lambda: n_threads)
+    policy = made(policy_kwargs={"net_arch": [net, net]}).policy
+    assert likely_n_learners(policy, batch_size, 20.0, n_samplers) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(AsyncPPO, {}), (AsyncA2C, {}), (AsyncPPO, {"learner": "eager"}), (AsyncPPO, {"objective": "kl_penalty"})],
+    ids=["PPO", "A2C", "eager", "kl_penalty"],
+)
+def test_auto_is_one_where_there_is_nothing_to_gain(kind: Any, settings: dict[str, Any]) -> None:
+    model = kind("MlpPolicy", RandomWalk, n_learners="auto", **{**SETTINGS, **settings})
+    updater = model._get_updater()
+    assert updater is None or updater.sharing is None
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_auto_measures_unless_there_is_a_seed(seed: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(several_learners, "available_cpus", lambda: 2)
+    wide = {"net_arch": [256, 256]}
+    model = AsyncPPO("MlpPolicy", RandomWalk, n_learners="auto", seed=seed, policy_kwargs=wide, **SETTINGS)
+    updater = model._get_updater()
+    assert updater is not None and updater.sharing is not None
+    assert updater.sharing.n_learners == 2 and updater._must_gain == (seed is None)
 
 
 def test_a_policy_that_cannot_be_divided_has_one_learner() -> None:

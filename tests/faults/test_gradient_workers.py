@@ -21,6 +21,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toy_envs import RandomWalk
 
+from sb3_walle.gradient_workers import workers
 from sb3_walle.gradient_workers.learners import Learners
 
 N_LEARNERS = 3
@@ -116,6 +117,21 @@ def test_a_worker_that_computes_dies(call: str, updates: SharedUpdates, tmp_path
         start(updates, tmp_path)
     updates.train(1)
     assert updates.workers.n_restarts == N_LEARNERS - 1
+    assert_equal(state_of(updates.update), expected(2))
+
+
+def test_a_worker_that_is_stopped_is_ended(
+    updates: SharedUpdates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "PATIENCE_SECONDS", 0.5)
+    processes = start(updates, tmp_path)
+    os.kill(processes[0], signal.SIGSTOP)
+    with pytest.warns(UserWarning, match=r"Gradient worker \d has not answered for 0\.5 s, and was ended"):
+        updates.train(0)
+    assert not is_alive(processes[0])
+    start(updates, tmp_path)
+    updates.train(1)
+    assert updates.workers.n_restarts == 1
     assert_equal(state_of(updates.update), expected(2))
 
 
