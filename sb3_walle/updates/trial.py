@@ -44,17 +44,19 @@ class Trial:
             self.gain = 0.0
             return self._one
 
-    def note(self, compiler: ProgramCompiler, seconds: float) -> None:
+    def note(self, compiler: ProgramCompiler, seconds: float) -> float | None:
         """
         :param compiler: of the last update
         :param seconds: what it has taken for each minibatch
+        :return: how many times as fast several are, once, as soon as that is known
         """
         if self.gain is not None:
-            return
+            return None
         self._seconds[compiler].append(seconds)
         if self._several is not None and self._is_timed(self._several):
             one, several = (median(self._seconds[each][N_NOT_TIMED:]) for each in (self._one, self._several))
             self.gain = one / several
+        return self.gain
 
     def close(self) -> None:
         for compiler in self._seconds:

@@ -112,7 +112,7 @@ class Updater:
                 seconds = time.perf_counter() - started
                 self._note_compiled(number, n_minibatches, is_compared, is_same, seconds)
                 if self._trial is not None and (not is_compared or n_minibatches >= MINIBATCHES_PER_TIMING):
-                    self._note_of_trial(self._trial, seconds / n_minibatches)
+                    self._note_in_trial(self._trial, seconds / n_minibatches)
             except Unsupported as reason:
                 self.is_compiled = False
                 if self._compiler.division is None:
@@ -202,18 +202,18 @@ class Updater:
         if self._compiler is not before:
             self._n_minibatches_unchecked = None
 
-    def _note_of_trial(self, trial: Trial, seconds: float) -> None:
+    def _note_in_trial(self, trial: Trial, seconds: float) -> None:
         assert self.sharing is not None and self._compiler is not None
         is_shared = self._compiler.division is not None
-        if trial.gain is not None or (is_shared and not self.sharing.are_ready):
+        if is_shared and not self.sharing.are_ready:
             return
-        trial.note(self._compiler, seconds)
-        if trial.gain is None:
+        gain = trial.note(self._compiler, seconds)
+        if gain is None:
             return
         if not trial.is_won:
             self.sharing.close()
         if self.update.algorithm.verbose >= 1:
-            n, found = self.sharing.n_learners, f"{trial.gain:.2f} times as fast as one"
+            n, found = self.sharing.n_learners, f"{gain:.2f} times as fast as one"
             print(f"{n} learners are {found}: n_learners is {n if trial.is_won else 1} from now on")
 
     def _consider(self) -> None:
