@@ -54,9 +54,20 @@ class SharedProgram:
         self._have_made(gradient)
         self._have_made(add)
         self._shared.before_step()
-        found = self._have_made(step)
+        try:
+            found = self._have_made(step)
+        except BaseException:
+            # Such as Ctrl-C. No slice is left a step behind the others.
+            self._complete(step)
+            raise
         assert found is not None
         return found
+
+    def _complete(self, step: int) -> None:
+        for rank in self._workers.busy:
+            self._workers.has_done(rank)
+        for calls in self.calls:
+            calls[step]()
 
     def _have_made(self, call: int) -> th.Tensor | None:
         """Have all ranks make a call. Returns what that of this process has found."""

@@ -109,6 +109,11 @@ class GradientWorkers:
                 worker.is_busy = True
                 with self._death_noticed(rank):
                     worker.line.send(call)
+        return self.busy
+
+    @property
+    def busy(self) -> list[int]:
+        """Ranks of the workers that have not said yet that they are done."""
         return [rank for rank, worker in self._workers.items() if worker.is_busy]
 
     def has_done(self, rank: int) -> bool:

@@ -187,6 +187,33 @@ def test_an_exception_while_workers_compute_puts_nothing_out_of_step(updates: Sh
     assert_equal(state_of(updates.update), expected(2))
 
 
+def test_an_exception_while_slices_are_made_leaves_none_behind(updates: SharedUpdates, tmp_path: Path) -> None:
+    updates.start_workers(tmp_path, hold=CALLS["step"])
+    updates.workers.wait_until_ready()
+
+    def interrupt() -> None:
+        stopped(tmp_path, N_LEARNERS - 1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        (tmp_path / "go").touch()
+
+    with running(interrupt), pytest.raises(KeyboardInterrupt):
+        updates.train(0)
+    alone = SharedUpdates(made(), N_LEARNERS)
+    alone.programs = {"update": interrupted_after(alone.programs["update"])}
+    with pytest.raises(KeyboardInterrupt):
+        alone.train(0)
+    assert_equal(state_of(updates.update), state_of(alone.update))
+
+
+def interrupted_after(program: Callable[[list[th.Tensor]], th.Tensor]) -> Callable[[list[th.Tensor]], th.Tensor]:
+    def make(inputs: list[th.Tensor]) -> th.Tensor:
+        program(inputs)
+        raise KeyboardInterrupt
+
+    return make
+
+
 @pytest.mark.filterwarnings("ignore:Gradient worker")
 def test_hundreds_of_deaths_change_no_number(updates: SharedUpdates, tmp_path: Path) -> None:
     start(updates, tmp_path)
