@@ -113,7 +113,7 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
     :raises UsageError: if arguments belong to other algorithms
     """
     algorithm = arguments.algo
-    of_the_policy = policy_arguments(arguments)
+    policy = policy_arguments(arguments)
     ppo = {name: value for name, value in vars(arguments).items() if name not in COMMON}
     if arguments.prioritized and algorithm != "dqn":
         raise UsageError(f"--prioritized is for --algo dqn, not for {algorithm}")
@@ -129,10 +129,10 @@ def settings_of(arguments: argparse.Namespace) -> ReturnsSettings:
         for name in ppo.keys() - sb3_defaults(algorithm).keys():
             raise UsageError(f"--{name.replace('_', '-')} is no option of {algorithm.upper()}")
         zoo = settings_of_the_zoo(arguments) if arguments.zoo else {"ppo": {}}
-        return PPOReturns(**{**common, **zoo, "algorithm": algorithm, "ppo": {**zoo["ppo"], **ppo}})
+        return PPOReturns(**{**common, **zoo, "algorithm": algorithm, "ppo": {**zoo["ppo"], **policy, **ppo}})
     for name in (*ppo, *(["zoo"] if arguments.zoo else [])):
         raise UsageError(f"--{name.replace('_', '-')} is for --algo ppo, not for {algorithm}")
-    return OffPolicyReturns(**common, algorithm=algorithm, arguments=of_the_policy, prioritized=arguments.prioritized)
+    return OffPolicyReturns(**common, algorithm=algorithm, arguments=policy, prioritized=arguments.prioritized)
 
 
 def settings_of_the_zoo(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -78,10 +78,11 @@ def settings_of(arguments: argparse.Namespace) -> SpeedSettings:
         "skip_subproc": arguments.skip_subproc,
         "sbx": arguments.sbx,
     }
-    of_the_policy = policy_arguments(arguments)
+    policy = policy_arguments(arguments)
     if arguments.algo != "ppo":
-        return OffPolicySpeed(**common, algorithm=arguments.algo, arguments=of_the_policy)
-    return PPOSpeed(**common, samples_per_iteration=arguments.samples_per_iteration, iterations=arguments.iterations)
+        return OffPolicySpeed(**common, algorithm=arguments.algo, arguments=policy)
+    amounts = {"samples_per_iteration": arguments.samples_per_iteration, "iterations": arguments.iterations}
+    return PPOSpeed(**common, **amounts, policy_arguments=policy)
 
 
 def chosen_parts(arguments: argparse.Namespace) -> dict[str, Part]:

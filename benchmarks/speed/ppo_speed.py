@@ -1,7 +1,7 @@
 """The benchmark of PPO: who takes part, and how much is measured."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.contenders import AsyncContender, Contender, Trainee, VecEnvContender, policy_for
@@ -21,6 +21,7 @@ class PPOSpeed(SpeedSettings):
     :param n_epochs: passes over the samples of an iteration
     :param batch_size: samples of a minibatch
     :param iterations: iterations of each measurement
+    :param policy_arguments: arguments of the algorithm that define its networks, if they are not SB3's
     """
 
     envs_per_sampler: int = 8
@@ -28,6 +29,7 @@ class PPOSpeed(SpeedSettings):
     n_epochs: int = 10
     batch_size: int = 64
     iterations: int = 3
+    policy_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def trainees(self, slowness: Slowness | None = None) -> tuple[Trainee, ...]:
         shapes = dict.fromkeys(((self.n_samplers, 1), (available_cpus(), self.envs_per_sampler)))
@@ -47,7 +49,8 @@ class PPOSpeed(SpeedSettings):
     def arguments(self, contender: Contender) -> dict[str, Any]:
         """:return: its hyperparameters"""
         n_steps = self.steps_per_env(contender.n_envs)
-        return {"n_steps": n_steps, "n_epochs": self.n_epochs, "batch_size": self.batch_size}
+        amounts = {"n_steps": n_steps, "n_epochs": self.n_epochs, "batch_size": self.batch_size}
+        return {**amounts, **self.policy_arguments}
 
     def stopwatch(self, n_envs: int, on_start: Callable[[], object] | None = None) -> Stopwatch:
         rollout = self.steps_per_env(n_envs) * n_envs
@@ -67,4 +70,5 @@ class PPOSpeed(SpeedSettings):
         return (
             f"{self.samples_per_iteration:,} samples an iteration, {self.n_epochs} epoch(s) of minibatches of "
             f"{self.batch_size}, {policy_for(self.env_id)} on the CPU, learner '{self.learner}'"
+            + "".join(f", {name}={value}" for name, value in self.policy_arguments.items())
         )

@@ -7,7 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.on_policy.advantages import accumulate
@@ -113,6 +113,18 @@ def log_probs_of(
         if isinstance(policy.action_space, spaces.Discrete):
             actions = actions.long().flatten()
         with th.no_grad():
-            _, found, _ = policy.evaluate_actions(observations, actions, **arguments(rows))  # type: ignore[operator]
+            found = _log_probs(policy, observations, actions, arguments(rows))
         log_probs[start : rows.stop] = found.cpu().numpy().reshape(-1, buffer.n_envs)
     return log_probs
+
+
+def _log_probs(policy: BasePolicy, observations: Any, actions: th.Tensor, arguments: dict[str, Any]) -> th.Tensor:
+    # SB3's evaluate_actions() computes values and entropies, too, which take as long as the rest.
+    own = (ActorCriticPolicy.evaluate_actions, ActorCriticPolicy.get_distribution)
+    if (_function(policy, "evaluate_actions"), _function(policy, "get_distribution")) == own:
+        return policy.get_distribution(observations).log_prob(actions)  # type: ignore[operator]
+    return policy.evaluate_actions(observations, actions, **arguments)[1]  # type: ignore[operator]
+
+
+def _function(policy: BasePolicy, name: str) -> Any:
+    return getattr(getattr(policy, name, None), "__func__", None)

@@ -21,7 +21,8 @@ from sb3_walle.samplers.actors.torch_policy import staying_hooks
 from sb3_walle.samplers.infos import EPISODE, IS_SUCCESS
 from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.sb3_private import set_last_episode_starts, set_last_observations, update_info_buffer
-from sb3_walle.transport.chunk import between, row
+from sb3_walle.transport.chunk import between
+from sb3_walle.transport.chunk import rows as each_row
 
 # Observations that are on the learner's device at the same time, for the sake of callbacks.
 ROWS_AT_ONCE = 128
@@ -80,6 +81,7 @@ class StepReporter:
         algorithm, callback = self.algorithm, self.callback
         # Computed for all these rows at once, and handed out row by row.
         clipped_actions = self._clip(rollout.actions[rows.start : rows.stop])
+        observations = each_row(between(rollout.observations, rows), len(rows))
         obs_tensors = self._obs_tensors(rollout, rows)
         value_tensors = th.from_numpy(values).to(algorithm.device).unsqueeze(-1).unbind()
         log_probs = rollout.fields[LOG_PROBS][rows.start : rows.stop]
@@ -88,7 +90,7 @@ class StepReporter:
         for index, step in enumerate(rows):
             dones, infos = rollout.dones[step], infos_of_step(rollout, step)
             # Not what the step before led to: where a stream ends, that is another environment's.
-            set_last_observations(algorithm, row(rollout.observations, step))
+            set_last_observations(algorithm, observations[index])
             set_last_episode_starts(algorithm, rollout.episode_starts[step])
             new_obs = rollout.next_observations(step)
             algorithm.num_timesteps += rollout.n_steps_made(step)

@@ -33,19 +33,41 @@ class RolloutMinibatches:
             raise ValueError("The rollout buffer is not full: collect a rollout before train(), as learn() does.")
         _flatten(buffer)
         self._n_samples = buffer.buffer_size * buffer.n_envs
-        self._batch_size = batch_size
-        self._columns = [th.as_tensor(array).to(device) for array in _columns(buffer)]
+        columns = [th.as_tensor(array).to(device) for array in _columns(buffer)]
+        bytes_per_sample = sum(column[0].numel() * column.element_size() for column in columns)
+        self._n_at_once = batch_size * max(1, BYTES_AT_ONCE // (bytes_per_sample * batch_size))
+        self._device = device
+        self._columns = [_Column(column, self._n_at_once, batch_size) for column in columns]
 
     def epoch(self) -> Iterator[tuple[th.Tensor, ...]]:
-        """For each minibatch of one pass, its observations and all its numbers."""
-        order = th.from_numpy(np.random.permutation(self._n_samples)).to(self._columns[0].device)
-        for block in order.split(self._batch_size * self._minibatches_at_once()):
-            gathered = [column.index_select(0, block).split(self._batch_size) for column in self._columns]
-            yield from zip(*gathered, strict=True)
+        """For each minibatch of one pass, its observations and all its numbers, until the next one is asked for."""
+        order = th.from_numpy(np.random.permutation(self._n_samples)).to(self._device)
+        for block in order.split(self._n_at_once):
+            yield from zip(*[column.minibatches(block) for column in self._columns], strict=True)
 
-    def _minibatches_at_once(self) -> int:
-        bytes_per_sample = sum(column[0].numel() * column.element_size() for column in self._columns)
-        return max(1, BYTES_AT_ONCE // (bytes_per_sample * self._batch_size))
+
+class _Column:
+    """
+    One array of the buffer, and memory for some of its samples, which is cut into minibatches once: to make a tensor
+    for each minibatch of each epoch takes longer than to copy its samples.
+
+    :param samples: all samples, ``[n_samples, ...]``
+    :param n_at_once: how many are gathered at once, at most
+    :param batch_size: samples of a minibatch, at most
+    """
+
+    def __init__(self, samples: th.Tensor, n_at_once: int, batch_size: int) -> None:
+        self._samples, self._batch_size = samples, batch_size
+        self._gathered = samples.new_empty((min(n_at_once, len(samples)), *samples.shape[1:]))
+        self._cut: dict[int, tuple[th.Tensor, ...]] = {}
+
+    def minibatches(self, places: th.Tensor) -> tuple[th.Tensor, ...]:
+        """:return: the samples at these places, one minibatch after the other, until the next call"""
+        n_samples = len(places)
+        if n_samples not in self._cut:
+            self._cut[n_samples] = self._gathered[:n_samples].split(self._batch_size)
+        th.index_select(self._samples, 0, places, out=self._gathered[:n_samples])
+        return self._cut[n_samples]
 
 
 def check_buffer(buffer: RolloutBuffer) -> None:

@@ -434,6 +434,8 @@ def test_command_compares_off_policy_algorithms(monkeypatch: pytest.MonkeyPatch)
     assert prioritized == replace(dqn, prioritized=True)
     td3, _, _ = asked_for(monkeypatch, "Pendulum-v1 --algo td3 --net-arch 64 32")
     assert (td3.total_timesteps, td3.arguments) == (10_000, {"policy_kwargs": {"net_arch": [64, 32]}})
+    ppo, _, _ = asked_for(monkeypatch, "Pendulum-v1 --net-arch 64 32")
+    assert ppo.ppo == td3.arguments
 
 
 @needs_zoo
@@ -470,7 +472,6 @@ def test_comparison_with_the_zoos_hyperparameters(tmp_path: Path, monkeypatch: p
         ("--timesteps 100", "at least 200 are needed"),
         ("--n-steps 1 --n-samplers 1", "n_steps"),
         ("--n-samplers 0", "--n-samplers"),
-        ("--net-arch 64", "--net-arch is for off-policy algorithms"),
         ("--algo dqn --batch-size 32", "--batch-size is for --algo ppo"),
         ("--algo ppo --prioritized", "--prioritized is for --algo dqn"),
     ],

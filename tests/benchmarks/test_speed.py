@@ -332,13 +332,16 @@ def test_command_asks_for_what_the_options_say(
 
     monkeypatch.setattr(command, "run_parts", run_parts)
     out = tmp_path / "speed.csv"
-    options = ["CartPole-v1", "--n-samplers", "3", "--skip-subproc", "--out", str(out)]
+    options = ["CartPole-v1", "--n-samplers", "3", "--skip-subproc", "--net-arch", "8", "--out", str(out)]
     assert run_command_line(command.build_parser(), options) == 0
     assert "the report" in capsys.readouterr().out and "123.0" in out.read_text()
     off_policy_options = "--algo sac --parts update slow --n-samplers 3 --net-arch 64 32"
     assert run_command_line(command.build_parser(), ["Pendulum-v1", *off_policy_options.split()]) == 0
     (ppo, ppo_parts), (sac, sac_parts) = asked
-    assert ppo == PPOSpeed("CartPole-v1", n_samplers=3, skip_subproc=True) and ppo_parts == PPO_PARTS
+    network = {"policy_kwargs": {"net_arch": [8]}}
+    assert ppo == PPOSpeed("CartPole-v1", n_samplers=3, skip_subproc=True, policy_arguments=network)
+    assert ppo_parts == PPO_PARTS
+    assert all(trainee.arguments["policy_kwargs"] == {"net_arch": [8]} for trainee in ppo.trainees())
     assert sac == OffPolicySpeed(
         "Pendulum-v1", n_samplers=3, algorithm="sac", arguments={"policy_kwargs": {"net_arch": [64, 32]}}
     )
@@ -349,7 +352,6 @@ def test_command_asks_for_what_the_options_say(
     ("options", "message"),
     [
         ("CartPole-v1 --samples-per-iteration 10", "too few samples"),
-        ("CartPole-v1 --net-arch 64", "--net-arch is for off-policy algorithms"),
         ("Pendulum-v1 --algo ppo --parts slow", "'slow' is not measured of ppo"),
         ("Pendulum-v1 --algo sac --parts iteration", "'iteration' is not measured of sac"),
         ("NoSuchEnv-v0", "NoSuchEnv"),

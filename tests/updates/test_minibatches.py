@@ -105,7 +105,7 @@ def test_minibatches_are_those_of_sb3(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(rollout_minibatches, "BYTES_AT_ONCE", bytes_at_once)
         drawn = RolloutMinibatches(buffer, batch_size, CPU)
-        found = [[unpacked(minibatch) for minibatch in drawn.epoch()] for _ in range(2)]
+        found = [[unpacked(copy.deepcopy(minibatch)) for minibatch in drawn.epoch()] for _ in range(2)]
 
     assert [len(epoch) for epoch in found] == [-(-n_steps * n_envs // batch_size)] * 2
     th.testing.assert_close(found, expected, rtol=0, atol=0)
