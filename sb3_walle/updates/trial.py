@@ -1,5 +1,6 @@
 """Whether several learners are faster than one."""
 
+from collections import Counter
 from collections.abc import Callable
 from statistics import median
 
@@ -9,6 +10,8 @@ from sb3_walle.updates.unsupported import Unsupported
 # The first update of a program is no measure of it: its memory is not in the caches.
 N_NOT_TIMED = 1
 N_TIMED = 3
+# In updates of few minibatches, of which one tells little.
+MIN_MINIBATCHES = 100
 # How much faster several have to be. Each takes a core.
 MIN_GAIN = 1.1
 
@@ -26,6 +29,7 @@ class Trial:
         self._one, self._make_several = one, make_several
         self._several: ProgramCompiler | None = None
         self._seconds: dict[ProgramCompiler, list[float]] = {one: []}
+        self._n_minibatches: Counter[ProgramCompiler] = Counter()
         #: how many times as fast several are; ``None`` as long as that is not known
         self.gain: float | None = None
 
@@ -44,15 +48,17 @@ class Trial:
             self.gain = 0.0
             return self._one
 
-    def note(self, compiler: ProgramCompiler, seconds: float) -> float | None:
+    def note(self, compiler: ProgramCompiler, seconds: float, n_minibatches: int) -> float | None:
         """
         :param compiler: of the last update
         :param seconds: what it has taken for each minibatch
+        :param n_minibatches: how many there were
         :return: how many times as fast several are, once, as soon as that is known
         """
         if self.gain is not None:
             return None
         self._seconds[compiler].append(seconds)
+        self._n_minibatches[compiler] += n_minibatches
         if self._several is not None and self._is_timed(self._several):
             one, several = (median(self._seconds[each][N_NOT_TIMED:]) for each in (self._one, self._several))
             self.gain = one / several
@@ -71,4 +77,5 @@ class Trial:
         return None if self._several.programs(wait=False) is None else self._several
 
     def _is_timed(self, compiler: ProgramCompiler) -> bool:
-        return len(self._seconds[compiler]) >= N_NOT_TIMED + N_TIMED
+        n_updates, n_minibatches = len(self._seconds[compiler]), self._n_minibatches[compiler]
+        return n_updates >= N_NOT_TIMED + N_TIMED and n_minibatches >= MIN_MINIBATCHES

@@ -112,7 +112,7 @@ class Updater:
                 seconds = time.perf_counter() - started
                 self._note_compiled(number, n_minibatches, is_compared, is_same, seconds)
                 if self._trial is not None and (not is_compared or n_minibatches >= MINIBATCHES_PER_TIMING):
-                    self._note_in_trial(self._trial, seconds / n_minibatches)
+                    self._note_in_trial(self._trial, seconds / n_minibatches, n_minibatches)
             except Unsupported as reason:
                 self.is_compiled = False
                 if self._compiler.division is None:
@@ -202,12 +202,12 @@ class Updater:
         if self._compiler is not before:
             self._n_minibatches_unchecked = None
 
-    def _note_in_trial(self, trial: Trial, seconds: float) -> None:
+    def _note_in_trial(self, trial: Trial, seconds: float, n_minibatches: int) -> None:
         assert self.sharing is not None and self._compiler is not None
         is_shared = self._compiler.division is not None
         if is_shared and not self.sharing.are_ready:
             return
-        gain = trial.note(self._compiler, seconds)
+        gain = trial.note(self._compiler, seconds, n_minibatches)
         if gain is None:
             return
         if not trial.is_won:

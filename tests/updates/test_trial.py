@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sb3_walle.updates.trial import MIN_GAIN, N_NOT_TIMED, N_TIMED, Trial
+from sb3_walle.updates.trial import MIN_GAIN, MIN_MINIBATCHES, N_NOT_TIMED, N_TIMED, Trial
 from sb3_walle.updates.unsupported import Unsupported
 
 N = N_NOT_TIMED + N_TIMED
@@ -28,12 +28,12 @@ def trial_of(one: Any, several: Any) -> Trial:
     return Trial(one, lambda: several)
 
 
-def after_updates(trial: Trial, n: int, seconds: dict[Any, float]) -> list[Any]:
+def after_updates(trial: Trial, n: int, seconds: dict[Any, float], n_minibatches: int = MIN_MINIBATCHES) -> list[Any]:
     """Which compilers have made so many updates, each of which takes what its compiler's do."""
     made = []
     for _ in range(n):
         made.append(trial.compiler())
-        trial.note(made[-1], seconds[made[-1]])
+        trial.note(made[-1], seconds[made[-1]], n_minibatches)
     return made
 
 
@@ -57,6 +57,12 @@ def test_one_learner_goes_on_while_programs_for_several_are_compiled() -> None:
     several.is_ready = True
     assert after_updates(trial, N + 1, seconds) == [several] * (N + 1)
     assert trial.is_won
+
+
+def test_updates_of_one_minibatch_are_not_few() -> None:
+    one, several = Compiler(), Compiler()
+    made = after_updates(trial_of(one, several), MIN_MINIBATCHES + 1, {one: 1e-3, several: 5e-4}, n_minibatches=1)
+    assert made == [one] * MIN_MINIBATCHES + [several]
 
 
 def test_what_cannot_be_divided_has_one_learner() -> None:
