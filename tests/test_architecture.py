@@ -42,6 +42,7 @@ ROOMS = (
     "callbacks",
     "replay",
     "updates",
+    "gradient_workers",
     "algorithm",
     "on_policy",
     "off_policy",

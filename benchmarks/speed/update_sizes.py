@@ -55,7 +55,7 @@ NETS = {
 }
 
 
-class _NoWorld(gym.Env):
+class NoWorld(gym.Env):
     """Has spaces, and nothing happens in it."""
 
     def __init__(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -89,20 +89,21 @@ def _quantity(net: str, batch_size: int) -> str:
     return f"{net}, minibatches of {batch_size}, us/minibatch"
 
 
-def algorithm_with_samples(net: Net, batch_size: int, seed: int = 0) -> PPO:
+def algorithm_with_samples(net: Net, batch_size: int, seed: int = 0, device: str = "cpu") -> PPO:
     """
     :param seed: seed of the weights and of the samples
+    :param device: where the policy is
     :return: SB3's PPO, with a rollout buffer that is full of random samples
     """
     model = PPO(
         net.policy,
-        _NoWorld(net.observation_space, net.action_space),
+        NoWorld(net.observation_space, net.action_space),
         n_steps=max(SAMPLES, batch_size),
         batch_size=batch_size,
         n_epochs=net.n_epochs,
         policy_kwargs=net.policy_kwargs,
         seed=seed,
-        device="cpu",
+        device=device,
     )
     # Of what train() records nothing is shown.
     model.set_logger(Logger(folder=None, output_formats=[]))
@@ -117,11 +118,13 @@ def algorithm_with_samples(net: Net, batch_size: int, seed: int = 0) -> PPO:
         buffer.actions = random.standard_normal(buffer.actions.shape, dtype=np.float32)
     for name in ("rewards", "values", "advantages", "returns"):
         setattr(buffer, name, random.standard_normal(buffer.values.shape, dtype=np.float32))
-    observations, actions = (th.as_tensor(array[:, 0]) for array in (buffer.observations, buffer.actions))
+    observations, actions = (
+        th.as_tensor(array[:, 0], device=device) for array in (buffer.observations, buffer.actions)
+    )
     if isinstance(net.action_space, spaces.Discrete):
         actions = actions.flatten()
     with th.no_grad():
-        buffer.log_probs[:, 0] = model.policy.evaluate_actions(observations, actions)[1].numpy()
+        buffer.log_probs[:, 0] = model.policy.evaluate_actions(observations, actions)[1].cpu().numpy()
     buffer.full, buffer.pos = True, buffer.buffer_size
     return model
 

@@ -20,6 +20,14 @@ from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
 from sb3_walle.algorithm.learner_load import needs_threads
 from sb3_walle.algorithm.pickling import state_without_samplers
+from sb3_walle.algorithm.several_learners import (
+    NLearners,
+    advice_on_cpus,
+    are_several,
+    check_n_learners,
+    check_shareable,
+    likely_n_learners,
+)
 from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
@@ -35,6 +43,7 @@ from sb3_walle.envs.wrappers import (
     takes_gamma_of_algorithm,
     wrapped_samplers,
 )
+from sb3_walle.gradient_workers.learners import Learners
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
 from sb3_walle.saving import model_path, written_whole
@@ -116,6 +125,11 @@ class AsyncMixin(_Base):
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
         seed, the arguments alone determine the number of the first compiled update, so that the same seed always gives
         the same numbers. PPO, SAC, TD3, DDPG, DQN, TQC and QR-DQN have compiled updates, as has TRPO's critic
+    :param n_learners: number of processes that compute the gradients of compiled updates, this one included. Each takes
+        a share of the rows of every minibatch, with one thread; their sum is the gradient that one learner would
+        compute, within rounding, and the same in every run. SB3 and callbacks stay in this process. ``"auto"``: more
+        than one only where the first compiled updates turn out to be faster by 10 %; with a seed, arguments and number
+        of CPUs alone decide
     :param check_nan: whether samplers refuse, as a failure of theirs, observations, rewards and log-probabilities that
         are not finite, and an update whose gradient is not finite is an error before it changes any weight
     :param kwargs: the algorithm's other arguments
@@ -153,6 +167,7 @@ class AsyncMixin(_Base):
         close_timeout: float | None = None,
         samplers_give_way: bool | None = None,
         learner: str = "auto",
+        n_learners: NLearners = 1,
         check_nan: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -160,7 +175,7 @@ class AsyncMixin(_Base):
         self.mode = self.supported_modes[0] if mode is None else mode
         # Algorithms of SB3 have networks that are called actor.
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
-        self.learner, self.check_nan = learner, check_nan
+        self.learner, self.n_learners, self.check_nan = learner, n_learners, check_nan
         self._check_choices()
         choices = SamplerChoices(
             n_samplers,
@@ -184,12 +199,21 @@ class AsyncMixin(_Base):
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
-            wrapped_samplers(self.env)
+            wrapped = wrapped_samplers(self.env)
+        if are_several(n_learners) and wrapped is not None:
+            self._advise_on_cpus(n_learners, wrapped.vec_env.client.n_processes)
         vec_normalize = vec_normalize_of(self)
         #: whether the policy learns from normalised observations or rewards
         self.is_normalized = vec_normalize is not None
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
+
+    def _advise_on_cpus(self, n_learners: int, n_samplers: int) -> None:
+        advice = advice_on_cpus(n_learners, n_samplers, self.mode)
+        if advice is not None and self.verbose >= 1:
+            print(advice)
+        elif advice is not None:
+            warn_user(f"{advice}.")
 
     def _may_run_in_numpy(self, policy: str | type[BasePolicy]) -> bool:
         """Whether NumPy probably runs a policy, so that samplers do without torch."""
@@ -208,6 +232,7 @@ class AsyncMixin(_Base):
         check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
         check_actor(self.sampler_actor)
         check_learner(self.learner)
+        check_n_learners(self.n_learners)
         checked_info_keys(self.info_keys)
 
     def _setup_model(self) -> None:
@@ -222,6 +247,8 @@ class AsyncMixin(_Base):
             # Long before the queues are made. Callbacks, which are not known yet, can only ask for more.
             request = self._collection_request(env, self._n_steps_per_rollout())
             request.check_memory(self._collection_spec(request, for_size=True))
+        if are_several(self.n_learners):
+            check_shareable(self, self.n_learners, self.learner, self._get_updater() is not None)
         if self.learner == "compiled":
             self._require_compiled_update()
 
@@ -430,6 +457,8 @@ class AsyncMixin(_Base):
             self.logger.record("async/bottleneck", statistics.workload.take_bottleneck(), exclude="tensorboard")
             if self.mode == "free":
                 self.logger.record("async/stale_steps", statistics.n_stale_steps)
+        if self._updater is not None and self._updater.sharing is not None:
+            self.logger.record("async/learner_restarts", self._updater.sharing.n_restarts)
         if self._learn_seconds is not None:
             self.logger.record("time/learn_seconds", self._learn_seconds)
 
@@ -452,15 +481,29 @@ class AsyncMixin(_Base):
 
     def _needs_threads(self) -> bool:
         """Whether the learner takes cores from samplers, which mostly wait for it."""
+        return needs_threads(self.policy, self._samples_of_minibatch(), self._samples_per_step())
+
+    def _samples_of_minibatch(self) -> int:
         # A2C learns from the whole rollout at once.
-        batch_size = getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
-        return needs_threads(self.policy, batch_size, self._samples_per_step())
+        return getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
 
     def _get_updater(self) -> Updater | None:
         """What makes compiled updates, ``None`` if there are none of this algorithm."""
         if self._updater is None and self.update_class is not None and self._trains_as_sb3():
-            self._updater = Updater(self.update_class(self), self.learner)
+            n_learners = self._n_learners_to_use()
+            sharing = Learners(n_learners) if n_learners > 1 else None
+            must_gain = self.n_learners == "auto" and self.seed is None
+            self._updater = Updater(self.update_class(self), self.learner, sharing, must_gain)
         return self._updater
+
+    def _n_learners_to_use(self) -> int:
+        if self.n_learners != "auto":
+            return self.n_learners
+        if self.learner == "eager" or self.device.type != "cpu":
+            return 1
+        env = wrapped_samplers(self.env)
+        n_samplers = 0 if env is None or self.mode == "sync" else env.vec_env.client.n_processes
+        return likely_n_learners(self.policy, self._samples_of_minibatch(), self._samples_per_step(), n_samplers)
 
     def _trains_as_sb3(self) -> bool:
         """Whether the update is the one that is compiled: a class in between, say, may have another one."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from stable_baselines3.ppo import PPO
 
+from sb3_walle.algorithm.several_learners import are_several
 from sb3_walle.collection.modes import MODES
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
@@ -76,6 +77,11 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
     def _check_kl_penalty(self) -> None:
         if self.learner == "compiled":
             raise ValueError("objective='kl_penalty' has no compiled update. Use learner='auto' or 'eager'.")
+        if are_several(self.n_learners):
+            raise ValueError(
+                f"objective='kl_penalty' has no compiled update for n_learners={self.n_learners} to share. "
+                "Use n_learners=1."
+            )
         if not self._trains_as_sb3():
             raise ValueError(
                 f"objective='kl_penalty' takes the place of SB3's PPO.train(), and {type(self).__name__} has one of "

@@ -18,15 +18,18 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.death import Death, how_it_ended, readable
 from sb3_walle.backends.sampler_process import die_with, run_sampler, survive_parent
-from sb3_walle.transport.pulse import PulseBoard
+from sb3_walle.transport.pulse import Pulse, PulseBoard
 from sb3_walle.transport.shared_memory import SharedMemory, anonymous_file
+
+#: what a forked process runs: takes its number, its channel to the learner, the server's process and its pulse
+Run: TypeAlias = Callable[[int, Channel, int, Pulse | None], None]
 
 # Time for a sampler that hangs to say where, before it is killed.
 LAST_WORDS_TIMEOUT = 0.5
@@ -51,10 +54,11 @@ class Preload:
 
 @dataclass(frozen=True)
 class Fork:
-    """Start a sampler, with its end of its channel to the learner."""
+    """Start a sampler, with its end of its channel to the learner, and what it runs."""
 
     sampler: int
     channel: socket.socket
+    run: Run = run_sampler
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class ForkServer:
             faulthandler.enable(last_words, all_threads=False)
             self._close_in_child()
             pulse = None if self._pulses is None else self._pulses.pulse(request.sampler)
-            run_sampler(request.sampler, Channel(request.channel), server, pulse)
+            request.run(request.sampler, Channel(request.channel), server, pulse)
             exit_code = 0
         except BaseException:
             os.write(last_words, traceback.format_exc().encode())

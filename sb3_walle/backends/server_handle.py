@@ -11,7 +11,8 @@ from collections.abc import Iterable, Set
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.death import Death, how_it_ended
-from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Fork, Kill, Preload
+from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Fork, Kill, Preload, Run
+from sb3_walle.backends.sampler_process import run_sampler
 from sb3_walle.transport.shared_memory import SharedMemory
 
 # The server only ever does small things. If it does not read its messages for that long, something is badly wrong.
@@ -36,9 +37,13 @@ class ServerHandle:
     :param modules: names of modules to import before forking
     :param pulses: where samplers note that their environments begin a step, ``None`` where no step is timed
     :param gives_way: whether the server, its samplers, and what their environments start are a session of their own
+    :param run: what a forked process runs
     """
 
-    def __init__(self, modules: Iterable[str], pulses: SharedMemory | None, gives_way: bool = True) -> None:
+    def __init__(
+        self, modules: Iterable[str], pulses: SharedMemory | None, gives_way: bool = True, run: Run = run_sampler
+    ) -> None:
+        self._run = run
         self._deaths: dict[int, Death] = {}
         self._channel, server_end = Channel.pair(SEND_TIMEOUT)
         self._process = _start(server_end, gives_way)
@@ -59,7 +64,7 @@ class ServerHandle:
         try:
             with sampler_end:
                 self._deaths.pop(sampler, None)
-                self._channel.send(Fork(sampler, sampler_end))
+                self._channel.send(Fork(sampler, sampler_end, self._run))
         except BaseException:
             channel.close()
             raise

@@ -140,6 +140,14 @@ def add_option(group: Any, flag: str, default: Any, text: str, only_given: bool 
     group.add_argument(flag, default=argparse.SUPPRESS if only_given else default, help=shown, **kwargs)
 
 
+def add_n_learners(group: Any) -> None:
+    def convert(text: str) -> int | str:
+        return text if text == "auto" else integer(1)(text)
+
+    text = "processes that share the minibatches of a compiled update, or auto: several where they are faster"
+    add_option(group, "--n-learners", 1, text, type=convert)
+
+
 def add_comparison(parser: argparse.ArgumentParser, algorithms: Iterable[str] = ALGORITHMS) -> None:
     """Add what all commands take that compare an asynchronous algorithm, one of these, with SB3's."""
     add_env(parser)

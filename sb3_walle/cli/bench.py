@@ -3,7 +3,15 @@
 import argparse
 from typing import Any
 
-from sb3_walle.cli.arguments import LEARNERS, add_comparison, add_option, integer, of_the_user, set_command
+from sb3_walle.cli.arguments import (
+    LEARNERS,
+    add_comparison,
+    add_n_learners,
+    add_option,
+    integer,
+    of_the_user,
+    set_command,
+)
 
 EXAMPLE = """\
 example:
@@ -26,6 +34,7 @@ def add_command(commands: Any) -> None:
     text = "steps of a measurement, after those to warm up (default: PPO and TRPO two rollouts, others 2000)"
     add_option(parser, "--timesteps", None, text, type=integer(1))
     add_option(parser, "--learner", "compiled", "update of the asynchronous algorithm", choices=LEARNERS)
+    add_n_learners(parser)
 
 
 def run_command(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -29,6 +29,7 @@ class Comparison:
     What to measure, as the options of the command say.
 
     :param n_samplers: samplers of one environment, and environments of SB3's VecEnvs
+    :param n_learners: learners of the asynchronous algorithm
     :param timesteps: environment steps of a measurement, all environments together; by default two rollouts of
         on-policy algorithms, and 2,000 steps of the others
     """
@@ -38,6 +39,7 @@ class Comparison:
     n_samplers: int = 10
     timesteps: int | None = None
     learner: str = "compiled"
+    n_learners: int | Literal["auto"] = 1
 
     def run(self) -> str:
         """
@@ -60,10 +62,11 @@ class Comparison:
         factory, n = quiet_factory(self.env), self.n_samplers
         replay = {"train_freq": 1, "learning_starts": WARM_UP // 2, "buffer_size": BUFFER_SIZE}
         arguments: dict[str, Any] = {"device": "cpu", **({"n_steps": N_STEPS} if on_policy else replay)}
-        samplers: dict[str, Any] = {"n_samplers": n, "learner": possible_learner(self.algo, self.learner)}
+        learner = possible_learner(self.algo, self.learner)
+        samplers: dict[str, Any] = {"n_samplers": n, "learner": learner, "n_learners": self.n_learners}
         if quantity == COLLECTION:
             # Rollouts of PPO that samplers collect in advance wait for updates, which do not come here.
-            samplers |= {"learner": "eager", "mode": "sync" if on_policy else "pipelined"}
+            samplers |= {"learner": "eager", "n_learners": 1, "mode": "sync" if on_policy else "pipelined"}
 
         def on(vec_env: type[DummyVecEnv | SubprocVecEnv]) -> Callable[[], BaseAlgorithm]:
             return lambda: sb3(policy, make_vec_env(factory, n, vec_env_cls=vec_env), **arguments)

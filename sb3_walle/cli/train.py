@@ -12,6 +12,7 @@ from sb3_walle.cli.arguments import (
     ROLLOUTS,
     TRAINABLE,
     add_env,
+    add_n_learners,
     add_option,
     add_ppo_options,
     integer,
@@ -32,6 +33,7 @@ OF_THE_MACHINERY = (
     "actor",
     "backend",
     "learner",
+    "n_learners",
 )
 
 EXAMPLE = """\
@@ -95,6 +97,7 @@ def add_command(commands: Any) -> None:
         "auto: compiled as soon as that is ready and pays"
     )
     add_option(learner, "--learner", "auto", text, choices=LEARNERS)
+    add_n_learners(learner)
 
     text = "An option that is given wins over what is known to suit the environment. The defaults shown\n"
     text += "are those of SB3's PPO, for all other environments."

@@ -3,6 +3,7 @@ DQN's update (Mnih et al., 2013, https://arxiv.org/abs/1312.5602, algorithm 1), 
 prioritised replay (Schaul et al., 2016, https://arxiv.org/abs/1511.05952, algorithm 1), which SB3's does not have.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch as th
@@ -21,28 +22,31 @@ from sb3_walle.updates.step import Gradient, Losses, Minibatch, Parameters, Stag
 class DQNStep(OffPolicyStep):
     """A step of the Q-network. Its target follows when SB3 says so, between the updates."""
 
-    stages: ClassVar[tuple[Stage, ...]] = (Stage("q_net", ("q_net",), ("loss",)),)
+    stages: ClassVar[tuple[Stage, ...]] = (Stage("q_net", ("q_net",), ("loss",), has_errors=True),)
     coefficients: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
 
     def losses(self, stage: str, parameters: Parameters, minibatch: Minibatch) -> Losses:
-        loss, errors = weighted_loss(self._policy, minibatch.rows)
+        loss, errors = weighted_loss(self._policy, minibatch.rows, minibatch.mean)
         return Losses({"q_net": loss}, {"loss": loss}, errors=errors)
 
     def apply(
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
     ) -> tuple[State, dict[str, th.Tensor]]:
         (network,) = stage.groups
-        vector, _ = clipped(gradient.vectors[network], minibatch.coefficients["max_grad_norm"])
+        max_norm = minibatch.coefficients["max_grad_norm"]
+        vector = clipped(gradient.vectors[network], gradient.norm(network), max_norm)
         return super().apply(stage, state, gradient._replace(vectors={network: vector}), minibatch)
 
 
-def weighted_loss(policy: DQNPolicy, rows: ReplayRows) -> tuple[th.Tensor, th.Tensor]:
+def weighted_loss(
+    policy: DQNPolicy, rows: ReplayRows, mean: Callable[[th.Tensor], th.Tensor] = th.mean
+) -> tuple[th.Tensor, th.Tensor]:
     """:return: the loss, ``[]``, and the samples' temporal-difference errors, ``[B, 1]``"""
     with th.no_grad():
         targets = rows.targets(policy.q_net_target(rows.next_observations).max(dim=1, keepdim=True).values)
     values = th.gather(policy.q_net(rows.observations), dim=1, index=rows.actions.long())
     losses = functional.smooth_l1_loss(values, targets, reduction="none")
-    return (rows.weights * losses).mean(), (targets - values).detach()
+    return mean(rows.weights * losses), (targets - values).detach()
 
 
 class DQNUpdate(OffPolicyUpdate):

@@ -24,7 +24,6 @@ class FlatLayout:
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
-def clipped(gradient: th.Tensor, max_norm: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """The gradient, shortened as torch's ``clip_grad_norm_()`` does, and its norm before."""
-    norm = th.linalg.vector_norm(gradient)
-    return gradient * th.clamp(max_norm / (norm + 1e-6), max=1.0), norm
+def clipped(gradient: th.Tensor, norm: th.Tensor, max_norm: th.Tensor) -> th.Tensor:
+    """A gradient of some norm, or a part of it, shortened as torch's ``clip_grad_norm_()`` does."""
+    return gradient * th.clamp(max_norm / (norm + 1e-6), max=1.0)

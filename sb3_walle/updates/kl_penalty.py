@@ -186,7 +186,7 @@ def _loss(
     ratio = th.exp(new.log_prob - old.log_probs)
     kl = divergence(policy, old_policy, samples).mean()
     penalty = coef * kl + hinge(kl)
-    policy_loss = penalty - (normalized_advantages(variant, old.advantages) * ratio).mean()
+    policy_loss = penalty - (normalized_advantages(variant, old.advantages, old.advantages) * ratio).mean()
     value_loss = value_error(variant, new, old, th.tensor(clip_ranges(algorithm)[1] or 0.0))
     entropy_loss = negative_entropy(new)
     loss = policy_loss + algorithm.ent_coef * entropy_loss + algorithm.vf_coef * value_loss

@@ -13,7 +13,7 @@ from sb3_walle.sb3_private import add_updates, n_updates, vec_normalize_of
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate, Inputs, Progress
 from sb3_walle.updates.parameter_groups import GroupState
 from sb3_walle.updates.replay_samples import check_buffer, check_kinds, example_samples, tensors_of
-from sb3_walle.updates.step import Observations, Stage, State, UpdateStep
+from sb3_walle.updates.step import Minibatch, Observations, Stage, State, UpdateStep
 from sb3_walle.updates.unsupported import Unsupported
 
 # Updates of few gradient steps are many. Looking at all that a program depends on takes a tenth of one.
@@ -187,6 +187,7 @@ def smallest_value(critic: Any, observations: Observations, actions: th.Tensor) 
     return th.cat(critic(observations, actions), dim=1).min(dim=1, keepdim=True).values
 
 
-def squared_errors(values: tuple[th.Tensor, ...], targets: th.Tensor) -> th.Tensor:
+def squared_errors(values: tuple[th.Tensor, ...], targets: th.Tensor, minibatch: Minibatch) -> th.Tensor:
     """The sum of the critics' mean squared errors."""
-    return th.stack([functional.mse_loss(value, targets) for value in values]).sum()
+    errors = [functional.mse_loss(value, targets, reduction="none") for value in values]
+    return th.stack([minibatch.mean(error) for error in errors]).sum()

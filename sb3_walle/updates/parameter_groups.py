@@ -79,7 +79,25 @@ class ParameterGroup:
         self.optimizer = optimizer
         self.parameters = list(parameters)
         self._state: GroupState | None = None
+        self._home: GroupState | None = None
         self._n_steps = 0
+
+    def copied_state(self) -> GroupState | None:
+        """A copy of what :meth:`adopt` has returned, if parameters and moments still share its memory."""
+        if self._state is None or not self._is_adopted(self._state):
+            return None
+        return GroupState.of([tensor.clone() for tensor in self._state.tensors()])
+
+    def move_to(self, home: GroupState) -> None:
+        """
+        :param home: vectors to use from the next :meth:`adopt` on, instead of such as it makes itself
+        """
+        self._state, self._home = None, home
+
+    def replace(self, state: GroupState) -> None:
+        """Have parameters and moments share the memory of these vectors, which have their values."""
+        self._state, self._home = state, None
+        self._share(state)
 
     def adopt(self) -> GroupState:
         """
@@ -131,25 +149,31 @@ class ParameterGroup:
         )
 
     def _adopted(self) -> GroupState:
-        layout, vector = self.spec.layout, FlatLayout.flatten(self.parameters)
-        if self.optimizer is None or self.spec.adam is None:
-            self._share(vector)
-            return GroupState(vector)
-        n_steps, moments = moments_of(self.optimizer, self.parameters)
-        views = [layout.views(moment) for moment in moments]
-        for index, parameter in enumerate(self.parameters):
-            kept = self.optimizer.state[parameter]
-            if not kept:
-                # So that there is something to be shared, even if no step was made yet.
-                kept.update(new_state(self.optimizer, parameter))
-            kept["step"].fill_(n_steps)
-            kept.update({name: view[index] for name, view in zip(self.spec.adam.moments, views, strict=True)})
-        self._share(vector)
-        return GroupState(vector, moments, th.zeros_like(vector))
+        state = GroupState(FlatLayout.flatten(self.parameters))
+        if self.optimizer is not None:
+            n_steps, moments = moments_of(self.optimizer, self.parameters)
+            state = GroupState(state.vector, moments, th.zeros_like(state.vector))
+            for parameter in self.parameters:
+                kept = self.optimizer.state[parameter]
+                if not kept:
+                    # So that there is something to be shared, even if no step was made yet.
+                    kept.update(new_state(self.optimizer, parameter))
+                kept["step"].fill_(n_steps)
+        if self._home is not None:
+            for place, tensor in zip(self._home.tensors(), state.tensors(), strict=True):
+                place.copy_(tensor)
+            state = self._home
+        self._share(state)
+        return state
 
-    def _share(self, vector: th.Tensor) -> None:
-        for parameter, view in zip(self.parameters, self.spec.layout.views(vector), strict=True):
+    def _share(self, state: GroupState) -> None:
+        layout = self.spec.layout
+        for parameter, view in zip(self.parameters, layout.views(state.vector), strict=True):
             parameter.data = view
+        if self.optimizer is not None and self.spec.adam is not None:
+            for name, moment in zip(self.spec.adam.moments, state.moments, strict=True):
+                for parameter, view in zip(self.parameters, layout.views(moment), strict=True):
+                    self.optimizer.state[parameter][name] = view
 
 
 def network_group(policy: Any, name: str, optimizer: th.optim.Optimizer | None = None) -> ParameterGroup:

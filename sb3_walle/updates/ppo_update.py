@@ -38,6 +38,8 @@ class PPOStep(UpdateStep):
 
     stages: ClassVar[tuple[Stage, ...]] = (_POLICY,)
     rows: ClassVar[Any] = PackedRows
+    # Advantages are normalised with their mean and deviation.
+    seen_whole: ClassVar[tuple[str, ...]] = ("numbers",)
     #: in addition to the objective's: the largest divergence allowed, whether a loss or gradient that is not finite is
     #: an error, and where gradients are clipped
     coefficients: ClassVar[tuple[str, ...]] = (*COEFFICIENTS, "kl_limit", "require_finite", "max_grad_norm")
@@ -47,7 +49,7 @@ class PPOStep(UpdateStep):
         is_discrete = isinstance(self._policy.action_space, spaces.Discrete)
         actions = rows.actions.long().flatten() if is_discrete else rows.actions
         evaluation = Evaluation(*self._policy.evaluate_actions(rows.observations, actions))
-        loss, statistics = ppo_objective(self.spec.variant, evaluation, rows, minibatch.coefficients)
+        loss, statistics = ppo_objective(self.spec.variant, evaluation, minibatch)
         return Losses({"policy": loss}, statistics)
 
     def apply(
@@ -55,7 +57,8 @@ class PPOStep(UpdateStep):
     ) -> tuple[State, dict[str, th.Tensor]]:
         coefficients, statistics = minibatch.coefficients, gradient.statistics
         with th.no_grad():
-            vector, norm = clipped(gradient.vectors["policy"], coefficients["max_grad_norm"])
+            norm = gradient.norm("policy")
+            vector = clipped(gradient.vectors["policy"], norm, coefficients["max_grad_norm"])
             new, _ = super().apply(stage, state, gradient._replace(vectors={"policy": vector}), minibatch)
             is_finite = th.isfinite(statistics["loss"]) & th.isfinite(norm)
             is_spoilt = (coefficients["require_finite"] > 0) & ~is_finite

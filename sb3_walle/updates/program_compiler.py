@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch as th
 
 from sb3_walle.updates.captured import CapturedProgram
+from sb3_walle.updates.division import Division, TracedHalf
 from sb3_walle.updates.minibatch_size import is_large
 from sb3_walle.updates.native.blueprint import Blueprint
 from sb3_walle.updates.native.build import Build
@@ -23,24 +24,29 @@ class ProgramCompiler:
     """
     Compiles traced steps in the background, one after the other, unless their programs are on disk.
 
+    :param steps: the steps
+    :param division: how their minibatches are divided among learners, if they are: then the halves of their stages are
+        compiled. Each learner computes with one thread
     :raises Unsupported: if there is no compiler for their device, or no place to keep programs
     """
 
-    def __init__(self, steps: Mapping[str, TracedStep]) -> None:
-        self.steps = dict(steps)
+    def __init__(self, steps: Mapping[str, TracedStep], division: Division | None = None) -> None:
+        self.steps, self.division = dict(steps), division
+        graphs: Mapping[str, TracedStep | TracedHalf] = self.steps if division is None else division.halves
+        self._names = tuple(graphs)
         self._programs: dict[str, Program] = {}
         self._builds: list[Build] = []
         device = next(iter(steps.values())).inputs[0].device
         #: whether the programs use as many threads as torch does, rather than one
-        self.is_parallel = device.type != "cpu" or any(map(_is_large, steps.values()))
+        self.is_parallel = device.type != "cpu" or (division is None and any(map(_is_large, steps.values())))
         if device.type == "cuda":
-            self._programs = {name: CapturedProgram(step.graph, step.n_in_place) for name, step in steps.items()}
+            self._programs = {name: CapturedProgram(step.graph, step.n_in_place) for name, step in graphs.items()}
         elif device.type == "cpu":
             self._store = ProgramStore()
             self._blueprints = {
-                name: Blueprint.of(step.graph, step.inputs, self.is_parallel) for name, step in steps.items()
+                name: Blueprint.of(step.graph, step.inputs, self.is_parallel) for name, step in graphs.items()
             }
-            self._programs = {name: program for name in steps if (program := self._found(name)) is not None}
+            self._programs = {name: program for name in graphs if (program := self._found(name)) is not None}
         else:
             raise Unsupported(f"there is no compiler for the device '{device}'")
 
@@ -83,7 +89,7 @@ class ProgramCompiler:
             build.close()
 
     def _missing(self) -> str | None:
-        return next((name for name in self.steps if name not in self._programs), None)
+        return next((name for name in self._names if name not in self._programs), None)
 
     def _build(self, name: str) -> None:
         self._builds.append(Build(self._blueprints[name], self._path(name)))

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from sb3_contrib.common.utils import quantile_huber_loss
 from sb3_contrib.qrdqn import QRDQN
 
 from sb3_walle.updates.dqn_update import DQNStep, DQNUpdate
 from sb3_walle.updates.off_policy_update import ReplayRows
+from sb3_walle.updates.quantile_loss import quantile_huber_losses
 from sb3_walle.updates.step import Losses, Minibatch, Parameters, Stage, UpdateStep
 
 
@@ -27,7 +27,7 @@ class QRDQNStep(DQNStep):
             best = following.mean(dim=1).argmax(dim=1, keepdim=True)
             targets = rows.targets(_quantiles_of(following, best))
         quantiles = _quantiles_of(self._policy.quantile_net(rows.observations), rows.actions.long())
-        loss = quantile_huber_loss(quantiles, targets, sum_over_quantiles=True)
+        loss = minibatch.mean(quantile_huber_losses(quantiles, targets).sum(dim=1))
         return Losses({"quantile_net": loss}, {"loss": loss})
 
 

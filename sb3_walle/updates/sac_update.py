@@ -49,7 +49,7 @@ class SACStep(OffPolicyStep):
             actions, log_prob = self._act(rows.next_observations, minibatch.noise[1])
             value = smallest_value(self._policy.critic_target, rows.next_observations, actions)
             targets = rows.targets(value - self._ent_coef(parameters, minibatch) * log_prob)
-        loss = 0.5 * squared_errors(self._policy.critic(rows.observations, rows.actions), targets)
+        loss = 0.5 * squared_errors(self._policy.critic(rows.observations, rows.actions), targets, minibatch)
         return Losses({"critic": loss}, {"critic_loss": loss})
 
     def _actor_losses(self, parameters: Parameters, minibatch: Minibatch) -> Losses:
@@ -57,17 +57,17 @@ class SACStep(OffPolicyStep):
         ent_coef, target = self._ent_coef(parameters, minibatch), minibatch.coefficients["target_entropy"]
         actions, log_prob = self._act(rows.observations, minibatch.noise[0])
         value = self._value(rows.observations, actions)
-        actor_loss = (ent_coef * log_prob - value).mean()
+        actor_loss = minibatch.mean(ent_coef * log_prob - value)
+        statistics = {"actor_loss": actor_loss, "ent_coef": minibatch.mean(ent_coef.reshape(1))}
         if "ent_coef" not in parameters:
-            statistics = {"actor_loss": actor_loss, "ent_coef": ent_coef, "ent_coef_loss": th.zeros_like(ent_coef)}
-            return Losses({"actor": actor_loss}, statistics)
+            return Losses({"actor": actor_loss}, {**statistics, "ent_coef_loss": th.zeros_like(ent_coef)})
         log_ent_coef = parameters["ent_coef"][0]
-        ent_coef_loss = -(log_ent_coef * (log_prob + target).detach()).mean()
+        ent_coef_loss = -minibatch.mean(log_ent_coef * (log_prob + target).detach())
         # Where the entropy is what it should be, the two terms cancel.
         size = log_prob.detach().abs().mean() + target.abs()
         return Losses(
             {"actor": actor_loss, "ent_coef": ent_coef_loss},
-            {"actor_loss": actor_loss, "ent_coef": ent_coef, "ent_coef_loss": ent_coef_loss},
+            {**statistics, "ent_coef_loss": ent_coef_loss},
             {"ent_coef": size, "ent_coef_loss": size * log_ent_coef.detach().abs()},
         )
 

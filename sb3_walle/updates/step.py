@@ -8,6 +8,7 @@ before has left: in SAC and TD3, the actor follows the critics as they are after
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch as th
@@ -31,11 +32,13 @@ class Stage:
     :param name: what the algorithm calls it
     :param groups: the groups of parameters that it trains, of those that there are
     :param statistics: names of the numbers that it logs
+    :param has_errors: whether it returns temporal-difference errors of the samples
     """
 
     name: str
     groups: tuple[str, ...]
     statistics: tuple[str, ...]
+    has_errors: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,61 @@ class State(NamedTuple):
         return [*(tensor for group in self.groups.values() for tensor in group.tensors()), *self.buffers]
 
 
+class Share(NamedTuple):
+    """
+    What makes a minibatch of S samples a share of a larger one.
+
+    :param weights: how much each sample counts in a mean over the whole minibatch, ``[S]``
+    :param whole: fields of the whole minibatch, by name: :attr:`UpdateStep.seen_whole`
+    """
+
+    weights: th.Tensor
+    whole: Mapping[str, th.Tensor]
+
+
+class InputParts(NamedTuple):
+    """
+    The inputs of a step in groups, in order.
+
+    :param state: what the step changes in place
+    :param fixed: the policy's parameters that no step changes
+    :param columns: the samples' fields and random numbers, which have an axis of samples, or count for all of them
+    :param coefficients: the algorithm's, in one tensor
+    :param adam: for each trained group, those of its optimizer
+    """
+
+    state: list[th.Tensor]
+    fixed: list[th.Tensor]
+    columns: list[th.Tensor]
+    coefficients: th.Tensor
+    adam: list[th.Tensor]
+
+
 class Minibatch(NamedTuple):
     """
     :param rows: the samples, as :attr:`UpdateStep.rows` names their fields
     :param noise: normal random numbers, ``[B, action_dim]`` each
     :param coefficients: numbers of the algorithm by name, ``[]`` each
     :param adam: for each trained group, a row of :meth:`AdamSettings.coefficients`, ``[3]``
+    :param share: ``None`` if the samples are the whole minibatch
     """
 
     rows: Any
     noise: tuple[th.Tensor, ...]
     coefficients: dict[str, th.Tensor]
     adam: dict[str, th.Tensor]
+    share: Share | None = None
+
+    def mean(self, values: th.Tensor) -> th.Tensor:
+        """Mean over the whole minibatch; of a share, its part of that mean. The parts of all shares add up to it."""
+        if self.share is None:
+            return values.mean()
+        return (values.reshape(len(values), -1).mean(dim=1) * self.share.weights).sum()
+
+    def whole(self, name: str) -> th.Tensor:
+        """A field of the rows, of the whole minibatch."""
+        field: th.Tensor = getattr(self.rows, name) if self.share is None else self.share.whole[name]
+        return field
 
 
 @dataclass(frozen=True)
@@ -107,11 +153,12 @@ class Losses:
 
 class Gradient(NamedTuple):
     """
-    :param vectors: the gradient of each group of a stage, ``[n]``
+    :param vectors: the gradient of each group of a stage, ``[n]``, or the same slice of each
     :param statistics: numbers to log, by name
     :param buffers: the policy's buffers after the forward pass
     :param sizes: as in :class:`Losses`
     :param errors: temporal-difference errors, ``[B]``, if the stage has some
+    :param norms: the norm of each whole gradient, ``[]``, where the vectors are slices
     """
 
     vectors: dict[str, th.Tensor]
@@ -119,6 +166,11 @@ class Gradient(NamedTuple):
     buffers: tuple[th.Tensor, ...]
     sizes: dict[str, th.Tensor]
     errors: th.Tensor | None = None
+    norms: Mapping[str, th.Tensor] | None = None
+
+    def norm(self, group: str) -> th.Tensor:
+        """Norm of the whole gradient of a group, ``[]``."""
+        return th.linalg.vector_norm(self.vectors[group]) if self.norms is None else self.norms[group]
 
 
 class UpdateStep(ABC):
@@ -140,6 +192,8 @@ class UpdateStep(ABC):
     coefficients: ClassVar[tuple[str, ...]]
     #: how many tensors of random numbers it takes
     n_noise: ClassVar[int] = 0
+    #: fields of the rows of which a share needs to see those of the whole minibatch
+    seen_whole: ClassVar[tuple[str, ...]] = ()
     #: how far statistics may differ by rounding, relative to numbers above 1
     max_difference: ClassVar[float] = 1e-3
 
@@ -151,7 +205,7 @@ class UpdateStep(ABC):
         #: the stages that it makes
         self.made = tuple(stage for stage in self.stages if stage.name in stages)
         #: names of the groups that it trains
-        self.trained = tuple(name for stage in self.made for name in self._trained(stage))
+        self.trained = tuple(name for stage in self.made for name in self.groups_of(stage))
         #: names of the numbers that it returns
         self.statistics = tuple(name for stage in self.made for name in stage.statistics)
 
@@ -173,14 +227,14 @@ class UpdateStep(ABC):
         :param minibatch: what to learn from
         """
         parameters = {name: self._groups[name].layout.views(group.vector) for name, group in state.groups.items()}
-        for name in self._trained(stage):
+        for name in self.groups_of(stage):
             parameters[name] = [view.detach().requires_grad_() for view in parameters[name]]
         buffers = [buffer.clone() for buffer in state.buffers]
         with th.enable_grad(), substituted(self._policy, self._named(parameters, state.fixed, buffers)):
             losses = self.losses(stage.name, parameters, minibatch)
             vectors = {
                 name: FlatLayout.flatten(th.autograd.grad(losses.of_groups[name], parameters[name]))
-                for name in self._trained(stage)
+                for name in self.groups_of(stage)
             }
             # They may have been changed, or be others by now.
             found = dict(self._policy.named_buffers()) if buffers else {}
@@ -195,7 +249,8 @@ class UpdateStep(ABC):
         self, stage: Stage, state: State, gradient: Gradient, minibatch: Minibatch
     ) -> tuple[State, dict[str, th.Tensor]]:
         """
-        The second half of a stage. It changes nothing in place.
+        The second half of a stage. It changes nothing in place. But for the norms of gradients, it takes and makes each
+        element of a vector by itself, so that state and gradients may be the same slice of all vectors.
 
         :param stage: the stage
         :param state: the state that the gradients were taken at
@@ -236,15 +291,34 @@ class UpdateStep(ABC):
         rest = iter(inputs)
         groups = {group.name: GroupState.of([next(rest) for _ in range(group.n_tensors)]) for group in self.spec.groups}
         state = State(groups, tuple(next(rest) for _ in self.spec.buffers), tuple(next(rest) for _ in self.spec.fixed))
-        minibatch = Minibatch(
-            self.rows(*(self._field(name, rest) for name in self.rows._fields)),
-            tuple(next(rest) for _ in range(self.n_noise)),
-            dict(zip(self.coefficients, next(rest).unbind(), strict=True)),
-            {group.name: next(rest) for group in self.spec.trained},
-        )
-        return state, minibatch
+        minibatch = self.read_samples(rest)
+        return state, minibatch._replace(adam={group.name: next(rest) for group in self.spec.trained})
 
-    def _trained(self, stage: Stage) -> list[str]:
+    def parts(self, inputs: Sequence[th.Tensor]) -> InputParts:
+        """The inputs of a call in groups."""
+        spec = self.spec
+        first_fixed = sum(group.n_tensors for group in spec.groups) + len(spec.buffers)
+        first_column, first_adam = first_fixed + len(spec.fixed), len(inputs) - len(spec.trained)
+        bounds = [0, first_fixed, first_column, first_adam - 1, first_adam, len(inputs)]
+        state, fixed, columns, (coefficients,), adam = (list(inputs[start:stop]) for start, stop in pairwise(bounds))
+        return InputParts(state, fixed, columns, coefficients, adam)
+
+    def vectors(self, state: Sequence[th.Tensor]) -> dict[str, th.Tensor]:
+        """Of the tensors of a state, the parameters of each group."""
+        firsts = accumulate((group.n_tensors for group in self.spec.groups), initial=0)
+        return {group.name: state[first] for group, first in zip(self.spec.groups, firsts, strict=False)}
+
+    def read_samples(self, tensors: Iterator[th.Tensor]) -> Minibatch:
+        """The next tensors as a minibatch without what only optimizers take."""
+        return Minibatch(
+            self.rows(*(self._field(name, tensors) for name in self.rows._fields)),
+            tuple(next(tensors) for _ in range(self.n_noise)),
+            dict(zip(self.coefficients, next(tensors).unbind(), strict=True)),
+            {},
+        )
+
+    def groups_of(self, stage: Stage) -> list[str]:
+        """Names of the groups that a stage trains, of those that there are."""
         return [name for name in stage.groups if name in self._groups]
 
     def _field(self, name: str, tensors: Iterator[th.Tensor]) -> Observations:

@@ -40,9 +40,10 @@ class TD3Step(OffPolicyStep):
         rows: ReplayRows = minibatch.rows
         if stage == "critic":
             values = self._policy.critic(rows.observations, rows.actions)
-            loss = squared_errors(values, self._targets(minibatch))
+            loss = squared_errors(values, self._targets(minibatch), minibatch)
         else:
-            loss = -self._policy.critic.q1_forward(rows.observations, self._policy.actor(rows.observations)).mean()
+            values = self._policy.critic.q1_forward(rows.observations, self._policy.actor(rows.observations))
+            loss = -minibatch.mean(values)
         return Losses({stage: loss}, {f"{stage}_loss": loss})
 
     def _targets(self, minibatch: Minibatch) -> th.Tensor:

@@ -7,12 +7,12 @@ from collections.abc import Hashable
 from typing import Any, ClassVar
 
 import torch as th
-from sb3_contrib.common.utils import quantile_huber_loss
 from sb3_contrib.tqc import TQC
 from sb3_contrib.tqc.policies import Actor
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_walle.updates.off_policy_update import ReplayRows
+from sb3_walle.updates.quantile_loss import quantile_huber_losses
 from sb3_walle.updates.sac_update import SACStep, SACUpdate
 from sb3_walle.updates.step import Losses, Minibatch, Observations, Parameters, UpdateStep
 
@@ -28,7 +28,7 @@ class TQCStep(SACStep):
             kept = th.sort(quantiles).values[:, : self.spec.variant]
             targets = rows.targets(kept - self._ent_coef(parameters, minibatch) * log_prob)
         quantiles = self._policy.critic(rows.observations, rows.actions)
-        loss = quantile_huber_loss(quantiles, targets.unsqueeze(1), sum_over_quantiles=False)
+        loss = minibatch.mean(quantile_huber_losses(quantiles, targets.unsqueeze(1)))
         return Losses({"critic": loss}, {"critic_loss": loss})
 
     def _value(self, observations: Observations, actions: th.Tensor) -> th.Tensor:

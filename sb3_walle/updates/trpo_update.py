@@ -16,7 +16,7 @@ from torch.nn import functional
 from sb3_walle.sb3_private import add_updates, n_updates, with_actor_gradients
 from sb3_walle.updates.algorithm_update import Inputs, Progress
 from sb3_walle.updates.parameter_groups import ParameterGroup
-from sb3_walle.updates.ppo_objective import PackedRows
+from sb3_walle.updates.ppo_objective import Mean, PackedRows
 from sb3_walle.updates.rollout_update import RolloutUpdate
 from sb3_walle.updates.step import Losses, Minibatch, Parameters, Stage, UpdateStep
 from sb3_walle.updates.unsupported import Unsupported
@@ -38,7 +38,7 @@ class TRPOCriticStep(UpdateStep):
 
     def value_loss(self, minibatch: Minibatch) -> th.Tensor:
         """What the critic minimises, ``[]``."""
-        return value_loss(self._policy, minibatch.rows.unpacked())
+        return value_loss(self._policy, minibatch.rows.unpacked(), minibatch.mean)
 
     def log_prob(self, minibatch: Minibatch) -> th.Tensor:
         """Mean log-probability of the actions, ``[]``."""
@@ -86,12 +86,14 @@ class TRPOUpdate(RolloutUpdate):
         _finish(self.algorithm, th.stack(progress.statistics)[:, 0].tolist())
 
 
-def value_loss(policy: ActorCriticPolicy, rows: Any) -> th.Tensor:
+def value_loss(policy: ActorCriticPolicy, rows: Any, mean: Mean = th.mean) -> th.Tensor:
     """
     :param rows: samples of a rollout buffer
+    :param mean: takes the mean over the samples
     :return: mean squared error of the values, ``[]``
     """
-    return functional.mse_loss(rows.returns, policy.predict_values(rows.observations).flatten())
+    values = policy.predict_values(rows.observations).flatten()
+    return mean(functional.mse_loss(rows.returns, values, reduction="none"))
 
 
 def update_policy(algorithm: TRPO) -> list[th.nn.Parameter]:

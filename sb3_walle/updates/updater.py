@@ -2,15 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from sb3_walle.updates.algorithm_update import AlgorithmUpdate
 from sb3_walle.updates.compiled_update import make_update
+from sb3_walle.updates.division import Division, divide
 from sb3_walle.updates.global_state import threads_at_most
 from sb3_walle.updates.parameter_groups import ParameterGroup
-from sb3_walle.updates.program_compiler import ProgramCompiler, may_be_at_hand
-from sb3_walle.updates.traced_step import trace_update
+from sb3_walle.updates.program_compiler import Program, ProgramCompiler, may_be_at_hand
+from sb3_walle.updates.sharing import Sharing
+from sb3_walle.updates.traced_step import TracedStep, trace_update
+from sb3_walle.updates.trial import Trial
 from sb3_walle.updates.unsupported import Unsupported
 from sb3_walle.user_warning import warn_user
 
@@ -23,6 +27,8 @@ WORTH_COMPILING = 30.0
 # What the compiler takes for a program beside samplers at work, in seconds. Where there is a seed, so many seconds of
 # updates are eager.
 NOMINAL_COMPILE_SECONDS = 15.0
+# Of each stage, where several learners share the minibatches.
+N_HALVES = 2
 # The time of an update tells what a compiled minibatch takes, although one of so many is compared with an eager one.
 MINIBATCHES_PER_TIMING = 20
 
@@ -33,11 +39,20 @@ class Updater:
 
     :param update: what it declares of its update
     :param choice: the user's ``learner=``, one of :data:`LEARNERS`
+    :param sharing: the processes that compute gradients, if there are several
+    :param must_gain: whether there are several only where they turn out to be faster
     """
 
-    def __init__(self, update: AlgorithmUpdate, choice: str) -> None:
+    def __init__(
+        self, update: AlgorithmUpdate, choice: str, sharing: Sharing | None = None, must_gain: bool = False
+    ) -> None:
         self.update = update
         self._choice = choice
+        self.sharing = sharing
+        self._must_gain = must_gain
+        self._trial: Trial | None = None
+        #: why one learner computes all gradients, although there are several
+        self._not_shared: Unsupported | None = None
         self._reason: Unsupported | None = None
         self._key: Hashable = None
         self._groups: Sequence[ParameterGroup] = ()
@@ -94,10 +109,18 @@ class Updater:
                     n_minibatches, is_same = make_update(
                         self.update, self._groups, self._compiler.steps, programs, number, is_compared, may_differ
                     )
-                self._note_compiled(number, n_minibatches, is_compared, is_same, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._note_compiled(number, n_minibatches, is_compared, is_same, seconds)
+                if self._trial is not None and (not is_compared or n_minibatches >= MINIBATCHES_PER_TIMING):
+                    self._note_in_trial(self._trial, seconds / n_minibatches, n_minibatches)
             except Unsupported as reason:
-                self._refuse(reason)
                 self.is_compiled = False
+                if self._compiler.division is None:
+                    self._refuse(reason)
+                else:
+                    # Its samples may depend on each other. Then they can still be learned from in one piece.
+                    self._leave_to_one(reason)
+                    self._close_compiler()
         if not self.is_compiled:
             if self._reason is not None and not self._is_told:
                 self._say_refused()
@@ -112,10 +135,21 @@ class Updater:
             self.close()
 
     def close(self) -> None:
-        """Stop compiling."""
+        """Stop compiling, and end the other learners."""
+        self._close_compiler()
+        if self.sharing is not None:
+            self.sharing.close()
+
+    def _close_compiler(self) -> None:
+        self._close_trial()
         if self._compiler is not None:
             self._compiler.close()
             self._compiler, self._key = None, None
+
+    def _close_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
 
     def _train_eagerly(self, eagerly: Callable[[], None]) -> None:
         started, n_before = time.perf_counter(), self.update.n_minibatches_made()
@@ -137,12 +171,13 @@ class Updater:
             self._is_announced = True
             self._announce(self._unannounced, seconds / n_minibatches)
 
-    def _programs(self, number: int) -> dict | None:
+    def _programs(self, number: int) -> Mapping[str, Program] | None:
         """The programs of an update, if they are there, fit the algorithm as it is now, and may be used."""
         self._consider()
         if self._compiler is None or not self._compiler.is_begun:
             return None
         try:
+            self._choose_learners()
             programs = self._compiler.programs(wait=False)
             if self._is_seeded_auto() and self._n_eager_ahead != 0:
                 # Found on disk, perhaps. The same seed gives the same numbers at any timing.
@@ -150,10 +185,36 @@ class Updater:
             if programs is None and (self._is_seeded_auto() or self._choice == "compiled"):
                 self._say_waiting(number)
                 programs = self._compiler.programs(wait=True)
-            return programs
+            division = self._compiler.division
+            if programs is None or division is None or self.sharing is None:
+                return programs
+            return self.sharing.begin(division, self._groups, self._compiler.steps, programs)
         except Unsupported as reason:
             self._refuse(reason)
             return None
+
+    def _choose_learners(self) -> None:
+        """Take the programs of one learner or of several, as long as it is open which are faster."""
+        if self._trial is None:
+            return
+        before = self._compiler
+        self._compiler = self._trial.compiler()
+        if self._compiler is not before:
+            self._n_minibatches_unchecked = None
+
+    def _note_in_trial(self, trial: Trial, seconds: float, n_minibatches: int) -> None:
+        assert self.sharing is not None and self._compiler is not None
+        is_shared = self._compiler.division is not None
+        if is_shared and not self.sharing.are_ready:
+            return
+        gain = trial.note(self._compiler, seconds, n_minibatches)
+        if gain is None:
+            return
+        if not trial.is_won:
+            self.sharing.close()
+        if self.update.algorithm.verbose >= 1:
+            n, found = self.sharing.n_learners, f"{gain:.2f} times as fast as one"
+            print(f"{n} learners are {found}: n_learners is {n if trial.is_won else 1} from now on")
 
     def _consider(self) -> None:
         """Trace and compile, each as soon as it pays."""
@@ -181,7 +242,8 @@ class Updater:
         if self.update.algorithm.policy.device.type != "cpu":
             # Recorded at once rather than compiled.
             return 0
-        return math.ceil(len(self.update.programs()) * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
+        n_programs = len(self.update.programs()) * (1 if self.sharing is None else N_HALVES)
+        return math.ceil(n_programs * NOMINAL_COMPILE_SECONDS / self._nominal_seconds())
 
     def _is_seeded_auto(self) -> bool:
         return self._choice == "auto" and self.update.algorithm.seed is not None
@@ -197,16 +259,48 @@ class Updater:
             return
         if key == self._key:
             return
-        self.close()
+        self._close_compiler()
         self._key, self._reason, self._is_announced, self._unannounced = key, None, False, None
         self._n_minibatches_unchecked, self._n_eager_ahead, self._n_doubts = None, None, 0
         try:
             self._groups = self.update.make_groups()
-            self._compiler = ProgramCompiler(trace_update(self.update, self._groups))
+            steps = trace_update(self.update, self._groups)
+            if self._must_gain and self.sharing is not None and self._not_shared is None:
+                self._compiler = one = ProgramCompiler(steps)
+                self._trial = Trial(one, partial(self._compiler_of_several, steps, self.sharing))
+            else:
+                self._compiler = ProgramCompiler(steps, self._division(steps))
         except Unsupported as reason:
             self._refuse(reason)
 
+    def _division(self, steps: Mapping[str, TracedStep]) -> Division | None:
+        """How minibatches are divided among learners; ``None`` if one makes all."""
+        if self.sharing is None or self._not_shared is not None:
+            return None
+        try:
+            division = divide(self.update, steps, self.sharing.n_learners)
+        except Unsupported as reason:
+            self._leave_to_one(reason)
+            return None
+        self.sharing.prepare()
+        return division
+
+    def _compiler_of_several(self, steps: Mapping[str, TracedStep], sharing: Sharing) -> ProgramCompiler:
+        """:raises Unsupported: if they cannot be divided"""
+        compiler = ProgramCompiler(steps, divide(self.update, steps, sharing.n_learners))
+        sharing.prepare()
+        return compiler
+
+    def _leave_to_one(self, reason: Unsupported) -> None:
+        self._not_shared = reason
+        assert self.sharing is not None
+        self.sharing.close()
+        if self._must_gain:
+            return
+        self._say(f"n_learners={self.sharing.n_learners} has no effect, one learner computes all gradients: {reason}")
+
     def _refuse(self, reason: Unsupported) -> None:
+        self._close_trial()
         if self._compiler is not None:
             self._compiler.close()
         self._compiler = None
@@ -215,12 +309,15 @@ class Updater:
         self._reason = reason
 
     def _say_refused(self) -> None:
-        message, self._is_told = f"Updates are not compiled: {self._reason}", True
+        self._is_told = True
+        self._say(f"Updates are not compiled: {self._reason}", "learner='eager' says that this is intended.")
+
+    def _say(self, message: str, advice: str = "") -> None:
+        """Tell the user why updates take longer than they could."""
         if self.update.algorithm.verbose >= 1:
             print(message)
         else:
-            # Updates take many times as long as they could.
-            warn_user(f"{message}. learner='eager' says that this is intended.")
+            warn_user(f"{message}. {advice}".rstrip())
 
     def _seconds_worth_saving(self) -> float:
         """Seconds of the eager updates so far or of those to come, whichever are more."""

@@ -126,6 +126,9 @@ def test_whole_numbers_may_be_written_shortly() -> None:
         (["--algo", "sac", "--n-epochs", "3"], "--n-epochs is no option of SAC"),
         (["--n-envs", "5", "--n-samplers", "2"], "n_samplers=2"),
         (["--device", "abacus"], "abacus"),
+        (["--n-learners", "0"], "--n-learners"),
+        (["--n-learners", "two"], "'two'"),
+        (["--learner", "eager", "--n-learners", "2"], "n_learners=2 shares compiled updates"),
         (["--mode", "sync", "--max-policy-lag", "3"], "max_policy_lag"),
         (["--algo", "sac", "--rollout", "episodes"], "--rollout is no option of SAC"),
         (["--algo", "a2c", "--preset", "batchppo"], "--preset is no option of A2C"),
@@ -314,7 +317,8 @@ def test_bench_measures_off_policy_algorithms(
 ) -> None:
     monkeypatch.setattr(comparison, "WARM_UP", 80)
     monkeypatch.delitem(comparison.VEC_ENVS, "SubprocVecEnv")
-    table = measured("CartPole-v1 --algo dqn --n-samplers 2 --timesteps 40 --learner eager", capsys)
+    options = "--n-samplers 2 --timesteps 40 --learner eager --n-learners auto"
+    table = measured(f"CartPole-v1 --algo dqn {options}", capsys)
     assert list(table) == ["AsyncDQN, 2 samplers", "DQN, DummyVecEnv(2)"]
 
 

@@ -20,6 +20,7 @@ class NativeProgram:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             if not is_whole(path):
                 raise Unsupported("the compiled update is not as it was written")

@@ -1,0 +1,1 @@
+"""What several learners gain, see :mod:`benchmarks.learners.__main__`."""
