@@ -38,7 +38,7 @@ from sb3_walle.envs.wrappers import (
 from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
-from sb3_walle.saving import model_path, written_whole
+from sb3_walle.saving import model_path, saved_value, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
 from sb3_walle.timeline.timeline import UPDATE, LearnerSpan, Timeline
@@ -509,6 +509,8 @@ class AsyncMixin(_Base):
         :return: the model
         """
         choices = SamplerChoices.taken_from(kwargs)
+        if kwargs.get("mode", saved_value(path, "mode")) == REALTIME:
+            choices = choices.for_plants(env)
         if kwargs.get("mode", "free") != "free":
             # The bound that was saved belongs to the mode that was saved.
             kwargs.setdefault("max_policy_lag", None)

@@ -79,7 +79,11 @@ def plan_queues(
 
 
 def _plan_rings(
-    task: CollectionTask, n_samplers: int, actor: ActorSpec, weights: Mapping[str, np.ndarray], realtime: RealtimeSettings
+    task: CollectionTask,
+    n_samplers: int,
+    actor: ActorSpec,
+    weights: Mapping[str, np.ndarray],
+    realtime: RealtimeSettings,
 ) -> CollectionPlan:
     """Slots of one step each, of which samplers take one after the other."""
     layout = _chunk_layout(task, actor, 1)

@@ -91,8 +91,8 @@ class SamplerChoices:
     def for_plants(self, env: EnvSource) -> "SamplerChoices":
         """
         :param env: what the environments are made of
-        :return: the same for mode ``"realtime"``, in which every environment is a plant: one sampler for each, one plant
-            unless there are more, and a failure is an error, because a restart would reset an unattended plant
+        :return: the same for mode ``"realtime"``, in which every environment is a plant: one sampler for each, one
+            plant unless there are more, and a failure is an error, because a restart would reset an unattended plant
         :raises ValueError: if this is not what was chosen
         """
         if self.n_samplers == AUTO:

@@ -261,8 +261,8 @@ class SamplerVecEnv(VecEnv):
     def _check_resting(self) -> None:
         if getattr(self.collector, "is_driving", False):
             raise RuntimeError(
-                "mode='realtime' is acting on the plants at this moment: reset() and step() are for the time before and "
-                "after learn()."
+                "mode='realtime' is acting on the plants at this moment: reset() and step() are for the time before "
+                "and after learn()."
             )
 
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:

@@ -21,7 +21,9 @@ def check_realtime_arguments(is_realtime: bool, given: dict[str, Any]) -> None:
         if value is None:
             continue
         if not is_realtime:
-            raise ValueError(f"{name} has a meaning with mode='realtime' only. Add that, or leave out {name}={value!r}.")
+            raise ValueError(
+                f"{name} has a meaning with mode='realtime' only. Add that, or leave out {name}={value!r}."
+            )
         if name != "fallback_action":
             _check_positive(name, value)
 
@@ -37,7 +39,9 @@ def check_plants(samplers: SamplerVecEnv | None, fallback_action: FallbackAction
     :raises ValueError: if they cannot be acted on in real time
     """
     if samplers is None:
-        raise ValueError("mode='realtime' needs environments in samplers: pass an env id or a function that builds one.")
+        raise ValueError(
+            "mode='realtime' needs environments in samplers: pass an env id or a function that builds one."
+        )
     if samplers.envs_per_sampler != 1:
         raise ValueError(
             f"In mode='realtime' each sampler acts on one plant, and here are envs_per_sampler="
@@ -58,8 +62,8 @@ def check_callbacks(callback: BaseCallback, env: VecEnv | None) -> None:
     is_evaluation = isinstance(callback, EvalCallback)
     if is_evaluation and env is not None and callback.eval_env.unwrapped is env.unwrapped:
         raise ValueError(
-            f"{type(callback).__name__} would evaluate on the plant that mode='realtime' acts on, and there is only one "
-            "of it: two policies would act on it in turn. Evaluate on a simulated plant, or after learn() with "
+            f"{type(callback).__name__} would evaluate on the plant that mode='realtime' acts on, and there is only "
+            "one of it: two policies would act on it in turn. Evaluate on a simulated plant, or after learn() with "
             "evaluate_policy(model, model.get_env())."
         )
     for inner in called_by(callback):
