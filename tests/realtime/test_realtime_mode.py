@@ -16,14 +16,15 @@ from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.errors import SamplerError
 
 HZ = 50.0
-SMALL: dict[str, Any] = {
-    "policy_kwargs": {"net_arch": [8]},
-    "buffer_size": 1000,
-    "batch_size": 4,
-    "learner": "eager",
-    "seed": 0,
-}
-REALTIME: dict[str, Any] = {"mode": "realtime", "fallback_action": "hold", "control_hz": HZ}
+REALTIME: dict[str, Any] = {"mode": "realtime", "fallback_action": "hold", "control_hz": HZ, "backend": "inline"}
+UNPACED = {"control_hz": None, "fallback_action": 0}
+
+
+def small(**arguments: Any) -> dict[str, Any]:
+    """Arguments of an algorithm."""
+    # SB3 adds to policy_kwargs.
+    network = {"policy_kwargs": {"net_arch": [8]}, "buffer_size": 1000, "batch_size": 4, "learner": "eager", "seed": 0}
+    return {**network, **REALTIME, **arguments}
 
 
 class SimulatedSAC(AsyncSAC):
@@ -43,14 +44,21 @@ class SimulatedSAC(AsyncSAC):
 
 def simulated(env: VirtualPlantEnv, gradient_step_seconds: float, **arguments: Any) -> SimulatedSAC:
     simulation = SimulatedBackend(env.clock)
-    model = SimulatedSAC("MlpPolicy", env, backend=simulation, **{**SMALL, **REALTIME, **arguments})
-    model.clock, model.simulation, model.gradient_step_seconds = env.clock, simulation, gradient_step_seconds
-    return model
+
+    class Simulated(SimulatedSAC):
+        pass
+
+    Simulated.clock, Simulated.simulation, Simulated.gradient_step_seconds = (
+        env.clock,
+        simulation,
+        gradient_step_seconds,
+    )
+    return Simulated("MlpPolicy", env, **small(backend=simulation, **arguments))
 
 
 @pytest.fixture
 def env() -> VirtualPlantEnv:
-    return VirtualPlantEnv(VirtualClock(), episode_length=100)
+    return VirtualPlantEnv(VirtualClock(), reset_seconds=0.5, episode_length=100)
 
 
 def test_plant_does_not_wait_for_a_learner_that_keeps_up(env: VirtualPlantEnv) -> None:
@@ -70,8 +78,8 @@ def test_learner_that_is_too_slow_takes_all_steps_and_makes_fewer_gradient_steps
     with simulated(env, 0.05, learning_starts=10) as model:
         model.learn(500)
         assert model.realtime_statistics is not None and model.realtime_statistics.n_missed == 0
-        # 50 ms for a gradient step, 20 ms for a step.
-        assert model._replay_ratio.value == pytest.approx(0.4, abs=0.02)
+        # 50 ms for a gradient step, 2.5 s for 100 steps and a reset.
+        assert model._replay_ratio.value == pytest.approx(0.5, abs=0.02)
         buffer = model.replay_buffer
         assert buffer is not None and buffer.pos >= 500
         # Nothing is lost: observations count the steps of an episode.
@@ -129,12 +137,10 @@ def test_full_ring_is_one_error_after_the_fallback_action_and_close(
 
 @pytest.mark.parametrize("algorithm", [AsyncSAC, AsyncTD3, AsyncDDPG, AsyncTQC, AsyncDQN])
 def test_every_off_policy_algorithm_learns(algorithm: Any) -> None:
-    class CountingEnv(StampedEnv):
-        pass
-
     env = "CartPole-v1" if algorithm is AsyncDQN else "Pendulum-v1"
-    arguments = {**SMALL, **REALTIME, "control_hz": None, "backend": "inline", "learning_starts": 8, "train_freq": 2}
-    with algorithm("MlpPolicy", env, **arguments, normalize=True) as model:
+    fallback_action = 0 if algorithm is AsyncDQN else "hold"
+    arguments = {**UNPACED, "fallback_action": fallback_action, "learning_starts": 8, "train_freq": 2}
+    with algorithm("MlpPolicy", env, normalize=True, **small(**arguments)) as model:
         model.learn(40)
         assert model._n_updates >= 14 and model.n_envs == 1
         assert model.realtime_statistics.n_steps >= 40
@@ -142,8 +148,7 @@ def test_every_off_policy_algorithm_learns(algorithm: Any) -> None:
 
 
 def test_steps_of_several_plants_are_put_together() -> None:
-    arguments = {**SMALL, **REALTIME, "control_hz": None, "backend": "inline", "fallback_action": 0}
-    with AsyncDQN("MlpPolicy", StampedEnv, n_samplers=3, **arguments) as model:
+    with AsyncDQN("MlpPolicy", StampedEnv, n_samplers=3, **small(**UNPACED)) as model:
         model.learn(90)
         assert model.n_envs == 3
         buffer = model.replay_buffer
@@ -153,9 +158,8 @@ def test_steps_of_several_plants_are_put_together() -> None:
 
 
 def test_episodic_training() -> None:
-    arguments = {**SMALL, **REALTIME, "control_hz": None, "backend": "inline", "fallback_action": 0}
-    arguments |= {"train_freq": (1, "episode"), "gradient_steps": -1, "learning_starts": 0}
-    with AsyncDQN("MlpPolicy", StampedEnv, **arguments) as model:
+    arguments = {"train_freq": (1, "episode"), "gradient_steps": -1, "learning_starts": 0}
+    with AsyncDQN("MlpPolicy", StampedEnv, **small(**UNPACED, **arguments)) as model:
         model.learn(35)
         assert model._n_updates == 35
 
@@ -207,18 +211,18 @@ def _no_warnings() -> Iterator[None]:
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str, _no_warnings: None) -> None:
     with pytest.raises(ValueError, match=message):
-        AsyncSAC("MlpPolicy", "Pendulum-v1", backend="inline", **{**SMALL, **REALTIME, **arguments})
+        AsyncSAC("MlpPolicy", "Pendulum-v1", **small(**arguments))
 
 
 def test_on_policy_algorithms_are_refused() -> None:
-    with pytest.raises(ValueError, match="AsyncPPO cannot learn in mode='realtime'.*AsyncSAC"):
+    with pytest.raises(ValueError, match=r"AsyncPPO cannot learn in mode='realtime'.*AsyncSAC"):
         AsyncPPO("MlpPolicy", "Pendulum-v1", mode="realtime")
 
 
 def test_samplers_of_several_environments_are_refused() -> None:
-    with SamplerVecEnv([lambda: gym.make("Pendulum-v1")] * 2, envs_per_sampler=2, backend="inline") as samplers:
-        with pytest.raises(ValueError, match="each sampler acts on one plant"):
-            AsyncSAC("MlpPolicy", samplers, **{**SMALL, **REALTIME})
+    samplers = SamplerVecEnv([lambda: gym.make("Pendulum-v1")] * 2, envs_per_sampler=2, backend="inline")
+    with samplers, pytest.raises(ValueError, match="each sampler acts on one plant"):
+        AsyncSAC("MlpPolicy", samplers, **small())
 
 
 def test_evaluation_on_the_same_plant_is_refused(env: VirtualPlantEnv) -> None:
@@ -229,7 +233,7 @@ def test_evaluation_on_the_same_plant_is_refused(env: VirtualPlantEnv) -> None:
 
 
 def test_plants_are_counted_as_such_and_a_failure_is_an_error(tmp_path: Any) -> None:
-    with AsyncSAC("MlpPolicy", "Pendulum-v1", backend="inline", **{**SMALL, **REALTIME}) as model:
+    with AsyncSAC("MlpPolicy", "Pendulum-v1", **small()) as model:
         assert model.n_envs == 1
         model.save(tmp_path / "model")
     loaded = AsyncSAC.load(tmp_path / "model", "Pendulum-v1", backend="inline")

@@ -119,13 +119,20 @@ class SimulatedSamplers(InlineSamplers):
         super().__init__(n_samplers)
         self._clock = clock
         self._arrived: deque[Delivery] = deque()
+        # A tick, or a reset, is longer than what the learner does meanwhile.
+        self._learner_time = clock.time
 
     def pass_time(self, seconds: float) -> None:
         """The learner works for so long."""
-        ends_at = self._clock.time + seconds
-        while self._clock.time < ends_at and (event := self._step_plant()) is not None:
+        self._learner_time += seconds
+        while self._clock.time < self._learner_time and (event := self._step_plant()) is not None:
             assert isinstance(event, Delivery) and event.number == UNASKED
             self._arrived.append(event)
 
     def receive(self, timeout: float | None = None) -> Event | None:
-        return self._arrived.popleft() if self._arrived else super().receive(timeout)
+        if self._arrived:
+            return self._arrived.popleft()
+        event = super().receive(timeout)
+        if timeout is None:
+            self._learner_time = max(self._learner_time, self._clock.time)
+        return event
