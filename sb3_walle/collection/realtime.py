@@ -62,6 +62,7 @@ class RealtimeCollector(Collector):
     def interrupt(self) -> None:
         super().interrupt()
         self._giving_way.end()
+        self.realtime_statistics.settle()
 
     @property
     def is_driving(self) -> bool:
@@ -122,7 +123,7 @@ class RealtimeCollector(Collector):
 
     def _begin_driving(self) -> None:
         if self.samplers.n_processes:
-            self._giving_way.begin(self.samplers.supervision.samplers_give_way)
+            self._giving_way.begin()
         run = self._driven_run = self.queues.control.run
         order = DriveOrder(run, self.infos, self.queues.chunks.n_slots)
         self.samplers.call({sampler: Drive(order) for sampler in range(self.samplers.n_samplers)})

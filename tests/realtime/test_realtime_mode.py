@@ -205,6 +205,7 @@ def _no_warnings() -> Iterator[None]:
         ({"max_replay_ratio": 0}, "max_replay_ratio must be a number above 0"),
         ({"envs_per_sampler": 2}, "each sampler acts on one plant"),
         ({"n_samplers": "auto"}, "Pass the number of plants"),
+        ({"samplers_give_way": True}, "the learner gives way"),
         ({"max_policy_lag": 2}, "max_policy_lag=2"),
         ({"mode": "real-time"}, "mode must be one of .*'realtime'"),
     ],
