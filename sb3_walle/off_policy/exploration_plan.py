@@ -33,8 +33,8 @@ def check_ladder(ladder: str | None, algorithm: str, has_ladder: bool) -> None:
     if not has_ladder:
         raise ValueError(
             f"noise_ladder={ladder!r} makes samplers explore to different degrees, but the policy of {algorithm} "
-            "learns how much to explore. Leave it out, or use an algorithm whose class says has_noise_ladder = True, such as "
-            "AsyncTD3."
+            "learns how much to explore. Leave it out, or use an algorithm whose class says has_noise_ladder = True, "
+            "such as AsyncTD3."
         )
 
 
