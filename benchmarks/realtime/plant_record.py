@@ -1,0 +1,145 @@
+"""What a plant sees, written down by the plant itself, so that no contender can hide anything."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Tick(NamedTuple):
+    """
+    A period of the plant's clock.
+
+    :param due: when it ended by the clock
+    :param lateness: seconds by which the plant itself was late then
+    :param is_fresh: whether an action arrived in it
+    """
+
+    due: float
+    lateness: float
+    is_fresh: bool
+
+
+class ReceivedAction(NamedTuple):
+    """
+    :param time: when it arrived
+    :param tick: number of the tick in which it arrived
+    :param age: seconds since the plant has sent the observation before it; not a number for the first action of an
+        episode
+    :param client: process that sent it
+    :param value: the action
+    """
+
+    time: float
+    tick: int
+    age: float
+    client: int
+    value: tuple[float, ...]
+
+
+class Episode(NamedTuple):
+    """
+    :param ended: when
+    :param n_ticks: ticks of the plant until then, of all episodes
+    :param episode_return: sum of its rewards, also of those that no client has seen
+    """
+
+    ended: float
+    n_ticks: int
+    episode_return: float
+
+
+class Departure(NamedTuple):
+    """
+    The end of a connection.
+
+    :param time: when
+    :param client: process of the client
+    :param said_so: whether the client closed its environment
+    """
+
+    time: float
+    client: int
+    said_so: bool
+
+
+@dataclass
+class PlantRecord:
+    """
+    All times are of ``time.perf_counter()``, which all processes of a machine share.
+
+    :param period: seconds between two ticks
+    :param scheduling: how the kernel schedules the plant's process
+    :param parked: seconds at rest, from the end of an episode to the first action of the next
+    """
+
+    period: float
+    scheduling: str = ""
+    ticks: list[Tick] = field(default_factory=list)
+    actions: list[ReceivedAction] = field(default_factory=list)
+    episodes: list[Episode] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
+    safe_stops: list[float] = field(default_factory=list)
+    parked: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlantStatistics:
+    """
+    :param n_ticks: ticks while the plant moved
+    :param missed: share of them without a fresh action
+    :param longest_gap: most of them in a row
+    :param ages: seconds from an observation to the action that follows it: median, 99th percentile, maximum
+    :param periods: seconds between two actions of an episode, likewise
+    :param lateness: 99th percentile of the seconds by which the plant was late itself
+    :param parked: seconds at rest
+    """
+
+    n_ticks: int
+    missed: float
+    longest_gap: int
+    ages: tuple[float, float, float]
+    periods: tuple[float, float, float]
+    lateness: float
+    parked: float
+
+
+def statistics(record: PlantRecord) -> PlantStatistics:
+    """
+    :raises ValueError: if the plant has never moved
+    """
+    if not record.ticks:
+        raise ValueError("The plant has never moved: no action has arrived.")
+    is_fresh = np.array([tick.is_fresh for tick in record.ticks])
+    return PlantStatistics(
+        len(is_fresh),
+        1 - float(is_fresh.mean()),
+        longest_run(~is_fresh),
+        quantiles(np.array([action.age for action in record.actions])),
+        quantiles(periods(record)),
+        float(np.quantile([tick.lateness for tick in record.ticks], 0.99)),
+        record.parked,
+    )
+
+
+def periods(record: PlantRecord) -> np.ndarray:
+    """:return: seconds between actions that follow each other in an episode"""
+    times = np.array([action.time for action in record.actions])
+    is_first = np.isnan([action.age for action in record.actions])
+    return np.diff(times)[~is_first[1:]]
+
+
+def longest_run(marks: np.ndarray) -> int:
+    """:return: most of the marks that are set in a row"""
+    # Between two marks that are not set, with one more before the first and after the last.
+    unset = np.flatnonzero(~np.concatenate([[False], marks, [False]]))
+    return int(np.diff(unset).max()) - 1
+
+
+def quantiles(values: np.ndarray) -> tuple[float, float, float]:
+    """:return: median, 99th percentile and maximum of those that are numbers; not numbers if there are none"""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return (float("nan"),) * 3
+    median, high = np.quantile(values, (0.5, 0.99))
+    return float(median), float(high), float(values.max())
