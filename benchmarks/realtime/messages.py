@@ -9,7 +9,8 @@ from benchmarks.realtime.plant import Observed
 
 #: longer than any message
 MAX_BYTES = 1 << 16
-RESET, STEP, STEP_NOW, CLOSE = range(4)
+RESET, STEP, ACT, OBSERVE, CLOSE = range(5)
+_WITH_ACTION = (STEP, ACT)
 _ORDER = struct.Struct("<Bq")
 _OBSERVED = struct.Struct("<qd??")
 _NO_SEED = -1
@@ -17,10 +18,10 @@ _NO_SEED = -1
 
 class Order(NamedTuple):
     """
-    :param kind: ``RESET``, ``STEP``, which is answered with the observation of the next tick, ``STEP_NOW``, which is
-        answered at once, or ``CLOSE``
+    :param kind: ``RESET``; ``OBSERVE``; ``STEP``, which is answered with the observation of the next tick; ``ACT`` and
+        ``CLOSE``, which are not answered
     :param seed: of a reset
-    :param action: of a step
+    :param action: of ``STEP`` and ``ACT``
     """
 
     kind: int
@@ -34,7 +35,7 @@ class Order(NamedTuple):
     @classmethod
     def unpack(cls, message: bytes) -> "Order":
         kind, seed = _ORDER.unpack_from(message)
-        action = np.frombuffer(message, np.float64, offset=_ORDER.size) if kind in (STEP, STEP_NOW) else None
+        action = np.frombuffer(message, np.float64, offset=_ORDER.size) if kind in _WITH_ACTION else None
         return cls(kind, None if seed == _NO_SEED else seed, action)
 
 

@@ -64,13 +64,13 @@ class Plant:
         self._tick = self._n_told = 0
         return self._observed(now)
 
-    def act(self, now: float, action: np.ndarray, client: int = 0, answer_now: bool = False) -> Observed | None:
+    def act(self, now: float, action: np.ndarray, client: int = 0, awaits_tick: bool = True) -> Observed | None:
         """
         An action arrives.
 
         :param client: process that has sent it
-        :param answer_now: whether the client wants the present observation, and not that of the next tick
-        :return: the answer, if it is due already; if the episode has ended meanwhile, it is
+        :param awaits_tick: whether the client wants the observation of the next tick
+        :return: the answer, if that tick never comes: the episode has ended
         """
         # The plant rests until the first action of an episode, which has all the time.
         age = math.nan if self._can_start else now - self._told_at
@@ -79,15 +79,18 @@ class Plant:
         )
         if self._can_start:
             self._start(now)
-        if not self._is_moving:
-            return self._observed(now)
-        # To the substep that is nearest to the present.
-        self._advance(round((now - self._began - self._tick * self._period) / self._period * self.physics.n_substeps))
-        self._held, self._is_fresh, self._n_held = action, True, 0
-        if answer_now:
-            return self._observed(now)
-        self._is_awaited = True
-        return None
+        if self._is_moving:
+            self._advance_to(now)
+            self._held, self._is_fresh, self._n_held = action, True, 0
+            self._is_awaited = awaits_tick
+            return None
+        return self._observed(now) if awaits_tick else None
+
+    def observe(self, now: float) -> Observed:
+        """The client looks at the plant."""
+        if self._is_moving:
+            self._advance_to(now)
+        return self._observed(now)
 
     def tick(self, now: float) -> Observed | None:
         """
@@ -130,6 +133,10 @@ class Plant:
         if self._is_moving:
             self._rested_from = now
         self._is_moving = self._can_start = False
+
+    def _advance_to(self, now: float) -> None:
+        """Advance to the substep that is nearest to the present."""
+        self._advance(round((now - self._began - self._tick * self._period) / self._period * self.physics.n_substeps))
 
     def _advance(self, n_substeps: int) -> None:
         """Advance to a substep of the present tick."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from benchmarks.realtime.messages import CLOSE, MAX_BYTES, RESET, STEP_NOW, Order, pack_observed
+from benchmarks.realtime.messages import CLOSE, MAX_BYTES, OBSERVE, RESET, STEP, Order, pack_observed
 from benchmarks.realtime.physics import Physics
 from benchmarks.realtime.plant import Observed, Plant
 from benchmarks.realtime.plant_record import Departure, PlantRecord
@@ -153,10 +153,12 @@ class _PlantLoop:
             self._hang_up(now, said_so=order is not None)
         elif order.kind == RESET:
             self._answer(plant.reset(now, order.seed))
+        elif order.kind == OBSERVE:
+            self._answer(plant.observe(now))
         else:
             assert order.action is not None
             action = as_action(order.action, plant.physics.action_space)
-            self._answer(plant.act(now, action, self._client_pid, order.kind == STEP_NOW))
+            self._answer(plant.act(now, action, self._client_pid, order.kind == STEP))
 
     def _hang_up(self, now: float, said_so: bool) -> None:
         assert self._client is not None
