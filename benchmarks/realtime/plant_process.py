@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -43,6 +43,19 @@ class PlantSettings:
     phase: float = 0.0
 
 
+class PlantCounts(NamedTuple):
+    """
+    How much a plant has seen.
+
+    :param client: process whose action arrived last, 0 if none has
+    """
+
+    ticks: int
+    actions: int
+    departures: int
+    client: int
+
+
 class RunningPlant:
     """
     :param address: where clients connect
@@ -54,7 +67,14 @@ class RunningPlant:
 
     def record(self) -> PlantRecord:
         """:return: what the plant has seen until now"""
-        self._control.send("record")
+        return self._ask("record")
+
+    def counts(self) -> "PlantCounts":
+        """:return: how much that is, for questions that are asked again and again"""
+        return self._ask("counts")
+
+    def _ask(self, question: str) -> Any:
+        self._control.send(question)
         return self._control.recv()
 
 
@@ -80,7 +100,7 @@ def running_plant(settings: PlantSettings) -> Iterator[RunningPlant]:
 def run_plant(settings: PlantSettings, address: str, control: Connection) -> None:
     """
     :param address: path of the socket to make
-    :param control: answers ``"record"``; the plant ends when it is closed
+    :param control: answers ``"record"`` and ``"counts"``; the plant ends when it is closed
     """
     plant = Plant(Physics(settings.env_id), 1 / settings.hz, settings.phase)
     plant.record.scheduling = take_priority()
@@ -180,10 +200,15 @@ class _PlantLoop:
     def _report(self) -> bool:
         """Answer what the command asks for. Returns whether it is still there."""
         try:
-            self._control.recv()
+            question = self._control.recv()
         except EOFError:
             return False
-        self._control.send(self._plant.record)
+        record = self._plant.record
+        if question == "record":
+            self._control.send(record)
+        else:
+            client = record.actions[-1].client if record.actions else 0
+            self._control.send(PlantCounts(len(record.ticks), len(record.actions), len(record.departures), client))
         return True
 
 

@@ -1,6 +1,6 @@
 """What a plant sees, written down by the plant itself, so that no contender can hide anything."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +82,20 @@ class PlantRecord:
     safe_stops: list[float] = field(default_factory=list)
     parked: float = 0.0
 
+    def until(self, n_ticks: int) -> "PlantRecord":
+        """:return: what was written down until a tick"""
+        ticks, actions = self.ticks[:n_ticks], [action for action in self.actions if action.tick < n_ticks]
+        episodes = [episode for episode in self.episodes if episode.n_ticks <= n_ticks]
+        return replace(self, ticks=ticks, actions=actions, episodes=episodes)
+
+
+class Spread(NamedTuple):
+    """Median, 99th percentile and maximum; not numbers of nothing."""
+
+    p50: float
+    p99: float
+    largest: float
+
 
 @dataclass(frozen=True)
 class PlantStatistics:
@@ -89,8 +103,8 @@ class PlantStatistics:
     :param n_ticks: ticks while the plant moved
     :param missed: share of them without a fresh action
     :param longest_gap: most of them in a row
-    :param ages: seconds from an observation to the action that follows it: median, 99th percentile, maximum
-    :param periods: seconds between two actions of an episode, likewise
+    :param ages: seconds from an observation to the action that follows it
+    :param periods: seconds between two actions of an episode
     :param lateness: 99th percentile of the seconds by which the plant was late itself
     :param parked: seconds at rest
     """
@@ -98,8 +112,8 @@ class PlantStatistics:
     n_ticks: int
     missed: float
     longest_gap: int
-    ages: tuple[float, float, float]
-    periods: tuple[float, float, float]
+    ages: Spread
+    periods: Spread
     lateness: float
     parked: float
 
@@ -115,8 +129,8 @@ def statistics(record: PlantRecord) -> PlantStatistics:
         len(is_fresh),
         1 - float(is_fresh.mean()),
         longest_run(~is_fresh),
-        quantiles(np.array([action.age for action in record.actions])),
-        quantiles(periods(record)),
+        spread(np.array([action.age for action in record.actions])),
+        spread(periods(record)),
         float(np.quantile([tick.lateness for tick in record.ticks], 0.99)),
         record.parked,
     )
@@ -136,10 +150,9 @@ def longest_run(marks: np.ndarray) -> int:
     return int(np.diff(unset).max()) - 1
 
 
-def quantiles(values: np.ndarray) -> tuple[float, float, float]:
-    """:return: median, 99th percentile and maximum of those that are numbers; not numbers if there are none"""
+def spread(values: np.ndarray) -> Spread:
+    """:param values: those that are not numbers are left out"""
     values = values[~np.isnan(values)]
     if len(values) == 0:
-        return (float("nan"),) * 3
-    median, high = np.quantile(values, (0.5, 0.99))
-    return float(median), float(high), float(values.max())
+        return Spread(*(float("nan"),) * 3)
+    return Spread(*map(float, np.quantile(values, (0.5, 0.99, 1))))
