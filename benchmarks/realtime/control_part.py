@@ -20,7 +20,7 @@ ROWS = "runs.csv"
 class Bars:
     """
     :param missed: share of ticks without a fresh action at most
-    :param longest_gap: most of them in a row, ``None`` for any number
+    :param longest_gap: most ticks from one fresh action to the next, ``None`` for any number
     :param age_p99: milliseconds
     :param ratio: share of the gradient steps that were asked for at least
     """

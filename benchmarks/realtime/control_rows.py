@@ -22,7 +22,7 @@ class ControlRow:
 
     :param repeat: its number, from 0, and its seed
     :param missed: share of ticks without a fresh action
-    :param longest_gap: most of them in a row
+    :param longest_gap: most ticks from one fresh action to the next
     :param parked: seconds in which the plant stood still between episodes
     :param ratio: gradient steps for each step, from the first update on
     :param asked: gradient steps for each step that were asked for

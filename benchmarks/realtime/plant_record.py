@@ -102,7 +102,7 @@ class PlantStatistics:
     """
     :param n_ticks: ticks while the plant moved
     :param missed: share of them without a fresh action
-    :param longest_gap: most of them in a row
+    :param longest_gap: most ticks from one fresh action to the next
     :param ages: seconds from an observation to the action that follows it
     :param periods: seconds between two actions of an episode
     :param lateness: 99th percentile of the seconds by which the plant was late itself
@@ -128,7 +128,7 @@ def statistics(record: PlantRecord) -> PlantStatistics:
     return PlantStatistics(
         len(is_fresh),
         1 - float(is_fresh.mean()),
-        longest_run(~is_fresh),
+        1 + longest_run(~is_fresh),
         spread(np.array([action.age for action in record.actions])),
         spread(periods(record)),
         float(np.quantile([tick.lateness for tick in record.ticks], 0.99)),

@@ -163,7 +163,8 @@ def measure_publishing(task: Task, n_ticks: int, repeat: int) -> Published:
             process.join()
         record = plant.record().until(n_ticks)
     found = delays(times, record, scale=largest_action(task.env_id))
-    return Published(repeat, *(1e3 * seconds for seconds in spread(found)), len(found), steal.share)
+    p50, p99, largest = (1e3 * seconds for seconds in spread(found))
+    return Published(repeat, p50, p99, largest, len(found), steal.share)
 
 
 def publishing_report(task: Task, runs: Sequence[Published]) -> str:

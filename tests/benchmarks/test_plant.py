@@ -60,7 +60,7 @@ def test_a_plant_counts_the_ticks_that_an_agent_is_late(charge: float, n_actions
     # The plant rests until the first action.
     assert found.n_ticks == 1 + (n_actions - 1) * (1 + late)
     assert found.missed == pytest.approx((n_actions - 1) * late / found.n_ticks)
-    assert found.longest_gap == late
+    assert found.longest_gap == 1 + late
     np.testing.assert_allclose(found.ages, charge * PERIOD)
     # The first action begins the first tick; those after it come after its observation.
     np.testing.assert_allclose(periods(agent.plant.record)[1:], (1 + late) * PERIOD)
