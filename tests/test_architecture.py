@@ -34,6 +34,7 @@ ROOMS = (
     "sb3_private",
     "saving",
     "transport",
+    "realtime",
     "samplers",
     "backends",
     "envs",

@@ -1,0 +1,1 @@
+"""Mode "realtime": acting at a fixed rate, whatever the learner does."""

@@ -1,0 +1,102 @@
+"""A plant: an environment that is acted on in real time."""
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+from sb3_walle.realtime.fallback import choose_fallback
+from sb3_walle.realtime.pacing import Pacer
+from sb3_walle.realtime.settings import RealtimeSettings
+from sb3_walle.realtime.statistics import TickTimes
+
+#: in the info of a step: how many ticks it took
+N_TICKS = "realtime/n_ticks"
+#: A method of an environment that the wait for the next tick takes the place of. ``step()`` calls it after it has sent
+#: the action and before it reads the observation.
+WAIT_FOR_TICK = "wait_for_tick"
+
+
+class Plant:
+    """
+    Steps and resets an environment at a control rate, and measures when.
+
+    :param env: the environment
+    :param step: steps it
+    :param reset: resets it
+    """
+
+    def __init__(
+        self, env: gym.Env, step: Callable[..., Any], reset: Callable[..., Any], settings: RealtimeSettings
+    ) -> None:
+        self._step, self._reset = step, reset
+        self._action_space = env.action_space
+        self._fallback = settings.fallback_action
+        self._now = settings.clock.now
+        self._pacer = None if settings.control_hz is None else Pacer(1.0 / settings.control_hz, settings.clock)
+        # Otherwise the wait comes before the step.
+        self._waits_in_step = self._pacer is not None and hasattr(env.unwrapped, WAIT_FOR_TICK)
+        if self._waits_in_step:
+            setattr(env.unwrapped, WAIT_FOR_TICK, self._wait_in_step)
+        self._last_action: Any = None
+        self._observation: Any = None
+        self._applied_at: float | None = None
+        self._read_at = self._now()
+        self._n_ticks = 0
+        #: when the last step was made
+        self.times = TickTimes(0.0, 0.0, 0)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As the environment's, at the next tick."""
+        self._n_ticks = 0
+        if self._pacer is not None:
+            self._begin_tick(self._pacer)
+        applied_at, read_before = self._now(), self._read_at
+        self._last_action = action
+        result = self._step(action)
+        if not self._waits_in_step or self._n_ticks == 0:
+            self._read_at = self._now()
+        self._observation, info = result[0], result[4]
+        if self._pacer is not None:
+            info[N_TICKS] = self._n_ticks = max(1, self._n_ticks)
+        else:
+            self._n_ticks = int(info.get(N_TICKS, 0))
+        period = 0.0 if self._applied_at is None else applied_at - self._applied_at
+        self.times = TickTimes(period, applied_at - read_before, self._n_ticks)
+        self._applied_at = applied_at
+        return result
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment's. Ticks begin anew with the first step after it."""
+        self._last_action = None
+        result = self._reset(**kwargs)
+        self._observation = result[0]
+        if not gc.isenabled():
+            # The loop collects no garbage. Now the plant rests.
+            gc.collect()
+        self._forget_ticks()
+        return result
+
+    def give_fallback(self) -> None:
+        """Give the plant the fallback action, at once. There is no further step before a reset."""
+        action = choose_fallback(self._fallback, self._last_action, self._observation, self._action_space)
+        if action is not None:
+            self._step(action)
+        self._forget_ticks()
+
+    def _begin_tick(self, pacer: Pacer) -> None:
+        if not pacer.is_running:
+            pacer.start()
+        elif not self._waits_in_step:
+            self._n_ticks = pacer.wait()
+
+    def _wait_in_step(self) -> None:
+        assert self._pacer is not None
+        self._n_ticks += self._pacer.wait()
+        self._read_at = self._now()
+
+    def _forget_ticks(self) -> None:
+        if self._pacer is not None:
+            self._pacer.stop()
+        self._applied_at, self._read_at = None, self._now()
