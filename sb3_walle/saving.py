@@ -1,11 +1,14 @@
 """Files that are there whole or not at all."""
 
 import io
+import json
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sb3_walle.user_warning import warn_user
 
@@ -71,6 +74,28 @@ def model_path(path: str | Path) -> Path:
         warn_user(f"The folder '{found.parent}' does not exist. It is made.")
         found.parent.mkdir(parents=True, exist_ok=True)
     return found
+
+
+def saved_value(path: str | Path | io.BufferedIOBase, name: str) -> Any:
+    """
+    :param path: where a model was saved, with or without a suffix, or a file to read from its present position
+    :param name: name of an attribute that is a number or a string
+    :return: its value; ``None`` if the model has no such attribute, or cannot be read, which loading it tells
+    """
+    with suppress(OSError, ValueError, zipfile.BadZipFile, KeyError):
+        if not isinstance(path, str | Path):
+            position = path.tell()
+            try:
+                return _value_in(path, name)
+            finally:
+                path.seek(position)
+        return _value_in(path if Path(path).exists() else f"{path}.zip", name)
+    return None
+
+
+def _value_in(file: Any, name: str) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        return json.loads(archive.read("data")).get(name)
 
 
 def _permissions_to_keep(target: Path) -> int | None:

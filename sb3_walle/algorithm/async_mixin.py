@@ -24,7 +24,7 @@ from sb3_walle.algorithm.workload import workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.modes import check_mode
+from sb3_walle.collection.modes import REALTIME, check_mode
 from sb3_walle.collection.queues import REMEDY
 from sb3_walle.envs.env_sources import LOCKSTEP, EnvSource, SamplerChoices, in_samplers, in_samplers_like
 from sb3_walle.envs.sampler_shape import Workload
@@ -35,9 +35,10 @@ from sb3_walle.envs.wrappers import (
     takes_gamma_of_algorithm,
     wrapped_samplers,
 )
+from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
-from sb3_walle.saving import model_path, written_whole
+from sb3_walle.saving import model_path, saved_value, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
 from sb3_walle.timeline.timeline import UPDATE, LearnerSpan, Timeline
@@ -126,6 +127,8 @@ class AsyncMixin(_Base):
 
     #: the modes that the algorithm can learn in; the first one is the default
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
+    #: whether it can learn in mode ``"realtime"``, too
+    acts_in_real_time: ClassVar[bool] = False
     #: makes the algorithm's compiled updates, if it has any
     update_class: ClassVar[type[AlgorithmUpdate] | None] = None
     #: bound of the policy lag in mode ``"free"`` where the user gives none
@@ -181,6 +184,8 @@ class AsyncMixin(_Base):
         self._is_learning = False
         may_be_numpy = actor != "torch" and not kwargs.get("use_sde") and self._may_run_in_numpy(policy)
         preload = () if may_be_numpy else ("torch", "stable_baselines3")
+        if self.mode == REALTIME:
+            choices = choices.for_plants(env)
         workload = self._workload(not preload, (policy, env, *args), kwargs)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
@@ -205,7 +210,8 @@ class AsyncMixin(_Base):
         return workload_of(self.policy_aliases, arguments.arguments, is_numpy)
 
     def _check_choices(self) -> None:
-        check_mode(self.mode, self.max_policy_lag, type(self).__name__, self.supported_modes)
+        supported = (*self.supported_modes, REALTIME) if self.acts_in_real_time else self.supported_modes
+        check_mode(self.mode, self.max_policy_lag, type(self).__name__, supported)
         check_actor(self.sampler_actor)
         check_learner(self.learner)
         checked_info_keys(self.info_keys)
@@ -246,6 +252,10 @@ class AsyncMixin(_Base):
     def _collector_settings(self) -> tuple:
         """:return: what else a collector depends on, so that it has to be made anew when that changes"""
         return ()
+
+    def _realtime_settings(self) -> RealtimeSettings | None:
+        """:return: how samplers act in mode ``"realtime"``, ``None`` in other modes"""
+        return None
 
     def _renew_buffer(self) -> None:
         """Make a buffer for the present number of environments."""
@@ -390,6 +400,7 @@ class AsyncMixin(_Base):
             self.check_nan,
             experience.seed,
             experience.n_collectors,
+            self._realtime_settings(),
         )
 
     def _up_to_date_collector(self, n_steps: int) -> Collector | None:
@@ -498,6 +509,8 @@ class AsyncMixin(_Base):
         :return: the model
         """
         choices = SamplerChoices.taken_from(kwargs)
+        if kwargs.get("mode", saved_value(path, "mode")) == REALTIME:
+            choices = choices.for_plants(env)
         if kwargs.get("mode", "free") != "free":
             # The bound that was saved belongs to the mode that was saved.
             kwargs.setdefault("max_policy_lag", None)

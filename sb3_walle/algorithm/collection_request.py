@@ -12,6 +12,7 @@ from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.envs.normalization import Normalization
 from sb3_walle.envs.wrappers import WrappedSamplers
+from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.infos import InfoSelection
 
@@ -42,6 +43,7 @@ class CollectionRequest:
     :param actor: what the user asked for
     :param seed: seed of the samplers' random streams, ``None`` for fresh entropy
     :param n_collectors: how many collectors were made from this seed before
+    :param realtime: in mode ``"realtime"``, how samplers act
     """
 
     env: WrappedSamplers
@@ -53,6 +55,7 @@ class CollectionRequest:
     check_finite: bool
     seed: int | None
     n_collectors: int
+    realtime: RealtimeSettings | None = None
 
     @property
     def n_samplers(self) -> int:
@@ -76,6 +79,7 @@ class CollectionRequest:
             self.infos,
             self.check_finite,
             streams,
+            realtime=self.realtime,
         )
 
     def check_memory(self, spec: CollectionSpec) -> None:

@@ -25,7 +25,7 @@ def wants_all_infos(callback: BaseCallback) -> bool:
         # LogEveryNTimesteps calls a method of its own in this way.
         owner = getattr(callback.callback, "__self__", None)
         return callback.callback is not None and not _is_stock(type(owner))
-    return any(wants_all_infos(inner) for inner in _called_by(callback))
+    return any(wants_all_infos(inner) for inner in called_by(callback))
 
 
 def _is_stock(kind: type) -> bool:
@@ -68,8 +68,8 @@ def _is_known(owner: type) -> bool:
     return owner.__module__.split(".")[0] in _KNOWN_PACKAGES
 
 
-def _called_by(callback: BaseCallback) -> list[BaseCallback]:
-    """The callbacks that a stock callback calls, under any attribute."""
+def called_by(callback: BaseCallback) -> list[BaseCallback]:
+    """:return: the callbacks that a stock callback calls, under any attribute"""
     if isinstance(callback, CallbackList):
         return callback.callbacks
     return [value for name, value in vars(callback).items() if isinstance(value, BaseCallback) and name != "parent"]

@@ -18,6 +18,11 @@ def _process() -> Backend:
 BACKENDS: dict[str, Callable[[], Backend]] = {"process": _process, "inline": InlineBackend, "ray": RayBackend}
 
 
+def can_drive_plants(backend: Backend) -> bool:
+    """:return: whether samplers of a backend can act in real time: they reach the learner's memory"""
+    return getattr(backend, "drives_plants", False)
+
+
 def as_backend(backend: str | Backend) -> Backend:
     """
     :param backend: the name of a backend, or a backend

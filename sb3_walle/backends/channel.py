@@ -53,13 +53,15 @@ class Channel:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(timeout * 1000))
 
-    def send(self, message: Any, is_plain: bool = False) -> None:
+    def send(self, message: Any, is_plain: bool = False, may_wait: bool = True) -> None:
         """
         :param message: anything that cloudpickle pickles
         :param is_plain: whether the message is nothing but numbers, strings and this package's own types, which take a
             tenth of the time
+        :param may_wait: whether to wait while the other end has not taken earlier messages
         :raises ChannelClosedError: if the other end is closed
         :raises TimeoutError: if the other end has not taken earlier messages for too long
+        :raises BlockingIOError: if it has not taken them, and this end does not wait
         :raises ValueError: if the message holds too much shared memory
         """
         payload: bytes | memoryview
@@ -72,12 +74,13 @@ class Channel:
             payload, descriptors = body.getbuffer(), pickler.descriptors
         if len(descriptors) >= MAX_DESCRIPTORS:
             raise ValueError(f"A message can carry {MAX_DESCRIPTORS - 1} file descriptors, not {len(descriptors)}")
+        flags = 0 if may_wait else socket.MSG_DONTWAIT
         if len(payload) <= MAX_INLINE:
-            self._send(_INLINE, payload, descriptors)
+            self._send(_INLINE, payload, descriptors, flags)
         else:
             memory = SharedMemory(len(payload))
             memory.view[:] = payload
-            self._send(_IN_FILE, len(payload).to_bytes(8, "little"), [memory.fd, *descriptors])
+            self._send(_IN_FILE, len(payload).to_bytes(8, "little"), [memory.fd, *descriptors], flags)
             memory.close()
 
     def receive(self) -> Any:
@@ -103,6 +106,12 @@ class Channel:
         finally:
             unpickler.close_unclaimed()
 
+    def end_sending(self) -> None:
+        """To the other end, this one is closed. What that sends before it has noticed can still be received."""
+        # It may have gone.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._socket.close()
 
@@ -118,9 +127,9 @@ class Channel:
                 return packet, descriptors
         return b"", []
 
-    def _send(self, kind: bytes, payload: bytes | memoryview, descriptors: list[int]) -> None:
+    def _send(self, kind: bytes, payload: bytes | memoryview, descriptors: list[int], flags: int) -> None:
         try:
-            socket.send_fds(self._socket, [kind, payload], descriptors)
+            socket.send_fds(self._socket, [kind, payload], descriptors, flags)
         except ConnectionError as error:
             raise ChannelClosedError("The other end of the channel is closed") from error
 

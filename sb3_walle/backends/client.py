@@ -9,12 +9,12 @@ from itertools import count
 from typing import Any
 
 from sb3_walle.backends.death import Death
-from sb3_walle.backends.protocol import UNREADABLE, Delivery, Samplers
+from sb3_walle.backends.protocol import UNASKED, UNREADABLE, Delivery, Samplers
 from sb3_walle.backends.silence import SilenceWarning
 from sb3_walle.backends.supervised_sampler import SupervisedSampler
 from sb3_walle.backends.supervision import Restarts, Supervision, hung
 from sb3_walle.samplers.errors import Failure
-from sb3_walle.samplers.requests import Collect, Reply, Request, Step
+from sb3_walle.samplers.requests import Collect, Reply, Request, Result, Step
 from sb3_walle.samplers.sampler import Ticket
 from sb3_walle.transport.memory_queues import QueuePlan
 from sb3_walle.transport.ports import LearnerQueues
@@ -156,6 +156,9 @@ class SamplerClient:
                 self._replace(event)
             elif event is not None:
                 number = self._number_of(event)
+                if number == UNASKED:
+                    self._take_unasked(event.sampler, event.reply)
+                    return number, event.reply
                 if self._supervised[event.sampler].answer(number, event.reply):
                     self._put_aside_report(event.sampler, number, event.reply)
                     return number, event.reply
@@ -177,6 +180,15 @@ class SamplerClient:
             self._posted.discard(number)
             self._reports.append((sampler, reply))
             self._restarts.has_worked(sampler)
+
+    def _take_unasked(self, sampler: int, reply: Reply) -> None:
+        """Take in chunks that a sampler has made in real time, or its failure, which its death follows."""
+        if isinstance(reply, Failure):
+            self._supervised[sampler].fail(reply)
+            return
+        self._supervised[sampler].note_steps(reply.value)
+        self._reports += [(sampler, Result(report)) for report in reply.value]
+        self._restarts.has_worked(sampler)
 
     def _replace(self, death: Death) -> None:
         """Have another sampler take the place of a dead one, unless that was one death too many."""

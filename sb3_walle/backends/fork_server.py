@@ -17,14 +17,21 @@ import selectors
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.death import Death, how_it_ended, readable
-from sb3_walle.backends.sampler_process import die_with, run_sampler, survive_parent
+from sb3_walle.backends.sampler_process import (
+    LEARNER_IS_DEAD,
+    ORPHAN_TIMEOUT,
+    die_with,
+    run_sampler,
+    survive_parent,
+)
 from sb3_walle.transport.pulse import PulseBoard
 from sb3_walle.transport.shared_memory import SharedMemory, anonymous_file
 
@@ -62,6 +69,11 @@ class Kill:
     """End a sampler that does not end by itself."""
 
     sampler: int
+
+
+@dataclass(frozen=True)
+class EndAll:
+    """End all samplers that have not ended by themselves."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +126,13 @@ class ForkServer:
                 if self._channel in ready:
                     self._carry_out(self._channel.receive())
         except ChannelClosedError:
+            self._await_orphans()
             self._end_samplers()
 
-    def _carry_out(self, request: Fork | Kill) -> None:
+    def _carry_out(self, request: Fork | Kill | EndAll) -> None:
+        if isinstance(request, EndAll):
+            self._end_samplers()
+            return
         if isinstance(request, Kill):
             self._kill(request.sampler)
             return
@@ -166,7 +182,13 @@ class ForkServer:
             os.close(descriptor)
 
     def _report_deaths(self) -> None:
-        os.read(self._wakeup, 65_536)
+        for child, exit_code in self._take_dead():
+            self._channel.send(Death(child.sampler, how_it_ended(exit_code), readable(_read(child.last_words))))
+
+    def _take_dead(self) -> Iterator[tuple[_Child, int]]:
+        """The samplers that have died, and their exit codes."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 65_536)
         while self._children:
             # The number of a process is not given to another one until it has been waited for.
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -176,8 +198,7 @@ class ForkServer:
             _, status = os.waitpid(found.si_pid, 0)
             child = self._children.pop(found.si_pid, None)
             if child is not None:
-                how = how_it_ended(os.waitstatus_to_exitcode(status))
-                self._channel.send(Death(child.sampler, how, readable(_read(child.last_words))))
+                yield child, os.waitstatus_to_exitcode(status)
 
     def _kill(self, sampler: int) -> None:
         for pid in [pid for pid, child in self._children.items() if child.sampler == sampler]:
@@ -188,12 +209,27 @@ class ForkServer:
             poll.poll(LAST_WORDS_TIMEOUT * 1000)
             os.kill(pid, signal.SIGKILL)
 
+    def _await_orphans(self) -> None:
+        """The learner is dead: let samplers end by themselves that have a plant to look after, and all others now."""
+        for pid in self._children:
+            os.kill(pid, LEARNER_IS_DEAD)
+            # In case that it is stopped.
+            os.kill(pid, signal.SIGCONT)
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        deadline = time.monotonic() + ORPHAN_TIMEOUT
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            poll.poll(1000 * left)
+            for child, _ in self._take_dead():
+                os.close(child.last_words)
+
     def _end_samplers(self) -> None:
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
         for pid in self._children:
             _kill_group(pid)
             os.waitpid(pid, 0)
+        self._children.clear()
 
 
 def _kill_group(pid: int) -> None:

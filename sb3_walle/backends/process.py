@@ -43,6 +43,7 @@ class ProcessBackend:
     """
 
     shares_objects: ClassVar[bool] = False
+    drives_plants: ClassVar[bool] = True
 
     def n_cpus(self) -> float:
         return available_cpus()
@@ -162,6 +163,8 @@ class ProcessSamplers:
             if is_owner:
                 self._close_samplers(self._supervision.close_timeout if timeout is None else timeout)
         finally:
+            if is_owner:
+                self._server.end_samplers()
             self.close_descriptors()
             if is_owner:
                 self._server.wait()
@@ -218,9 +221,11 @@ class ProcessSamplers:
 
     def _remove_all(self) -> None:
         """
-        The server is dead. Its samplers die with it: wait until none of them can write to shared memory any more. Not
-        all hang up: a process that an environment has forked may keep a channel open.
+        The server is dead. Its samplers die with it, when their plants rest: wait until none of them can write to
+        shared memory any more. Not all hang up: a process that an environment has forked may keep a channel open.
         """
+        for channel in self._channels.values():
+            channel.end_sending()
         for sampler, channel in list(self._channels.items()):
             while sampler in self._channels and channel.wait(DEATH_TIMEOUT):
                 self._take_reply(sampler)

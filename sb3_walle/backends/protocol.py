@@ -11,10 +11,13 @@ from sb3_walle.transport.ports import LearnerQueues
 
 # Number of the reply to a request that the sampler could not even unpickle, and so does not know the number of.
 UNREADABLE = -2
+# Number of what a sampler tells without having been asked, in mode "realtime": the reports of further chunks, a tuple,
+# or a failure, after which it ends.
+UNASKED = -3
 
 
 class Delivery(NamedTuple):
-    """The reply of a sampler to the request with that number."""
+    """The reply of a sampler to the request with that number, or what it tells without a request."""
 
     sampler: int
     number: int

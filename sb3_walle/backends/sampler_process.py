@@ -10,6 +10,7 @@ import sys
 import numpy as np
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.control_loop import ControlLoop
 from sb3_walle.backends.protocol import UNREADABLE
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import CloseEnvs, Evaluate, Reply, Request, Reset, Result, answer
@@ -17,6 +18,11 @@ from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.transport.pulse import Pulse
 
 _PR_SET_PDEATHSIG = 1
+#: Tells samplers that the learner is dead: they end, but for those that act on plants, which let these rest and close
+#: them first.
+LEARNER_IS_DEAD = signal.SIGRTMIN + 5
+#: how many seconds those may take
+ORPHAN_TIMEOUT = 60
 
 
 def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None = None) -> None:
@@ -31,15 +37,22 @@ def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None =
     # All samplers are copies of one process. Environments that draw from the global streams must not all draw the same.
     seed_global_streams(int.from_bytes(os.urandom(4), "little"))
     sampler = Sampler(index, pulse)
+    loop = ControlLoop(sampler, channel)
     # By hanging up, the learner ends samplers that it does not wait for.
     with contextlib.suppress(ChannelClosedError):
-        while _carry_out_next(sampler, channel, pulse):
+        while loop.run() and _carry_out_next(sampler, channel, pulse, loop):
             continue
+    if sampler.plants:
+        _limit_life()
+    loop.end()
     # If they are not closed yet, the learner has gone, or knows of a failure that matters more.
     answer(sampler, CloseEnvs())
+    if os.getppid() != parent:
+        # Otherwise the parent ends what environments have started.
+        os.killpg(0, signal.SIGKILL)
 
 
-def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None) -> bool:
+def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None, loop: ControlLoop) -> bool:
     """Carry out one request. Returns whether there may be another one."""
     try:
         number, request = channel.receive()
@@ -51,7 +64,11 @@ def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None) -> 
         return True
     if isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
         seed_global_streams(request.seeds[0])
+    if request.rests_plants:
+        loop.rest()
     reply = answer(sampler, request)
+    if sampler.plants:
+        _outlive_others()
     if pulse is not None:
         pulse.rest()
     _reply(channel, number, reply, request)
@@ -90,3 +107,15 @@ def die_with(parent: int) -> None:
 def survive_parent() -> None:
     """Have the kernel no longer do what :func:`die_with` has asked for."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def _outlive_others() -> None:
+    """Have this process live on when its parent or the learner dies: its plant has to rest first."""
+    survive_parent()
+    signal.signal(LEARNER_IS_DEAD, signal.SIG_IGN)
+
+
+def _limit_life() -> None:
+    """Have the kernel end this process if closing its environments takes too long."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(ORPHAN_TIMEOUT)

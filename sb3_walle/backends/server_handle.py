@@ -1,5 +1,6 @@
 """The learner's end of the process that samplers are forked from."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Set
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
 from sb3_walle.backends.death import Death, how_it_ended
-from sb3_walle.backends.fork_server import IGNORED_SIGNALS, Fork, Kill, Preload
+from sb3_walle.backends.fork_server import IGNORED_SIGNALS, EndAll, Fork, Kill, Preload
 from sb3_walle.transport.shared_memory import SharedMemory
 
 # The server only ever does small things. If it does not read its messages for that long, something is badly wrong.
@@ -98,8 +99,14 @@ class ServerHandle:
             return Death(sampler, f"died with the process that samplers are forked from, which {self._own_end()}")
         return self._deaths.pop(sampler, Death(sampler, "hung up"))
 
+    def end_samplers(self) -> None:
+        """Have the server kill the samplers that are left. Does not wait for it."""
+        # A dead server has none.
+        with contextlib.suppress(ChannelClosedError):
+            self._channel.send(EndAll())
+
     def hang_up(self) -> None:
-        """Have the server end the samplers that are left, and itself. Does not wait for it."""
+        """Have the server end the samplers that are left, when their plants rest, and itself. Does not wait for it."""
         self._channel.close()
 
     def wait(self) -> None:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -11,6 +11,7 @@ from sb3_walle.backends.death import Death
 from sb3_walle.backends.protocol import Samplers
 from sb3_walle.samplers.errors import Failure, SamplerError
 from sb3_walle.samplers.requests import Reply, Request, Result
+from sb3_walle.samplers.sampler import ChunkReport
 from sb3_walle.samplers.succession import SetupRequests
 
 NEVER = math.inf
@@ -96,15 +97,21 @@ class SupervisedSampler:
             return False
         is_preparation = number in self._preparing
         if isinstance(reply, Failure) and (request.failure_ends_sampler or is_preparation):
-            self._failure = reply
-            self.due_at = time.monotonic() + (END_TIMEOUT if request.failure_ends_sampler else 0.0)
-            if self.state is State.RUNNING:
-                self.state = State.FAILED
+            self._fail(reply, END_TIMEOUT if request.failure_ends_sampler else 0.0)
             return False
         self._close_until(number)
         if isinstance(reply, Result) and not is_preparation:
             self._setup.note(request, reply.value)
         return not is_preparation
+
+    def note_steps(self, reports: Sequence[ChunkReport]) -> None:
+        """Note what the sampler has collected in real time."""
+        self._heard_at = time.monotonic()
+        self._setup.note_steps(reports)
+
+    def fail(self, failure: Failure) -> None:
+        """Note a failure that answers no request. The sampler ends by itself, and has closed its environments."""
+        self._fail(failure, END_TIMEOUT)
 
     def kill(self, reason: str) -> None:
         """End the sampler. The reason is as in "Sampler 3 hung"."""
@@ -149,6 +156,12 @@ class SupervisedSampler:
         else:
             self.due_at = NEVER
             self.kill("did not end")
+
+    def _fail(self, failure: Failure, seconds_to_end: float) -> None:
+        self._failure = failure
+        self.due_at = time.monotonic() + seconds_to_end
+        if self.state is State.RUNNING:
+            self.state = State.FAILED
 
     def _close_until(self, number: int) -> None:
         """Take a request off the list, and those before it: they were answered before, but Ctrl-C kept it from us."""

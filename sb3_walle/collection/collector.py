@@ -19,8 +19,9 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.episodes import EpisodeShare
 from sb3_walle.samplers.infos import unpack
 from sb3_walle.samplers.requests import Configure, Reply, Result
-from sb3_walle.samplers.sampler import CollectionSettings, Ticket
+from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
 from sb3_walle.timeline.timeline import GivenTicket, TakenChunk, Timeline
+from sb3_walle.transport.chunk import Seal
 
 
 def warm_up_lengths(n_steps: int, longest: int) -> list[int]:
@@ -154,6 +155,7 @@ class Collector(ABC):
                     layers=self.task.layers,
                     check_finite=self.task.check_finite,
                     max_episode_steps=None if self.task.episodes is None else self.task.episodes.max_steps,
+                    realtime=self.task.realtime,
                 )
             )
             for sampler, actor in enumerate(actors)
@@ -187,16 +189,25 @@ class Collector(ABC):
             taken_at = perf_counter()
             self.statistics.add_wait(taken_at - wait_began)
             seal = report.seal
-            if seal is not None and report.infos is not None:
-                # A slot that holds something else is an error now, and not when the chunk is used.
-                chunk = self.queues.chunks.chunk(sampler, report.slot, seal)
-                self._n_taken += 1
-                release = partial(self._release, sampler, report.slot)
+            if not self._is_wanted(report):
+                continue
+            if seal is not None:
                 if self.timeline is not None:
                     self.timeline.note(TakenChunk(sampler, seal, report.began, report.ended, wait_began, taken_at))
-                seconds = report.ended - report.began
-                return Arrival(sampler, seal.ticket, seal.version, chunk, unpack(report.infos), seconds, release)
+                return self._arrive(sampler, report, seal)
             self._take_back(sampler, report.slot)
+
+    def _is_wanted(self, report: ChunkReport) -> bool:
+        """Whether a report belongs to the current run, where samplers may tell of others."""
+        return True
+
+    def _arrive(self, sampler: int, report: ChunkReport, seal: Seal) -> Arrival:
+        # A slot that holds something else is an error now, and not when the chunk is used.
+        chunk = self.queues.chunks.chunk(sampler, report.slot, seal)
+        self._n_taken += 1
+        release = partial(self._release, sampler, report.slot)
+        infos = unpack(report.infos or [])
+        return Arrival(sampler, seal.ticket, seal.version, chunk, infos, report.ended - report.began, release)
 
     def _take_back(self, sampler: int, slot: int) -> None:
         """A ticket has come back without a chunk."""

@@ -10,12 +10,15 @@ from sb3_walle.collection.first_come import FirstComePlacement
 from sb3_walle.collection.free import FreeCollector
 from sb3_walle.collection.ordered import OrderedCollector
 from sb3_walle.collection.queues import QueueCapacity
+from sb3_walle.collection.realtime import RealtimeCollector
 from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.collection.task import CollectionTask
 from sb3_walle.collection.whole_episodes import EpisodeCollector
 from sb3_walle.samplers.actors.protocol import ActorSpec
 
 MODES = ("pipelined", "sync", "free")
+# Environments are plants, which never wait. Not one of the others: it takes another kind of environment.
+REALTIME = "realtime"
 # Of the modes in which it is fixed.
 POLICY_LAGS = {"sync": 0, "pipelined": 1}
 # Of mode "free": what a sampler has not delivered when its policy gets too old may be lost, about one chunk of these.
@@ -30,6 +33,9 @@ def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported:
 
     :raises ValueError: if there is no such mode, the algorithm cannot learn in it, or it has no such bound
     """
+    if mode == REALTIME:
+        _check_realtime(max_policy_lag, algorithm, supported)
+        return
     if mode not in MODES:
         raise ValueError(f"mode must be one of {tuple(supported)}, got {mode!r}")
     if mode not in supported and len(supported) > 1:
@@ -52,6 +58,20 @@ def check_mode(mode: str, max_policy_lag: int | None, algorithm: str, supported:
         raise ValueError(f"max_policy_lag must be at least 1, got {max_policy_lag}. For a lag of 0, use mode='sync'.")
 
 
+def _check_realtime(max_policy_lag: int | None, algorithm: str, supported: Sequence[str]) -> None:
+    if REALTIME not in supported:
+        raise ValueError(
+            f"{algorithm} cannot learn in mode='realtime': it learns only from whole rollouts of its present policy, "
+            "and would have the plant wait between them. Use an off-policy algorithm: AsyncSAC, AsyncTD3, AsyncDDPG, "
+            "AsyncDQN or AsyncTQC."
+        )
+    if max_policy_lag is not None:
+        raise ValueError(
+            f"max_policy_lag={max_policy_lag} was given with mode='realtime', in which samplers take over each policy "
+            "at the tick after it is published, and never wait for one. Leave it out."
+        )
+
+
 def make_collector(
     mode: str,
     max_policy_lag: int | None,
@@ -61,7 +81,7 @@ def make_collector(
     weights: Mapping[str, np.ndarray],
 ) -> Collector:
     """
-    :param mode: one of ``MODES``
+    :param mode: one of ``MODES``, or ``REALTIME``
     :param max_policy_lag: bound for ``"free"``, ``None`` for none
     :param actors: the spec of each sampler's actor
     :param weights: the policy's weights, for their shapes and types
@@ -70,8 +90,10 @@ def make_collector(
     capacity = queue_capacity(mode, max_policy_lag)
     if task.episodes is not None:
         return EpisodeCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
-    if mode != "free":
+    if mode in POLICY_LAGS:
         return OrderedCollector(samplers, task, actors, weights, capacity, POLICY_LAGS[mode])
+    if task.realtime is not None:
+        return _realtime_collector(samplers, task, actors, weights, capacity)
     shape = (samplers.n_samplers, task.envs_per_sampler, task.n_steps)
     placement = (
         FirstComePlacement(*shape, max_policy_lag)
@@ -81,8 +103,20 @@ def make_collector(
     return FreeCollector(samplers, task, actors, weights, capacity, placement)
 
 
+def _realtime_collector(
+    samplers: SamplerClient,
+    task: CollectionTask,
+    actors: list[ActorSpec],
+    weights: Mapping[str, np.ndarray],
+    capacity: QueueCapacity,
+) -> RealtimeCollector:
+    assert task.streams is not None
+    placement = StreamPlacement(samplers.n_samplers, task.envs_per_sampler, task.n_steps, task.streams, None)
+    return RealtimeCollector(samplers, task, actors, weights, capacity, placement)
+
+
 def queue_capacity(mode: str, max_policy_lag: int | None) -> QueueCapacity:
     """What a mode asks of the experience queue."""
-    if mode != "free":
+    if mode in POLICY_LAGS:
         return QueueCapacity(n_rollouts=1 + POLICY_LAGS[mode])
     return QueueCapacity(n_rollouts=max_policy_lag or N_ROLLOUTS_WITHOUT_BOUND, min_chunks=MIN_CHUNKS)

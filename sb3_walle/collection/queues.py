@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_walle.collection.task import CollectionTask
+from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.transport.available_memory import available_memory
 from sb3_walle.transport.chunk import chunk_layout
@@ -68,11 +69,27 @@ def plan_queues(
     :param weights: the policy's weights, for their shapes and types
     :return: the queues that the task takes
     """
+    if task.realtime is not None:
+        return _plan_rings(task, n_samplers, actor, weights, task.realtime)
     longest = chunk_length(task.n_steps, capacity.n_rollouts, capacity.min_chunks)
     chunk_steps = tuple(min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest))
     n_slots = capacity.n_rollouts * len(chunk_steps)
     geometry = ExperienceGeometry(_chunk_layout(task, actor, longest), n_samplers, n_slots)
     return CollectionPlan(chunk_steps, QueuePlan(Layout.of({**weights, **task.published_statistics()}), geometry))
+
+
+def _plan_rings(
+    task: CollectionTask,
+    n_samplers: int,
+    actor: ActorSpec,
+    weights: Mapping[str, np.ndarray],
+    realtime: RealtimeSettings,
+) -> CollectionPlan:
+    """Slots of one step each, of which samplers take one after the other."""
+    layout = _chunk_layout(task, actor, 1)
+    stride = ExperienceGeometry(layout, n_samplers, 1).stride
+    geometry = ExperienceGeometry(layout, n_samplers, realtime.n_ring_steps(stride))
+    return CollectionPlan((1,), QueuePlan(Layout.of({**weights, **task.published_statistics()}), geometry))
 
 
 def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:

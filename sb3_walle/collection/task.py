@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from sb3_walle.collection.stream_plan import StreamRules
 from sb3_walle.envs.normalization import Normalization
+from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.infos import InfoSelection
 from sb3_walle.samplers.stack import LayerSpec
 
@@ -41,6 +42,7 @@ class CollectionTask:
         they may end anywhere, because the next observation's value can stand in for the steps that are missing
     :param episodes: the rules of whole episodes if rollouts consist of these; ``n_steps`` is then what the queues are
         planned for
+    :param realtime: how samplers act on plants that do not wait, ``None`` if environments wait
     """
 
     observation_space: spaces.Space
@@ -53,6 +55,7 @@ class CollectionTask:
     check_finite: bool = False
     streams: StreamRules | None = None
     episodes: EpisodeRules | None = None
+    realtime: RealtimeSettings | None = None
 
     def published_statistics(self) -> dict[str, np.ndarray]:
         """:return: copies of what samplers normalise with, by name; nothing if they do not normalise"""

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -87,6 +87,28 @@ class SamplerChoices:
         :param arguments: keyword arguments, which those of this class are taken out of
         """
         return cls(**{field.name: arguments.pop(field.name) for field in fields(cls) if field.name in arguments})
+
+    def for_plants(self, env: EnvSource) -> "SamplerChoices":
+        """
+        :param env: what the environments are made of
+        :return: the same for mode ``"realtime"``, in which every environment is a plant: one sampler for each, one
+            plant unless there are more, and a failure is an error, because a restart would reset an unattended plant
+        :raises ValueError: if this is not what was chosen
+        """
+        if self.n_samplers == AUTO:
+            raise ValueError(
+                f"n_samplers={AUTO!r} finds the number of samplers by stepping environments with random actions, which "
+                "mode='realtime' does to no plant. Pass the number of plants."
+            )
+        if self.envs_per_sampler not in (None, 1):
+            raise ValueError(
+                f"In mode='realtime' each sampler acts on one plant, got envs_per_sampler={self.envs_per_sampler}: the "
+                "actions of one would wait for the steps of the others. Pass n_samplers, the number of plants."
+            )
+        if isinstance(env, VecEnv) and isinstance(env.unwrapped, SamplerVecEnv):
+            return self
+        n_samplers = self.n_samplers or self.n_envs or (None if isinstance(env, VecEnv) else 1)
+        return replace(self, n_samplers=n_samplers, on_failure=self.on_failure or "raise")
 
     @property
     def supervision(self) -> dict[str, Any]:

@@ -172,6 +172,7 @@ class SamplerVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """:return: first observations of new episodes, ``[n_envs, ...]``"""
+        self._check_resting()
         seeds, options = reset_arguments(self)
         results: list[ResetResult] = self._requests.ask(lambda envs: Reset(seeds[envs], options[envs]))
         if seeds[0] is not None:
@@ -189,6 +190,7 @@ class SamplerVecEnv(VecEnv):
         actions, self._stepping = self._stepping, None
         if actions is None:
             raise RuntimeError("step_wait() was called without step_async()")
+        self._check_resting()
         results: list[StepResult] = self._requests.ask(lambda envs: Step(actions[envs]))
         self.reset_infos = [info for result in results for info in result.reset_infos]
         return (
@@ -255,6 +257,13 @@ class SamplerVecEnv(VecEnv):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _check_resting(self) -> None:
+        if getattr(self.collector, "is_driving", False):
+            raise RuntimeError(
+                "mode='realtime' is acting on the plants at this moment: reset() and step() are for the time before "
+                "and after learn()."
+            )
 
     def _ask_some(self, request_for: Callable[[list[int]], Request], indices: VecEnvIndices) -> list[Any]:
         chosen = [index % self.num_envs for index in env_indices(self, indices)]

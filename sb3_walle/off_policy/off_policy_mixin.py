@@ -17,18 +17,24 @@ from sb3_walle.algorithm.async_mixin import AsyncMixin
 from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_algorithm
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.modes import MODES
+from sb3_walle.collection.modes import MODES, REALTIME
+from sb3_walle.collection.realtime import RealtimeCollector
 from sb3_walle.envs.env_sources import EnvSource
-from sb3_walle.envs.wrappers import wrapped_samplers
+from sb3_walle.envs.wrappers import WrappedSamplers, wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
 from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
 from sb3_walle.off_policy.hook_cache import HookCache
 from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
+from sb3_walle.off_policy.plants import check_callbacks, check_plants, check_realtime_arguments
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
 from sb3_walle.off_policy.replay_ratio import ReplayRatio
 from sb3_walle.off_policy.replay_storage import ReplayStorage
+from sb3_walle.off_policy.training_debt import TrainingDebt
+from sb3_walle.realtime.fallback import FallbackAction
+from sb3_walle.realtime.settings import RealtimeSettings
+from sb3_walle.realtime.statistics import RealtimeStatistics
 from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
@@ -71,6 +77,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES
+    acts_in_real_time: ClassVar[bool] = True
     #: whether it makes sense for the algorithm that samplers explore to different degrees: not where the policy itself
     #: learns how much to explore
     has_noise_ladder: ClassVar[bool] = False
@@ -81,8 +88,20 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         super().__init_subclass__(**kwargs)
         check_algorithm(cls, AsyncOffPolicyMixin, OffPolicyAlgorithm, "AsyncSAC(AsyncOffPolicyMixin, SAC)")
 
-    def __init__(self, *args: Any, noise_ladder: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        noise_ladder: str | None = None,
+        control_hz: float | None = None,
+        fallback_action: FallbackAction = None,
+        max_replay_ratio: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.noise_ladder = noise_ladder
+        self.control_hz, self.fallback_action = control_hz, fallback_action
+        self.max_replay_ratio = max_replay_ratio
+        #: in mode ``"realtime"``, the training that is due
+        self._debt: TrainingDebt | None = None
         self._storage = ReplayStorage()
         self._replay_ratio = ReplayRatio(0)
         self._hooks = HookCache()
@@ -94,6 +113,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _check_choices(self) -> None:
         super()._check_choices()
+        names = ("control_hz", "fallback_action", "max_replay_ratio")
+        check_realtime_arguments(self.mode == REALTIME, {name: getattr(self, name) for name in names})
         if self.noise_ladder is None:
             return
         if self.noise_ladder not in LADDERS:
@@ -107,6 +128,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        self._check_plants()
         if self.collects_episodes and self.n_envs > 1:
             raise ValueError(
                 f"You must use only one env when doing episodic training: train_freq={self.train_freq} was given with "
@@ -119,6 +141,14 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
                 "returns errors to the buffer. Use AsyncDQN, or another replay_buffer_class."
             )
         compute_rewards_here(buffer_of(self), self.env)
+
+    def _check_plants(self) -> None:
+        if self.mode == REALTIME and self.env is not None:
+            wrapped = wrapped_samplers(self.env)
+            check_plants(None if wrapped is None else wrapped.vec_env, self.fallback_action)
+
+    def _realtime_settings(self) -> RealtimeSettings | None:
+        return RealtimeSettings(self.fallback_action, self.control_hz) if self.mode == REALTIME else None
 
     def _check_ladder(self) -> None:
         if self.noise_ladder is None:
@@ -135,11 +165,15 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         return self._frequency().unit == TrainFrequencyUnit.EPISODE
 
     def _n_steps_per_rollout(self) -> int:
+        # Plants do not wait until a rollout is complete.
+        return 1 if self.mode == REALTIME else self._n_steps_per_training()
+
+    def _n_steps_per_training(self) -> int:
         # The length of an episode is not known beforehand. Its steps are asked for one by one.
         return 1 if self.collects_episodes else self._frequency().frequency
 
     def _samples_per_step(self) -> float:
-        n_steps = self._n_steps_per_rollout() * self.n_envs
+        n_steps = self._n_steps_per_training() * self.n_envs
         # As many as steps, if negative.
         return self.batch_size * (self.gradient_steps / n_steps if self.gradient_steps >= 0 else 1)
 
@@ -194,6 +228,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         return off_policy_spec(self, request, self.noise_ladder, plan)
 
     def _make_collector(self, request: CollectionRequest) -> Collector:
+        self._check_plants()
         self._recorded = RecordedSteps(cast(VecEnv, self.env))
         return super()._make_collector(request)
 
@@ -205,10 +240,13 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _collector_settings(self) -> tuple:
         hooks = self._hooks.of(self.policy)
-        return (self.action_noise, self.noise_ladder, can_mark_cuts(buffer_of(self)), hooks)
+        realtime = (self.control_hz, id(self.fallback_action))
+        return (self.action_noise, self.noise_ladder, can_mark_cuts(buffer_of(self)), hooks, realtime)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         initialised = super()._init_callback(callback, progress_bar)
+        if self.mode == REALTIME:
+            check_callbacks(initialised, cast(VecEnv, self.env))
         if wants_all_infos(buffer_of(self)):
             self._experience.infos = select_infos(self.info_keys, callbacks_may_look=True)
         return initialised
@@ -218,6 +256,9 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         self._hooks.look_again()
         result = super()._setup_learn(*args, **kwargs)
         self._replay_ratio = ReplayRatio(self.num_timesteps)
+        self._debt = None
+        if self.mode == REALTIME:
+            self._debt = TrainingDebt(self._frequency(), self.gradient_steps, self.n_envs, self.max_replay_ratio)
         # Once more: callbacks may change the policy when training starts.
         self._hooks.look_again()
         return result
@@ -241,8 +282,11 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             return super().collect_rollouts(env, *arguments)
         # Now: where there is gSDE, SB3 draws the noise next that samplers have to draw.
         weights = published_weights(self, collector.weight_names, self._exploration(collector.n_steps_ahead))
-        with recorded.handing_out(self._recorded_steps(collector, weights), wrapped):
-            result = super().collect_rollouts(recorded, *arguments)
+        if isinstance(collector, RealtimeCollector) and self._debt is not None:
+            result = self._take_steps(collector, self._debt, weights, wrapped, recorded, arguments)
+        else:
+            with recorded.handing_out(self._recorded_steps(collector, weights), wrapped):
+                result = super().collect_rollouts(recorded, *arguments)
         if self._random_state is not None:
             # Not before: where there is gSDE, SB3's loop has drawn noise that the sampler has drawn, too.
             set_global_state(self._random_state, self.action_space)
@@ -251,6 +295,30 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             # A callback has set other environments.
             collector.interrupt()
         return result
+
+    def _take_steps(
+        self,
+        collector: RealtimeCollector,
+        debt: TrainingDebt,
+        weights: dict[str, np.ndarray],
+        wrapped: WrappedSamplers,
+        recorded: RecordedSteps,
+        arguments: tuple,
+    ) -> RolloutReturn:
+        """Take the steps that plants have made, and wait for further ones only if no training is due."""
+        callback, _, *others = arguments
+        train_freq = debt.rollout_before_training(collector.n_rollouts_ready())
+        if train_freq is None:
+            collector.publish(self.policy_version, weights)
+            return RolloutReturn(debt.next_training, 0, continue_training=True)
+        n_steps_before = self.num_timesteps
+        with recorded.handing_out(self._recorded_steps(collector, weights), wrapped):
+            result = super().collect_rollouts(recorded, callback, train_freq, *others)
+        debt.add_steps((self.num_timesteps - n_steps_before) // self.n_envs, result.n_episodes)
+        if self.num_timesteps <= self.learning_starts:
+            debt.forget()
+        # With gradient_steps=-1, SB3 makes as many as this.
+        return result._replace(episode_timesteps=debt.next_training)
 
     def _recorded_steps(self, collector: Collector, weights: dict[str, np.ndarray]) -> Iterator[RecordedStep]:
         """The steps of a rollout, and those after it as long as SB3's loop asks for them."""
@@ -298,8 +366,14 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update the policy from the replay buffer, as in SB3."""
+        debt = self._debt if self._is_learning else None
+        if debt is not None and not debt.next_training:
+            # SB3's loop asks for a training after each rollout.
+            return
         with self._training():
             self._update(gradient_steps, batch_size)
+        if debt is not None:
+            debt.pay()
         self._replay_ratio.add(gradient_steps, self.num_timesteps)
 
     def _update(self, gradient_steps: int, batch_size: int) -> None:
@@ -323,17 +397,29 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         if updater is None or self.gradient_steps == 0:
             return
         n_left = timesteps_to_learn(self) - max(self.num_timesteps, self.learning_starts)
-        per_rollout = self._n_steps_per_rollout() * self.n_envs
+        per_rollout = self._n_steps_per_training() * self.n_envs
         updater.update.expect(self.gradient_steps if self.gradient_steps > 0 else per_rollout)
         updater.plan(max(0, n_left) // per_rollout)
 
     def dump_logs(self) -> None:
         """Write what SB3 logs, and how the samplers are doing."""
         self._record_collection()
+        if self.realtime_statistics is not None:
+            for name, value in self.realtime_statistics.figures().items():
+                self.logger.record(name, value)
         if self._replay_ratio.value is not None:
             self.logger.record("async/replay_ratio", self._replay_ratio.value)
         super().dump_logs()
 
+    @property
+    def realtime_statistics(self) -> RealtimeStatistics | None:
+        """
+        When the steps were made that have arrived since ``learn()`` began, the histograms as of the last log; see
+        :meth:`~sb3_walle.realtime.statistics.RealtimeStatistics.settle`. ``None`` in other modes than ``"realtime"``.
+        """
+        collector = self._experience.collector
+        return collector.realtime_statistics if isinstance(collector, RealtimeCollector) else None
+
     def _excluded_save_params(self) -> list[str]:
-        own = ["_storage", "_replay_ratio", "_hooks", "_recorded", "_random_state", "_n_trainings"]
+        own = ["_debt", "_storage", "_replay_ratio", "_hooks", "_recorded", "_random_state", "_n_trainings"]
         return [*super()._excluded_save_params(), *own]

@@ -40,6 +40,7 @@ class Plant:
         if self._waits_in_step:
             setattr(env.unwrapped, WAIT_FOR_TICK, self._wait_in_step)
         self._last_action: Any = None
+        self._is_in_episode = True
         self._observation: Any = None
         self._applied_at: float | None = None
         self._read_at = self._now()
@@ -58,6 +59,7 @@ class Plant:
         if not self._waits_in_step or self._n_ticks == 0:
             self._read_at = self._now()
         self._observation, info = result[0], result[4]
+        self._is_in_episode = not (result[2] or result[3])
         if self._pacer is not None:
             info[N_TICKS] = self._n_ticks = max(1, self._n_ticks)
         else:
@@ -69,9 +71,9 @@ class Plant:
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """As the environment's. Ticks begin anew with the first step after it."""
-        self._last_action = None
+        self._last_action, self._is_in_episode = None, False
         result = self._reset(**kwargs)
-        self._observation = result[0]
+        self._observation, self._is_in_episode = result[0], True
         if not gc.isenabled():
             # The loop collects no garbage. Now the plant rests.
             gc.collect()
@@ -79,7 +81,10 @@ class Plant:
         return result
 
     def give_fallback(self) -> None:
-        """Give the plant the fallback action, at once. There is no further step before a reset."""
+        """Give the plant the fallback action, at once, if it is in an episode. Its next step comes after a reset."""
+        if not self._is_in_episode:
+            return
+        self._is_in_episode = False
         action = choose_fallback(self._fallback, self._last_action, self._observation, self._action_space)
         if action is not None:
             self._step(action)

@@ -7,6 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_walle.realtime.plant import Plant
+from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
@@ -59,12 +61,30 @@ class SamplerEnvs:
         #: names of the monitor files that each environment writes
         self.monitor_files = [monitor_files(env) for env in self.envs]
         self.first_env, self.pulse = first_env, pulse
-        self._step_functions = [_with_pulse(env.step, pulse) for env in self.envs]
-        self._reset_functions = [_with_pulse(env.reset, pulse) for env in self.envs]
+        self.as_environments()
         #: what the environments show at present, ``[B, ...]``
         self.observations = empty_observations(self.observation_space, self.n_envs)
         #: what the last reset of each environment returned together with the observation
         self.reset_infos: list[dict[str, Any]] = [{} for _ in self.envs]
+
+    def as_plants(self, settings: RealtimeSettings) -> list[Plant]:
+        """
+        Step and reset the environments in real time from now on.
+
+        :param settings: how
+        :return: what does it, for each environment
+        """
+        self.as_environments()
+        calls = zip(self.envs, self._step_functions, self._reset_functions, strict=True)
+        plants = [Plant(env, step, reset, settings) for env, step, reset in calls]
+        self._step_functions = [plant.step for plant in plants]
+        self._reset_functions = [plant.reset for plant in plants]
+        return plants
+
+    def as_environments(self) -> None:
+        """Step and reset the environments as fast as they are asked to."""
+        self._step_functions = [_with_pulse(env.step, self.pulse) for env in self.envs]
+        self._reset_functions = [_with_pulse(env.reset, self.pulse) for env in self.envs]
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         for index, reset in enumerate(self._reset_functions):

@@ -18,7 +18,7 @@ from sb3_walle.samplers.evaluation import EvaluationTask, Outcome, evaluate
 from sb3_walle.samplers.factories import EnvFactory, Registrations
 from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
+from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, DriveOrder, Sampler, Ticket
 from sb3_walle.samplers.stack import EnvDescription, LayerSpec
 from sb3_walle.transport.chunk import Observations
 
@@ -45,6 +45,8 @@ class Request(ABC):
     can_be_repeated: ClassVar[bool] = True
     #: whether there is nothing of the user's in it, so that it can be pickled in the fastest way
     is_plain: ClassVar[bool] = False
+    #: whether plants in mode "realtime" rest from then on, rather than between two of their steps
+    rests_plants: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, sampler: Sampler) -> Any:
@@ -126,6 +128,7 @@ class Configure(Request):
     n_steps: int = 0
     completed: CompletedEpisodes | None = None
     summary: ClassVar[str] = "preparing to collect"
+    rests_plants: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> None:
         sampler.configure(self.settings, self.n_steps, self.completed)
@@ -145,6 +148,18 @@ class Collect(Request):
 
 
 @dataclass(frozen=True)
+class Drive(Request):
+    """Act on the environment in real time, as long as there is no other request."""
+
+    order: DriveOrder
+    summary: ClassVar[str] = "acting in real time"
+    rests_plants: ClassVar[bool] = True
+
+    def run(self, sampler: Sampler) -> None:
+        sampler.order = self.order
+
+
+@dataclass(frozen=True)
 class Evaluate(Request):
     """
     Evaluate a policy in new episodes.
@@ -158,6 +173,7 @@ class Evaluate(Request):
     options: Sequence[dict[str, Any]]
     summary: ClassVar[str] = "evaluating the policy"
     failure_ends_sampler: ClassVar[bool] = True
+    rests_plants: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> list[Outcome]:
         stack, task = sampler.stack, self.task
@@ -186,6 +202,7 @@ class Reset(Request):
     options: Sequence[dict[str, Any]]
     summary: ClassVar[str] = "resetting its environments"
     failure_ends_sampler: ClassVar[bool] = True
+    rests_plants: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> ResetResult:
         sampler.stack.reset(self.seeds, self.options)
@@ -214,6 +231,7 @@ class Step(Request):
     summary: ClassVar[str] = "stepping its environments"
     # A new sampler is in another episode.
     can_be_repeated: ClassVar[bool] = False
+    rests_plants: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> StepResult:
         stack = sampler.stack
@@ -319,6 +337,7 @@ class CloseEnvs(Request):
     """Close the environments; the last request that a sampler gets."""
 
     summary: ClassVar[str] = "closing its environments"
+    rests_plants: ClassVar[bool] = True
 
     def run(self, sampler: Sampler) -> None:
         sampler.close()

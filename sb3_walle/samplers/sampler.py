@@ -8,8 +8,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.realtime.plant import Plant
+from sb3_walle.realtime.settings import RealtimeSettings
+from sb3_walle.realtime.statistics import TickTimes
 from sb3_walle.samplers.actors.protocol import Actor, ActorSpec, AsksEnvs
 from sb3_walle.samplers.building import build_envs
+from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.episode_limit import limit_episodes
 from sb3_walle.samplers.episodes import CompletedEpisodes, EndOfShare, EpisodeShare
 from sb3_walle.samplers.errors import ObservationError
@@ -21,7 +25,7 @@ from sb3_walle.samplers.layers import InnermostEnvs, copy_observations
 from sb3_walle.samplers.stack import EnvDescription, EnvStack, LayerSpec
 from sb3_walle.samplers.vectorized.vectorized_envs import VectorizedEnvs
 from sb3_walle.transport.chunk import Chunk, Seal, row, rows
-from sb3_walle.transport.ports import Control, SamplerEnd
+from sb3_walle.transport.ports import Control, SamplerEnd, SamplerQueues
 from sb3_walle.transport.pulse import Pulse
 
 #: Called with the number of steps in a chunk before the next one is made: whether to end the chunk with them.
@@ -68,6 +72,8 @@ class ChunkReport:
     :param began: when the sampler began it, by its ``perf_counter()``: all processes of a machine have the same clock
     :param ended: when it was complete
     :param n_episodes: where whole episodes are collected, how many of them have ended in the chunk
+    :param run: in mode "realtime", the collection run that the chunk belongs to
+    :param times: in mode "realtime", when its one step was made
     """
 
     ticket: int
@@ -77,6 +83,25 @@ class ChunkReport:
     began: float
     ended: float
     n_episodes: int = 0
+    run: int | None = None
+    times: TickTimes | None = None
+
+
+@dataclass(frozen=True)
+class DriveOrder:
+    """
+    What a sampler needs to make chunks of one step each without being asked for every one of them: mode "realtime".
+
+    :param run: collection run that they belong to; the plant rests when another one has begun
+    :param infos: which infos are passed on
+    :param n_slots: slots of the experience queue, which the sampler fills in turn
+    :param first_ticket: number of the first chunk
+    """
+
+    run: int
+    infos: InfoSelection
+    n_slots: int
+    first_ticket: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +115,7 @@ class CollectionSettings:
     :param layers: what is around the environments of the ``SamplerVecEnv``, from the inside to the outside
     :param check_finite: whether a number in a chunk that is not finite is an error
     :param max_episode_steps: after how many steps episodes are truncated, ``None`` for the environments' own limits
+    :param realtime: how environments are acted on in real time, ``None`` if they wait
     """
 
     actor: ActorSpec
@@ -98,6 +124,7 @@ class CollectionSettings:
     layers: tuple[LayerSpec, ...] = ()
     check_finite: bool = False
     max_episode_steps: int | None = None
+    realtime: RealtimeSettings | None = None
 
 
 class Sampler:
@@ -113,6 +140,10 @@ class Sampler:
         self._pulse = pulse
         self._stack: EnvStack | None = None
         self._filler: _ChunkFiller | None = None
+        #: the environments, if they are acted on in real time
+        self.plants: list[Plant] = []
+        #: what to do in mode "realtime" as long as there is no request; ``None`` while plants rest
+        self.order: DriveOrder | None = None
 
     @property
     def stack(self) -> EnvStack:
@@ -149,7 +180,17 @@ class Sampler:
         """
         self.stack.wrap(settings.layers, n_steps)
         limit_episodes(self.envs.envs, settings.max_episode_steps)
+        self.plants = _plants(self.envs, settings.realtime)
         self._filler = _ChunkFiller(self.index, self.stack, settings, completed or CompletedEpisodes())
+
+    @property
+    def queues(self) -> SamplerQueues:
+        """
+        The sampler's end of the queues.
+
+        :raises RuntimeError: if :meth:`configure` was not called before
+        """
+        return self._configured.queues
 
     def collect(self, ticket: Ticket) -> ChunkReport:
         """
@@ -157,14 +198,34 @@ class Sampler:
 
         :raises RuntimeError: if :meth:`configure` was not called before
         """
+        return self._configured.collect(ticket)
+
+    def rest_plants(self) -> None:
+        """Give the plants the fallback action. Their next steps begin with a reset."""
+        self.stack.needs_reset = True
+        for plant in self.plants:
+            plant.give_fallback()
+
+    @property
+    def _configured(self) -> "_ChunkFiller":
         if self._filler is None:
             raise RuntimeError("The sampler was asked for a chunk before it was told how to collect one")
-        return self._filler.collect(ticket)
+        return self._filler
 
     def close(self) -> None:
         if self._stack is not None:
             self._stack.close()
         self._stack = self._filler = None
+
+
+def _plants(envs: InnermostEnvs, settings: RealtimeSettings | None) -> list[Plant]:
+    if isinstance(envs, SamplerEnvs):
+        if settings is not None:
+            return envs.as_plants(settings)
+        envs.as_environments()
+    elif settings is not None:
+        raise TypeError('mode="realtime" acts on single environments, and this one is vectorised')
+    return []
 
 
 class _ChunkFiller:
@@ -178,7 +239,7 @@ class _ChunkFiller:
         self.actor: Actor = settings.actor.build(n_envs)
         if isinstance(self.actor, AsksEnvs):
             self.actor.connect(stack.envs)
-        queues = settings.queues.open(index)
+        self.queues = queues = settings.queues.open(index)
         self.policy, self.control, self.chunks = queues.policy, queues.control, queues.chunks
         self._loaded: tuple[int, int] | None = None
         # For environments that reset some of them while they step others.

@@ -1,6 +1,6 @@
 """What a new sampler is asked for first, after the one with the same number has died."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from sb3_walle.samplers.requests import (
     BuildEnvs,
     Collect,
     Configure,
+    Drive,
     EnvMethod,
     Evaluate,
     Register,
@@ -22,6 +23,7 @@ from sb3_walle.samplers.requests import (
     Step,
     WriteOwnFiles,
 )
+from sb3_walle.samplers.sampler import ChunkReport
 
 
 class Setters:
@@ -72,6 +74,7 @@ class SetupRequests:
         self._setters = Setters()
         self._reset: Reset | None = None
         self._configure: Configure | None = None
+        self._drive: Drive | None = None
         self._n_steps = 0
         self._completed: CompletedEpisodes | None = None
 
@@ -94,10 +97,19 @@ class SetupRequests:
             self._files = request
         elif isinstance(request, Configure):
             self._configure, self._n_steps, self._completed = request, 0, None
+            self._drive = None
+        elif isinstance(request, Drive):
+            self._drive = request
         elif isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
             self._reset = Reset(request.seeds, request.options)
         else:
             self._setters.note(request)
+
+    def note_steps(self, reports: Sequence[ChunkReport]) -> None:
+        """Remember what a sampler has collected in real time, without being asked for each chunk."""
+        if self._drive is not None and reports[-1].run == self._drive.order.run:
+            self._n_steps += len(reports)
+            self._drive = Drive(replace(self._drive.order, first_ticket=reports[-1].ticket + 1))
 
     def for_successor(self, incarnation: int) -> Iterator[Request]:
         """
@@ -126,6 +138,8 @@ class SetupRequests:
             actor = settings.actor.for_successor(incarnation)
             settings = replace(settings, actor=actor)
             yield replace(self._configure, settings=settings, n_steps=self._n_steps, completed=self._completed)
+        if self._drive is not None:
+            yield self._drive
 
 
 def other_seed(seed: int, incarnation: int) -> int:

@@ -58,6 +58,15 @@ class ChunkSink(Protocol):
     def seal(self, slot: int, seal: Seal) -> None:
         """Mark a chunk as finished."""
 
+    def is_free(self, slot: int) -> bool:
+        """
+        :param slot: index of a slot that the sampler takes without asking
+        :return: whether it holds no chunk that the learner has not released
+        """
+
+    def forget_from(self, ticket: int) -> None:
+        """Free the slots of chunks with this number and higher ones: the learner will never hear of them."""
+
 
 class WeightPublisher(Protocol):
     """Where the learner publishes weights."""
