@@ -65,9 +65,10 @@ def returns_report(directory: Path, rows: Mapping[str, Sequence[ControlRow]], th
     if REALTIME not in medians or not theirs:
         return text
     best = min(theirs, key=theirs.__getitem__)
+    if not np.isfinite(theirs[best]):
+        return f"{text}\n\nNo ratio: none of SB3's schedules has reached it in the median."
+    # Infinite where ours has not reached it.
     share = medians[REALTIME] / theirs[best]
-    if not np.isfinite(share):
-        return f"{text}\n\nNo ratio: {best} has not reached the threshold in the median."
     holds = "holds" if share <= BAR else "does NOT hold"
     ratio = f"{REALTIME} takes {share:.2f} of the time of {best}, SB3's best schedule: the bar of {BAR:g} {holds}."
     return f"{text}\n\n{ratio}"

@@ -11,7 +11,15 @@ from benchmarks.realtime.__main__ import PARTS, build_parser, run_command, task_
 from benchmarks.realtime.control import Controlled, Learning
 from benchmarks.realtime.control_part import Bars, control_report
 from benchmarks.realtime.control_rows import CONTROL_ROWS, control_row, samples_path, save_samples
-from benchmarks.realtime.kills_part import FALLBACK, LEARNER, Kill, first_of_others, kills_report, until_fallback
+from benchmarks.realtime.kills_part import (
+    FALLBACK,
+    LEARNER,
+    Kill,
+    fallback_after,
+    first_of_others,
+    kills_report,
+    passed,
+)
 from benchmarks.realtime.plant_record import Episode, PlantRecord, ReceivedAction, Tick
 from benchmarks.realtime.publish_part import delays, mark_of
 from benchmarks.realtime.realtime_contenders import (
@@ -31,8 +39,8 @@ from tests.cli.test_cli import is_picture
 TASK = Task("HalfCheetah-v4", 50, gradient_steps=4)
 
 
-def action(time: float, value: float = 0.0, client: int = 1) -> ReceivedAction:
-    return ReceivedAction(time, 0, 1e-3, client, (value,))
+def action(time: float, value: float = 0.0, client: int = 1, tick: int = 0) -> ReceivedAction:
+    return ReceivedAction(time, tick, 1e-3, client, (value,))
 
 
 def controlled(missed: Sequence[int] = (), returns: Sequence[float] = ()) -> Controlled:
@@ -111,17 +119,21 @@ def test_delays_of_policies_that_were_published() -> None:
 
 def test_what_follows_a_kill() -> None:
     record = PlantRecord(0.02)
-    record.actions = [action(1.0, 0.5), action(1.02, 0.4), action(1.04, FALLBACK)]
-    assert until_fallback(record, killed_at=1.01) == (pytest.approx(0.03), 0)
+    record.ticks = [Tick(due, 0.0, True) for due in (1.0, 1.02, 1.04)]
+    record.actions = [action(0.99, 0.5), action(1.01, 0.4), action(1.03, FALLBACK, tick=2)]
+    fallback, n_others = fallback_after(record, killed_at=0.995)
+    assert n_others == 0
+    # In the second of the ticks that began since.
+    assert passed(record, 0.995, fallback) == (pytest.approx(0.035), 2)
     record.actions.append(action(1.06, 0.3, client=2))
-    assert until_fallback(record, killed_at=1.01) == (pytest.approx(0.03), 1)
-    assert first_of_others(record, client=1) == 1.06
-    good = Kill(LEARNER, 0, 0.03, n_others=0, is_closed=1, n_left=0)
-    others = (
-        replace(good, **change) for change in ({"n_others": 1}, {"is_closed": 0}, {"n_left": 1}, {"seconds": 0.05})
-    )
-    assert good.holds(0.02) and not any(kill.holds(0.02) for kill in others)
-    assert "1 of 2" in kills_report(TASK, [good, replace(good, number=1, seconds=float("inf"))])
+    assert fallback_after(record, killed_at=0.995) == (fallback, 1)
+    assert fallback_after(record, killed_at=1.05) == (None, 0)
+    assert first_of_others(record, client=1) == record.actions[-1]
+    good = Kill(LEARNER, 0, 0.03, ticks=2, n_others=0, is_closed=1, n_left=0)
+    assert good.holds
+    for change in ({"n_others": 1}, {"is_closed": 0}, {"n_left": 1}, {"ticks": 3}):
+        assert not replace(good, **change).holds
+    assert "1 of 2" in kills_report(TASK, [good, replace(good, number=1, ticks=float("inf"))])
 
 
 def test_runs_with_steal_are_repeated() -> None:
