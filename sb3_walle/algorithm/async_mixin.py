@@ -94,7 +94,8 @@ class AsyncMixin(_Base):
     :param n_envs: number of environments of all samplers together; by default ``n_samplers * envs_per_sampler``
     :param mode: ``"pipelined"``: samplers collect a rollout while the learner trains on the one before (policy lag 1,
         reproducible); ``"sync"``: they wait for each update (lag 0, SB3's own algorithm); ``"free"``: first come, first
-        served, so that nothing waits for slow samplers. By default the first of the algorithm's ``supported_modes``.
+        served, so that nothing waits for slow samplers; ``"realtime"``: off-policy algorithms act on plants that never
+        wait. By default the first of the algorithm's ``supported_modes``.
     :param max_policy_lag: in mode ``"free"``, how many updates the policy that chose an action may be behind when the
         action is learned from, by default 1, and any number for off-policy algorithms, which learn from older ones
         anyway

@@ -134,7 +134,9 @@ class SamplerClient:
         return [reply for _, reply in self._reports]
 
     def forget_reports(self) -> None:
-        """Have no more interest in what was asked for without waiting until now."""
+        """Have no more interest in what was asked for without waiting until now, or in what comes unasked."""
+        for sampler in self._supervised:
+            sampler.end_drive()
         self._posted.clear()
         self._reports.clear()
         self._restarts.begin_anew()

@@ -64,7 +64,8 @@ class InlineSamplers:
         if not self._requests:
             return None if timeout == 0.0 else self._step_plant()
         index, number, request = self._requests.popleft()
-        if request.rests_plants:
+        # A plant rests at the latest now if its run is over.
+        if self._drivers[index].is_driving() and request.rests_plants:
             self._drivers[index].rest()
         reply = answer(self._samplers[index], request)
         if isinstance(reply, Failure) and request.failure_ends_sampler:

@@ -110,9 +110,11 @@ def survive_parent() -> None:
 
 
 def _outlive_others() -> None:
-    """Have this process live on when its parent or the learner dies: its plant has to rest first."""
+    """Have this process live on when its parent or the learner dies, or all are told to end: its plant rests first."""
     survive_parent()
-    signal.signal(LEARNER_IS_DEAD, signal.SIG_IGN)
+    for number in (LEARNER_IS_DEAD, signal.SIGTERM):
+        # Processes that the environment starts would inherit that a signal is ignored.
+        signal.signal(number, lambda *_: None)
 
 
 def _limit_life() -> None:

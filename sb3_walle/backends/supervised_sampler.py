@@ -10,7 +10,7 @@ from enum import Enum, auto
 from sb3_walle.backends.death import Death
 from sb3_walle.backends.protocol import Samplers
 from sb3_walle.samplers.errors import Failure, SamplerError
-from sb3_walle.samplers.requests import Reply, Request, Result
+from sb3_walle.samplers.requests import Drive, Reply, Request, Result
 from sb3_walle.samplers.sampler import ChunkReport
 from sb3_walle.samplers.succession import SetupRequests
 
@@ -67,6 +67,8 @@ class SupervisedSampler:
     @property
     def activity(self) -> str:
         """What the sampler is doing, as in "Sampler 3 was killed while ..."."""
+        if not self._open and self._setup.is_driving:
+            return Drive.summary
         return next((request.summary for request in self._open.values()), "waiting for something to do")
 
     def send(self, number: int, request: Request) -> None:
@@ -108,6 +110,10 @@ class SupervisedSampler:
         """Note what the sampler has collected in real time."""
         self._heard_at = time.monotonic()
         self._setup.note_steps(reports)
+
+    def end_drive(self) -> None:
+        """Note that it collects in real time no longer."""
+        self._setup.end_drive()
 
     def fail(self, failure: Failure) -> None:
         """Note a failure that answers no request. The sampler ends by itself, and has closed its environments."""

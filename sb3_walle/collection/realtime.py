@@ -16,6 +16,7 @@ from sb3_walle.collection.task import CollectionTask
 from sb3_walle.realtime.priority import GivingWay
 from sb3_walle.realtime.statistics import RealtimeStatistics
 from sb3_walle.samplers.actors.protocol import ActorSpec
+from sb3_walle.samplers.errors import SamplerError
 from sb3_walle.samplers.requests import Drive
 from sb3_walle.samplers.sampler import ChunkReport, DriveOrder
 from sb3_walle.transport.chunk import Seal
@@ -61,6 +62,7 @@ class RealtimeCollector(Collector):
     def interrupt(self) -> None:
         super().interrupt()
         self._giving_way.end()
+        self.realtime_statistics.settle()
 
     @property
     def is_driving(self) -> bool:
@@ -78,10 +80,19 @@ class RealtimeCollector(Collector):
         self._publish()
 
     def n_rollouts_ready(self) -> int:
-        """:return: how many rollouts can be collected without waiting"""
-        self.samplers.receive_waiting_reports()
+        """
+        :return: how many rollouts can be collected without waiting
+        :raises SamplerError: if a sampler failed or died, and all that was collected before that has been taken
+        """
+        if self._error is None:
+            try:
+                self.samplers.receive_waiting_reports()
+            except SamplerError as error:
+                self._error = error
         while self.samplers.n_reports_waiting:
             self._take_chunk()
+        if self._error is not None and not self._ready:
+            raise self._error
         return len(self._ready)
 
     def _forget(self) -> None:
@@ -89,6 +100,7 @@ class RealtimeCollector(Collector):
         self._placement.begin_rollout(0, self.statistics)
         self._ready: deque[Rollout] = deque()
         self._driven_run: int | None = None
+        self._error: SamplerError | None = None
         #: when versions were published, and which of them have acted on a plant
         self._published_at: dict[int, float] = {}
         self._has_acted: set[tuple[int, int]] = set()
@@ -104,12 +116,14 @@ class RealtimeCollector(Collector):
             self._begin_driving()
         while True:
             while not self._ready:
+                if self._error is not None:
+                    raise self._error
                 self._take_chunk()
             yield self._ready.popleft(), range(self.task.n_steps)
 
     def _begin_driving(self) -> None:
         if self.samplers.n_processes:
-            self._giving_way.begin(self.samplers.supervision.samplers_give_way)
+            self._giving_way.begin()
         run = self._driven_run = self.queues.control.run
         order = DriveOrder(run, self.infos, self.queues.chunks.n_slots)
         self.samplers.call({sampler: Drive(order) for sampler in range(self.samplers.n_samplers)})

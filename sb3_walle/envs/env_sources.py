@@ -96,7 +96,8 @@ class SamplerChoices:
         """
         :param env: what the environments are made of
         :return: the same for mode ``"realtime"``, in which every environment is a plant: one sampler for each, one
-            plant unless there are more, and a failure is an error, because a restart would reset an unattended plant
+            plant unless there are more, a failure is an error, because a restart would reset an unattended plant, and
+            it is the learner that gives way
         :raises ValueError: if this is not what was chosen
         """
         if self.n_samplers == AUTO:
@@ -109,10 +110,15 @@ class SamplerChoices:
                 f"In mode='realtime' each sampler acts on one plant, got envs_per_sampler={self.envs_per_sampler}: the "
                 "actions of one would wait for the steps of the others. Pass n_samplers, the number of plants."
             )
+        if self.samplers_give_way:
+            raise ValueError(
+                "samplers_give_way=True was given with mode='realtime', in which the learner gives way to samplers. "
+                "Leave it out."
+            )
         if isinstance(env, VecEnv) and isinstance(env.unwrapped, SamplerVecEnv):
             return self
         n_samplers = self.n_samplers or self.n_envs or (None if isinstance(env, VecEnv) else 1)
-        return replace(self, n_samplers=n_samplers, on_failure=self.on_failure or "raise")
+        return replace(self, n_samplers=n_samplers, on_failure=self.on_failure or "raise", samplers_give_way=False)
 
     @property
     def supervision(self) -> dict[str, Any]:

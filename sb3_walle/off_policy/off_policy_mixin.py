@@ -65,6 +65,10 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     :class:`~sb3_walle.algorithm.async_mixin.AsyncMixin`'s, but in mode ``"free"`` the policy lag has no bound of its
     own unless ``max_policy_lag`` is given.
 
+    In mode ``"realtime"`` environments are plants, which never wait: a sampler acts on each at a fixed rate, or at the
+    plant's own, and the learner trains on what has been made, as much as ``train_freq`` and ``gradient_steps`` ask for
+    or as much as it can.
+
     .. code-block:: python
 
         class AsyncMySAC(AsyncOffPolicyMixin, MySAC):
@@ -74,6 +78,11 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         al., 2018, https://arxiv.org/abs/1803.00933): epsilon-greedy algorithms with probabilities from 0.4 down to
         0.4 ** 8, others with normal noise of standard deviations from 0.05 to 0.8; instead of the algorithm's own
         schedule or action noise
+    :param control_hz: in mode ``"realtime"``, actions a second; ``None`` if environments keep time themselves
+    :param fallback_action: in mode ``"realtime"``, where it is required, what a plant gets when no fresh action comes
+        any more: an action, ``"hold"`` for the last one once more, or a function from an observation to an action
+    :param max_replay_ratio: in mode ``"realtime"``, most gradient steps for each step of an environment, whatever
+        ``train_freq`` and ``gradient_steps`` ask for
     """
 
     supported_modes: ClassVar[tuple[str, ...]] = MODES

@@ -59,8 +59,7 @@ def check_callbacks(callback: BaseCallback, env: VecEnv | None) -> None:
     """
     :raises ValueError: if one of the callbacks evaluates on the plant that the model acts on
     """
-    is_evaluation = isinstance(callback, EvalCallback)
-    if is_evaluation and env is not None and callback.eval_env.unwrapped is env.unwrapped:
+    if isinstance(callback, EvalCallback) and env is not None and callback.eval_env.unwrapped is env.unwrapped:
         raise ValueError(
             f"{type(callback).__name__} would evaluate on the plant that mode='realtime' acts on, and there is only "
             "one of it: two policies would act on it in turn. Evaluate on a simulated plant, or after learn() with "

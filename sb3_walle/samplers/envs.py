@@ -83,8 +83,8 @@ class SamplerEnvs:
 
     def as_environments(self) -> None:
         """Step and reset the environments as fast as they are asked to."""
-        self._step_functions = [_with_pulse(env.step, self.pulse) for env in self.envs]
-        self._reset_functions = [_with_pulse(env.reset, self.pulse) for env in self.envs]
+        self._step_functions: list[Callable[..., Any]] = [_with_pulse(env.step, self.pulse) for env in self.envs]
+        self._reset_functions: list[Callable[..., Any]] = [_with_pulse(env.reset, self.pulse) for env in self.envs]
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         for index, reset in enumerate(self._reset_functions):

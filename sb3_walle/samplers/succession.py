@@ -105,6 +105,15 @@ class SetupRequests:
         else:
             self._setters.note(request)
 
+    @property
+    def is_driving(self) -> bool:
+        """Whether the sampler acts in real time."""
+        return self._drive is not None
+
+    def end_drive(self) -> None:
+        """Note that the sampler acts in real time no longer."""
+        self._drive = None
+
     def note_steps(self, reports: Sequence[ChunkReport]) -> None:
         """Remember what a sampler has collected in real time, without being asked for each chunk."""
         if self._drive is not None and reports[-1].run == self._drive.order.run:
