@@ -58,9 +58,9 @@ class AsyncEvalCallback(EvalCallback):
 
     When a result counts (is logged, saved, and shown to the callbacks, which may end training):
 
-    - If the run can be repeated, because the model has a ``seed`` and its mode is not ``"free"``, a result counts when
-      the next evaluation comes due, or at the end of training. If it is not there by then, training waits for it. So
-      the same seed gives the same evaluations, and the same end of training, whatever the timing.
+    - If the run can be repeated, because the model has a ``seed`` and its mode is ``"sync"`` or ``"pipelined"``, a
+      result counts when the next evaluation comes due, or at the end of training. If it is not there by then, training
+      waits for it. So the same seed gives the same evaluations, and the same end of training, whatever the timing.
     - Otherwise it counts as soon as it is there, and training never waits before its end. An evaluation that comes due
       while another one is under way is skipped; ``eval/n_skipped`` tells how many were.
 
@@ -179,7 +179,7 @@ class AsyncEvalCallback(EvalCallback):
     @property
     def _is_repeatable(self) -> bool:
         """Whether the same seed gives the same training. Then nothing may depend on how long an evaluation takes."""
-        return self.model.seed is not None and getattr(self.model, "mode", "sync") != "free"
+        return self.model.seed is not None and getattr(self.model, "mode", "sync") not in ("free", "realtime")
 
     def _note_slowness(self) -> None:
         """An evaluation comes due while another one is under way."""

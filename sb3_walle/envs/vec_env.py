@@ -72,7 +72,8 @@ class SamplerVecEnv(VecEnv):
     :param close_timeout: longest time in seconds that samplers may take to finish their present step and close their
         environments when they end, before they are killed; by default any time, as in SB3
     :param samplers_give_way: whether samplers give way to this process where both want a CPU: they are then a session
-        of their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed
+        of their own, between which and other sessions Linux shares the CPUs evenly. Their priorities are never changed,
+        but in mode ``"realtime"``, where the learner gives way: pass ``False`` there
     :param start_method: ignored, with a warning; for programs that used ``SubprocVecEnv`` before
     :raises ValueError: if ``env_fns`` cannot be divided among samplers, two of them return the same environment, or
         the backend is unknown

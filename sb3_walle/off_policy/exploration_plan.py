@@ -20,6 +20,24 @@ BASE_RATE, RATE_EXPONENT = 0.4, 7.0
 LOWEST_SIGMA, HIGHEST_SIGMA = 0.05, 0.8
 
 
+def check_ladder(ladder: str | None, algorithm: str, has_ladder: bool) -> None:
+    """
+    :param algorithm: name of an algorithm
+    :param has_ladder: whether it makes sense for it that samplers explore to different degrees
+    :raises ValueError: if there is no such ladder, or the algorithm has none
+    """
+    if ladder is None:
+        return
+    if ladder not in LADDERS:
+        raise ValueError(f"noise_ladder must be one of {LADDERS} or None, got {ladder!r}")
+    if not has_ladder:
+        raise ValueError(
+            f"noise_ladder={ladder!r} makes samplers explore to different degrees, but the policy of {algorithm} "
+            "learns how much to explore. Leave it out, or use an algorithm whose class says has_noise_ladder = True, "
+            "such as AsyncTD3."
+        )
+
+
 def planned_exploration(
     algorithm: OffPolicyAlgorithm, training: int, n_steps_ahead: int, n_steps: int
 ) -> Mapping[str, np.ndarray]:

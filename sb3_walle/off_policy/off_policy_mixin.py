@@ -20,13 +20,14 @@ from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import MODES, REALTIME
 from sb3_walle.collection.realtime import RealtimeCollector
 from sb3_walle.envs.env_sources import EnvSource
-from sb3_walle.envs.wrappers import WrappedSamplers, wrapped_samplers
+from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
-from sb3_walle.off_policy.exploration_plan import LADDERS, planned_exploration
+from sb3_walle.off_policy.exploration_plan import check_ladder, planned_exploration
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
 from sb3_walle.off_policy.hook_cache import HookCache
 from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
 from sb3_walle.off_policy.plants import check_callbacks, check_plants, check_realtime_arguments
+from sb3_walle.off_policy.realtime_rollout import take_steps
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
 from sb3_walle.off_policy.replay_ratio import ReplayRatio
@@ -124,16 +125,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         super()._check_choices()
         names = ("control_hz", "fallback_action", "max_replay_ratio")
         check_realtime_arguments(self.mode == REALTIME, {name: getattr(self, name) for name in names})
-        if self.noise_ladder is None:
-            return
-        if self.noise_ladder not in LADDERS:
-            raise ValueError(f"noise_ladder must be one of {LADDERS} or None, got {self.noise_ladder!r}")
-        if not self.has_noise_ladder:
-            raise ValueError(
-                f"noise_ladder={self.noise_ladder!r} makes samplers explore to different degrees, but the policy of "
-                f"{type(self).__name__} learns how much to explore. Leave it out, or use an algorithm whose class says "
-                "has_noise_ladder = True, such as AsyncTD3."
-            )
+        check_ladder(self.noise_ladder, type(self).__name__, self.has_noise_ladder)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -291,11 +283,16 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             return super().collect_rollouts(env, *arguments)
         # Now: where there is gSDE, SB3 draws the noise next that samplers have to draw.
         weights = published_weights(self, collector.weight_names, self._exploration(collector.n_steps_ahead))
-        if isinstance(collector, RealtimeCollector) and self._debt is not None:
-            result = self._take_steps(collector, self._debt, weights, wrapped, recorded, arguments)
-        else:
+        sb3_loop = super().collect_rollouts
+
+        def loop(train_freq: TrainFreq) -> RolloutReturn:
             with recorded.handing_out(self._recorded_steps(collector, weights), wrapped):
-                result = super().collect_rollouts(recorded, *arguments)
+                return sb3_loop(recorded, callback, train_freq, *arguments[2:])
+
+        if isinstance(collector, RealtimeCollector) and self._debt is not None:
+            result = take_steps(self, self.policy_version, weights, collector, self._debt, loop)
+        else:
+            result = loop(train_freq)
         if self._random_state is not None:
             # Not before: where there is gSDE, SB3's loop has drawn noise that the sampler has drawn, too.
             set_global_state(self._random_state, self.action_space)
@@ -304,30 +301,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             # A callback has set other environments.
             collector.interrupt()
         return result
-
-    def _take_steps(
-        self,
-        collector: RealtimeCollector,
-        debt: TrainingDebt,
-        weights: dict[str, np.ndarray],
-        wrapped: WrappedSamplers,
-        recorded: RecordedSteps,
-        arguments: tuple,
-    ) -> RolloutReturn:
-        """Take the steps that plants have made, and wait for further ones only if no training is due."""
-        callback, _, *others = arguments
-        train_freq = debt.rollout_before_training(collector.n_rollouts_ready())
-        if train_freq is None:
-            collector.publish(self.policy_version, weights)
-            return RolloutReturn(debt.next_training, 0, continue_training=True)
-        n_steps_before = self.num_timesteps
-        with recorded.handing_out(self._recorded_steps(collector, weights), wrapped):
-            result = super().collect_rollouts(recorded, callback, train_freq, *others)
-        debt.add_steps((self.num_timesteps - n_steps_before) // self.n_envs, result.n_episodes)
-        if self.num_timesteps <= self.learning_starts:
-            debt.forget()
-        # With gradient_steps=-1, SB3 makes as many as this.
-        return result._replace(episode_timesteps=debt.next_training)
 
     def _recorded_steps(self, collector: Collector, weights: dict[str, np.ndarray]) -> Iterator[RecordedStep]:
         """The steps of a rollout, and those after it as long as SB3's loop asks for them."""
