@@ -111,7 +111,9 @@ def test_delays_of_policies_that_were_published() -> None:
     record = PlantRecord(0.02)
     # Another version takes the place of the second one before it has acted; the last one has not acted yet.
     record.actions = [action(0.5, 2 * mark_of(0)), action(2.5, 2 * mark_of(2)), action(3.1, 2 * mark_of(3))]
-    np.testing.assert_allclose(delays(times, record, scale=2.0), [1.5, 0.5, 0.1])
+    until_tick, until_action = delays(times, record, scale=2.0)
+    np.testing.assert_allclose(until_action, [1.5, 0.5, 0.1])
+    np.testing.assert_allclose(until_tick, until_action - 1e-3)
     record.actions.append(action(3.2, 1.99))
     with pytest.raises(ValueError, match="of no version"):
         delays(times, record, scale=2.0)
