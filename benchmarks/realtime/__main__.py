@@ -11,7 +11,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.realtime.control_part import BARS, control_report, run_control
 from benchmarks.realtime.kills_part import LEARNER, SAMPLER, kills_report, run_kills
 from benchmarks.realtime.publish_part import publishing_report, run_publishing
-from benchmarks.realtime.realtime_contenders import Calibration, Contender, Task, calibrated, contenders
+from benchmarks.realtime.realtime_contenders import NAMES, Calibration, Task, calibrated, contenders
 from benchmarks.realtime.realtime_figure import draw_control
 from benchmarks.realtime.returns_part import returns_report
 from benchmarks.results_directory import open_results
@@ -20,8 +20,6 @@ from sb3_walle.cli.environments import check_environment
 from sb3_walle.cli.training import create_run_directory
 
 CALIBRATION, REPORT, FIGURE = "calibration.json", "report.md", "realtime.png"
-# In the order of realtime_contenders.contenders().
-CONTENDERS = ("realtime", "paced", "sync", "fits", "asked", "episodes")
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ PARTS = {
     "fast": Defaults("HalfCheetah-v4", 500, 30_000, 3, train_freq=4),
     # 100 seconds a run: 5 minutes.
     "publish": Defaults("Pendulum-v1", 50, 5_000, 3),
-    # 2 minutes a run and the time that the plant stands still: an hour.
-    "returns": Defaults("Pendulum-v1", 50, 6_000, 5, share=0.6),
+    # 1 minute a run, and the time that the plant stands still: 40 minutes.
+    "returns": Defaults("Pendulum-v1", 100, 6_000, 5, share=0.9),
     # 10 seconds a kill: 10 minutes.
     "kills": Defaults("Pendulum-v1", 50, 0, 50),
 }
@@ -58,7 +56,7 @@ examples (how long each takes with its defaults):
   python -m benchmarks.realtime plant --ticks 3000 --repeats 1      7 minutes
   python -m benchmarks.realtime fast                               20 minutes
   python -m benchmarks.realtime publish                             5 minutes
-  python -m benchmarks.realtime returns                            60 minutes
+  python -m benchmarks.realtime returns                            40 minutes
   python -m benchmarks.realtime kills                              10 minutes
 """
 
@@ -77,15 +75,17 @@ def build_parser() -> Parser:
     set_command(parser, run_command)
     parser.add_argument("part", choices=tuple(PARTS), help="what to measure")
     add_option(parser, "--env", None, "Gymnasium id of what the plant simulates (default: depends on the part)")
-    add_option(parser, "--hz", None, "ticks a second (default: 50; fast: 500)", type=number(0, above=True))
+    add_option(
+        parser, "--hz", None, "ticks a second (default: 50; fast: 500, returns: 100)", type=number(0, above=True)
+    )
     text = "ticks of each run (default: plant 15000, fast 30000, publish 5000, returns 6000)"
     add_option(parser, "--ticks", None, text, type=integer(1))
     text = "runs of each contender, kills of a learner (default: 3; returns 5, kills 50)"
     add_option(parser, "--repeats", None, text, type=integer(1))
-    text = "share of a core that the gradient steps of ours need (default: plant, returns 0.6; fast: one every 4 steps)"
+    text = "share of a core for gradient steps of ours (default: plant 0.6, returns 0.9; fast: one every 4 steps)"
     add_option(parser, "--share", None, text, type=number(0, above=True))
     text = "who controls the plant (default: all)"
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS, help=text)
+    parser.add_argument("--contenders", nargs="+", choices=tuple(NAMES), default=tuple(NAMES), help=text)
     text = "mean return to reach, with returns (default: -200, with which Pendulum-v1 swings up and stays up)"
     add_option(parser, "--threshold", None, text, type=float)
     add_option(parser, "--episodes", 5, "episodes in a row that have to reach it", type=integer(1))
@@ -116,7 +116,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     else:
         calibration = calibration_of(directory, env_id)
         task = task_of(plain, defaults, arguments.share, calibration)
-        entrants = chosen(contenders(task, calibration, episode_steps(env_id)), arguments.contenders)
+        names = {NAMES[key] for key in arguments.contenders}
+        entrants = [each for each in contenders(task, calibration, episode_steps(env_id)) if each.name in names]
         rows = run_control(task, entrants, ticks, repeats, directory)
         draw_control(task, rows, directory, directory / FIGURE)
         text = f"{in_words(task, calibration)}\n\n{control_report(task, BARS.get(arguments.part), rows)}"
@@ -156,10 +157,6 @@ def episode_steps(env_id: str) -> int:
     if spec is None or spec.max_episode_steps is None:
         raise UsageError(f"'{env_id}' has no limit of steps, with which a schedule of episodes could reckon")
     return spec.max_episode_steps
-
-
-def chosen(entrants: tuple[Contender, ...], keys: tuple[str, ...]) -> list[Contender]:
-    return [entrant for key, entrant in zip(CONTENDERS, entrants, strict=True) if key in keys]
 
 
 def in_words(task: Task, calibration: Calibration) -> str:

@@ -18,7 +18,15 @@ from sb3_walle import AsyncSAC
 
 REALTIME, PACED, SYNC = "AsyncSAC, realtime", "AsyncSAC, realtime, control_hz", "AsyncSAC, sync"
 FITTING, ASKED, EPISODES = "SAC, (1, step), what fits", "SAC, (1, step), what is asked", "SAC, (1, episode)"
-NAMES = (REALTIME, PACED, SYNC, FITTING, ASKED, EPISODES)
+#: by what the command calls them
+NAMES = {
+    "realtime": REALTIME,
+    "paced": PACED,
+    "sync": SYNC,
+    "fits": FITTING,
+    "asked": ASKED,
+    "episodes": EPISODES,
+}
 # Of a period: the rest is for acting, and for gradient steps that take longer than others.
 SHARE_THAT_FITS = 0.8
 N_WARM_UP, N_TIMED = 10, 100
@@ -85,10 +93,12 @@ class Contender:
         return SAC("MlpPolicy", factory(), **arguments)
 
 
-def contenders(task: Task, calibration: Calibration, max_episode_steps: int) -> tuple[Contender, ...]:
+def contenders(task: Task, calibration: Calibration, max_episode_steps: int) -> list[Contender]:
     """
     :param max_episode_steps: length of an episode, after which the schedule of episodes makes as many gradient steps as
         are asked for that many steps
+    :return: all of them; SB3's schedules by steps are one if what is asked for is what fits, or if nothing less can be
+        done
     """
     asked = {"train_freq": task.train_freq, "gradient_steps": task.gradient_steps}
     ours = {"mode": "realtime", "fallback_action": "hold", **asked}
@@ -97,14 +107,15 @@ def contenders(task: Task, calibration: Calibration, max_episode_steps: int) -> 
     of_an_episode = max(1, max_episode_steps * task.gradient_steps // task.train_freq)
     whole = {"train_freq": (1, "episode"), "gradient_steps": of_an_episode}
     threads = calibration.sb3s_threads
-    return (
+    found = [
         Contender(REALTIME, ours),
         Contender(PACED, {**ours, "control_hz": task.hz}, hz=task.hz),
         Contender(SYNC, {"mode": "sync", **asked}),
         Contender(FITTING, fitting, n_threads=threads),
         Contender(ASKED, asked, n_threads=threads),
         Contender(EPISODES, whole, n_threads=threads),
-    )
+    ]
+    return [each for each in found if each.name != FITTING or fitting != asked]
 
 
 def calibrated(env_id: str) -> Calibration:

@@ -66,6 +66,9 @@ def test_schedules_of_sb3_ask_for_what_they_are_called() -> None:
     assert arguments[ASKED] == {"train_freq": 1, "gradient_steps": 4}
     assert arguments[EPISODES] == {"train_freq": (1, "episode"), "gradient_steps": 4000}
     assert arguments[REALTIME]["gradient_steps"] == 4
+    # Where that is the same, there is no need to measure it twice.
+    fewer = contenders(replace(TASK, gradient_steps=2), Calibration(2.9, 7.0, 2), 1000)
+    assert FITTING not in {each.name for each in fewer}
 
 
 def test_a_run_is_kept_and_reported(tmp_path: Path) -> None:
@@ -146,7 +149,7 @@ def test_runs_with_steal_are_repeated() -> None:
 
 def test_the_command_measures_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SB3's algorithm, which needs the fewest processes."""
-    monkeypatch.setattr("benchmarks.realtime.__main__.calibrated", lambda env_id: Calibration(2.0, 8.0, 1))
+    monkeypatch.setattr("benchmarks.realtime.__main__.calibrated", lambda env_id: Calibration(4.0, 8.0, 1))
     monkeypatch.setattr("benchmarks.realtime.steal.MAX_STEAL", 1.0)
     out = tmp_path / "results"
     argv = [
