@@ -6,6 +6,7 @@ import os
 import pickle
 import select
 import socket
+import struct
 from typing import Any
 
 import cloudpickle
@@ -16,6 +17,8 @@ from sb3_walle.transport.shared_memory import SharedMemory
 MAX_INLINE = 32_768
 MAX_DESCRIPTORS = 16
 _INLINE, _IN_FILE = b"i", b"f"
+# Process, user and group.
+_CREDENTIALS = struct.Struct("3i")
 
 
 class ChannelClosedError(ConnectionError):
@@ -46,6 +49,11 @@ class Channel:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def peer(self) -> int:
+        """:return: number of the process that has made both ends"""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return _CREDENTIALS.unpack(credentials)[0]
 
     def wait(self, timeout: float) -> bool:
         """Wait for as many seconds. Returns whether there is something to receive, or the other end is closed."""

@@ -3,7 +3,8 @@
 import gc
 from collections import deque
 
-from sb3_walle.backends.channel import Channel
+from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.learner_watch import LearnerWatch
 from sb3_walle.backends.protocol import UNASKED
 from sb3_walle.realtime.priority import come_first
 from sb3_walle.samplers.driving import Driver
@@ -29,12 +30,14 @@ class ControlLoop:
         self._driver = Driver(sampler)
         self._unsent: deque[ChunkReport] = deque()
         self._garbage_rests = False
+        self._learner = LearnerWatch(channel.peer())
 
     def run(self) -> bool:
         """
         Make steps until the learner asks for something, hangs up, or lets the plant rest.
 
         :return: False if there was a failure, after which the sampler ends
+        :raises ChannelClosedError: if the learner is dying
         """
         while self._driver.is_driving():
             self._begin()
@@ -44,6 +47,8 @@ class ControlLoop:
                 self._fail(error)
                 return False
             self._tell(may_wait=False)
+            if self._learner.is_dying():
+                raise ChannelClosedError("The learner is dying")
             if self._channel.wait(0.0):
                 return True
         self._end()

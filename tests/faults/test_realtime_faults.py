@@ -91,9 +91,9 @@ def test_plant_gets_the_fallback_action_when_all_others_are_killed(programs: Pro
     program = started(programs, tmp_path / "log", 0.0, 0.0)
     sampler = entries(tmp_path / "log")[-1].pid
     server = int(Path(f"/proc/{sampler}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGKILL)
     since = time.perf_counter()
-    for pid in (server, program.pid):
-        os.kill(pid, signal.SIGKILL)
+    os.kill(program.pid, signal.SIGKILL)
     wait_until_gone(program.pid)
     check_plant_rests(tmp_path / "log", since)
 
