@@ -63,7 +63,7 @@ def test_a_plant_does_not_notice_that_the_learner_is_slow(hz: float | None) -> N
     # Three periods for each of the steps that were learned from: other algorithms would miss two of three ticks.
     assert len(record.ticks) > 2.5 * n_steps
     # Others may be using the machine.
-    assert statistics(record).missed < 0.2
+    assert statistics(record).missed < 0.4
     np.testing.assert_allclose(record.actions[-1].value, FALLBACK)
     assert record.departures[-1].said_so
 
