@@ -16,6 +16,7 @@ __all__ = [
     "AsyncPPO",
     "AsyncSAC",
     "AsyncTD3",
+    "LastActionsObservation",
     "NonFiniteError",
     "PrioritizedReplayBuffer",
     "SafeCheckpointCallback",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from sb3_walle.on_policy import AsyncOnPolicyMixin
     from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
     from sb3_walle.samplers.errors import SamplerError, SamplerWarning
+    from sb3_walle.samplers.last_actions import LastActionsObservation
     from sb3_walle.timeline.callback import TimelineCallback
 
 _HOMES = {
@@ -69,6 +71,7 @@ _HOMES = {
     "AsyncPPO": "sb3_walle.algorithms.ppo",
     "AsyncSAC": "sb3_walle.algorithms.sac",
     "AsyncTD3": "sb3_walle.algorithms.td3",
+    "LastActionsObservation": "sb3_walle.samplers.last_actions",
     "NonFiniteError": "sb3_walle.errors",
     "PrioritizedReplayBuffer": "sb3_walle.replay.prioritized_replay_buffer",
     "SafeCheckpointCallback": "sb3_walle.callbacks",

@@ -13,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_model
@@ -122,6 +123,8 @@ class AsyncMixin(_Base):
     :param step_timeout: as for :class:`SamplerVecEnv`
     :param close_timeout: as for :class:`SamplerVecEnv`
     :param samplers_give_way: as for :class:`SamplerVecEnv`
+    :param observe_last_action: append so many of the last actions to each observation, for environments with a delay:
+        see :class:`~sb3_walle.LastActionsObservation`
     :param learner: which update: ``"eager"``, SB3's own; ``"compiled"``, the same computation as machine code, several
         times faster, from the first update on, which waits for the compiler if need be; or ``"auto"``, which starts
         with SB3's update and switches to the compiled one once that saves time. The two agree within rounding. With a
@@ -170,6 +173,7 @@ class AsyncMixin(_Base):
         step_timeout: float | None = None,
         close_timeout: float | None = None,
         samplers_give_way: bool | None = None,
+        observe_last_action: int | None = None,
         learner: str = "auto",
         n_learners: NLearners = 1,
         check_nan: bool = False,
@@ -180,6 +184,7 @@ class AsyncMixin(_Base):
         # Algorithms of SB3 have networks that are called actor.
         self.max_policy_lag, self.sampler_actor, self.info_keys = max_policy_lag, actor, info_keys
         self.learner, self.n_learners, self.check_nan = learner, n_learners, check_nan
+        self.observe_last_action = observe_last_action
         self._check_choices()
         choices = SamplerChoices(
             n_samplers,
@@ -191,6 +196,7 @@ class AsyncMixin(_Base):
             step_timeout,
             close_timeout,
             samplers_give_way,
+            observe_last_action,
         )
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
@@ -308,7 +314,7 @@ class AsyncMixin(_Base):
         :raises RuntimeError: if their number is another one during ``learn()``
         """
         env_before, n_envs_before = self.env, self.n_envs
-        with in_samplers_like(env_before, n_envs_before, env) as samplers:
+        with in_samplers_like(env_before, n_envs_before, env, self.observe_last_action) as samplers:
             wrapped_samplers(samplers)
             if samplers is not None and samplers.num_envs != n_envs_before:
                 if self._is_learning:
@@ -548,10 +554,12 @@ class AsyncMixin(_Base):
         :param env: environments to train in, as for the constructor
         :param args: SB3's other arguments
         :param kwargs: SB3's other arguments; the constructor's ``n_samplers``, ``envs_per_sampler``, ``backend``,
-            ``on_failure``, ``max_restarts``, ``step_timeout``, ``close_timeout`` and ``samplers_give_way``; all further
-            ones replace what was saved, e.g. ``mode="sync"``
+            ``on_failure``, ``max_restarts``, ``step_timeout``, ``close_timeout``, ``samplers_give_way`` and
+            ``observe_last_action``; all further ones replace what was saved, e.g. ``mode="sync"``
         :return: the model
         """
+        if not isinstance(env, VecEnv):
+            kwargs.setdefault("observe_last_action", saved_value(path, "observe_last_action"))
         choices = SamplerChoices.taken_from(kwargs)
         if kwargs.get("mode", saved_value(path, "mode")) == REALTIME:
             choices = choices.for_plants(env)

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sb3_walle.cli.arguments import (
     BACKENDS,
@@ -16,12 +16,16 @@ from sb3_walle.cli.arguments import (
     add_option,
     add_ppo_options,
     integer,
+    number,
     of_the_user,
     set_command,
 )
 
+if TYPE_CHECKING:
+    from sb3_walle.cli.environments import WrapperSpec
+
 # What is neither an argument of the algorithm nor of the training's length.
-OF_THE_COMMAND = ("env", "algo", "policy", "run_dir", "plain", "video", "timeline", "n_envs")
+OF_THE_COMMAND = ("env", "algo", "policy", "run_dir", "plain", "video", "timeline", "n_envs", "observe_last_action")
 # Arguments of the algorithm that do not depend on what suits the environment. All others are hyperparameters.
 OF_THE_MACHINERY = (
     "seed",
@@ -30,6 +34,8 @@ OF_THE_MACHINERY = (
     "envs_per_sampler",
     "mode",
     "max_policy_lag",
+    "control_hz",
+    "fallback_action",
     "actor",
     "backend",
     "learner",
@@ -42,7 +48,10 @@ example:
   sb3-walle train Pendulum-v1 --algo sac
   sb3-walle train CartPole-v1 --plain --timesteps 1e5
   sb3-walle train Hopper-v4 --algo trpo --rollout episodes --target-steps 20_000
+  sb3-walle train MyRobot-v0 --algo sac --mode realtime --control-hz 50 --fallback-action hold
 """
+REALTIME = "realtime"
+MODES_OF_TRAINING = {**MODES, REALTIME: "the environment, a robot say, never waits (SAC, TD3, DDPG, DQN, TQC)"}
 
 
 def add_command(commands: Any) -> None:
@@ -79,10 +88,9 @@ def add_command(commands: Any) -> None:
     add_option(samplers, "--n-samplers", None, text, type=integer(1))
     text = "environments that each sampler steps (default: what follows from the other two)"
     add_option(samplers, "--envs-per-sampler", None, text, type=integer(1))
-    text = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
-    add_option(
-        samplers, "--mode", None, f"{text} (default: sync for A2C and TRPO, pipelined for others)", choices=MODES
-    )
+    text = "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES_OF_TRAINING.items())
+    text = f"{text} (default: sync for A2C and TRPO, pipelined for others)"
+    add_option(samplers, "--mode", None, text, choices=MODES_OF_TRAINING)
     text = "updates that experience may be old by, with --mode free (default: 1)"
     add_option(samplers, "--max-policy-lag", None, text, type=integer(1))
     text = "what computes the samplers' actions; auto: numpy where the policy allows it"
@@ -90,6 +98,8 @@ def add_command(commands: Any) -> None:
 
     text = "where samplers live: processes of this machine, this process, or the nodes of a Ray cluster"
     add_option(samplers, "--backend", "process", text, choices=BACKENDS)
+
+    add_realtime_options(parser)
 
     learner = parser.add_argument_group("learner")
     text = (
@@ -123,6 +133,30 @@ def add_command(commands: Any) -> None:
     ppo.add_argument("--normalize", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
 
 
+def add_realtime_options(parser: argparse.ArgumentParser) -> None:
+    text = "With --mode realtime. No video is made: the robot would move once more, and unattended."
+    realtime = parser.add_argument_group("real time", text)
+    text = "actions a second (default: the environment keeps time itself)"
+    add_option(realtime, "--control-hz", None, text, only_given=True, type=number(0, above=True))
+    text = (
+        "what the robot gets when training ends or fails: hold, for the last action once more, or the numbers of an "
+        "action with commas, as in --fallback-action=-0.5,0"
+    )
+    add_option(realtime, "--fallback-action", None, text, only_given=True, type=fallback_action, metavar="ACTION")
+    text = "actions that the observation includes, for robots with a delay; in any mode (default: none)"
+    add_option(realtime, "--observe-last-action", None, text, type=integer(1))
+
+
+def fallback_action(text: str) -> str | list[float]:
+    """The type of an argument that is ``hold`` or an action."""
+    if text == "hold":
+        return text
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither hold nor numbers with commas between them") from None
+
+
 def run_command(arguments: argparse.Namespace) -> int:
     from sb3_walle.cli.extras import require_extra
 
@@ -132,7 +166,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from sb3_walle.cli.training import TrainingSettings, train
     from sb3_walle.cli.training_summary import training_summary
 
-    machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY}
+    machinery = {name: getattr(arguments, name) for name in OF_THE_MACHINERY if hasattr(arguments, name)}
     given = {name: value for name, value in of_the_user(arguments).items() if name not in (*OF_THE_COMMAND, *machinery)}
     chosen = choose_hyperparameters(arguments.algo, arguments.env, n_envs_of(arguments), given, arguments.plain)
     settings = TrainingSettings(
@@ -140,17 +174,24 @@ def run_command(arguments: argparse.Namespace) -> int:
         total_timesteps=chosen.total_timesteps,
         algo=arguments.algo,
         policy=arguments.policy or chosen.policy,
-        wrappers=chosen.wrappers,
+        wrappers=(*chosen.wrappers, *last_actions(arguments.observe_last_action)),
         frame_stack=chosen.frame_stack,
         runs=arguments.run_dir,
         algorithm={**machinery, **chosen.arguments},
         reason=chosen.reason,
         timeline=arguments.timeline,
-        video=arguments.video,
+        video=arguments.video and arguments.mode != REALTIME,
     )
     outcome = train(settings)
     print(training_summary(settings, outcome))
     return INTERRUPTED if outcome.interrupted else 0
+
+
+def last_actions(n_actions: int | None) -> "tuple[WrapperSpec, ...]":
+    """:return: what has the observation include so many actions"""
+    from sb3_walle.cli.environments import WrapperSpec
+
+    return () if n_actions is None else (WrapperSpec("sb3_walle.LastActionsObservation", {"n_actions": n_actions}),)
 
 
 def n_envs_of(arguments: argparse.Namespace) -> int | None:
@@ -159,6 +200,9 @@ def n_envs_of(arguments: argparse.Namespace) -> int | None:
 
     if arguments.n_envs is not None:
         return arguments.n_envs
+    if arguments.mode == REALTIME:
+        # One for each robot.
+        return arguments.n_samplers or 1
     if arguments.n_samplers is None and arguments.envs_per_sampler is None:
         return None
     return (arguments.n_samplers or available_cpus()) * (arguments.envs_per_sampler or 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, LogEveryNTimesteps, ProgressBarCallback
 from stable_baselines3.common.logger import configure
@@ -21,11 +22,13 @@ from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, policy_of, s
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import WrapperSpec, check_environment, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
+from sb3_walle.cli.realtime_picture import draw_realtime
 from sb3_walle.cli.video import VIDEO, VideoRequest, record_video
 from sb3_walle.cli.zoo import NoiseSpec
 from sb3_walle.envs.env_sources import EnvSource, SamplerChoices, in_samplers
 from sb3_walle.envs.sampler_shape import Workload
 from sb3_walle.on_policy.rollout_choice import EPISODES, one_env_each
+from sb3_walle.realtime.statistics import RealtimeStatistics
 from sb3_walle.saving import written_whole
 from sb3_walle.timeline.callback import TimelineCallback
 
@@ -33,6 +36,7 @@ MODEL = "model.zip"
 PROGRESS = "progress.csv"
 LEARNING_CURVE = "learning_curve.png"
 SETTINGS = "settings.json"
+REALTIME = "realtime.png"
 STATISTICS = "vecnormalize.pkl"
 # What settings.json has of SB3's defaults, too.
 HYPERPARAMETERS = (
@@ -89,6 +93,7 @@ class TrainingOutcome:
     :param interrupted: whether Ctrl-C ended it
     :param mean_reward: mean reward of the last 100 episodes; not a number if none has ended
     :param no_video: why there is no video, if one was asked for
+    :param realtime: in mode ``"realtime"``, how well the control loop kept time
     """
 
     directory: Path
@@ -97,6 +102,7 @@ class TrainingOutcome:
     minutes: float
     mean_reward: float
     no_video: str | None = None
+    realtime: RealtimeStatistics | None = None
 
 
 def create_run_directory(runs: Path, env_id: str) -> Path:
@@ -140,6 +146,9 @@ def create_model(settings: TrainingSettings) -> Any:
     noise = arguments.get("action_noise")
     if isinstance(noise, NoiseSpec):
         arguments["action_noise"] = noise.create(env.action_space)
+    fallback = arguments.get("fallback_action")
+    if isinstance(fallback, list):
+        arguments["fallback_action"] = as_action(fallback, env.action_space)
     with usage_errors():
         source: EnvSource = quiet_factory(settings.env_id, settings.wrappers)
         if arguments.get("rollout") == EPISODES:
@@ -147,6 +156,14 @@ def create_model(settings: TrainingSettings) -> Any:
         if settings.frame_stack:
             source = stacked(source, settings.frame_stack, arguments)
         return algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
+
+
+def as_action(numbers: list[float], space: spaces.Space) -> Any:
+    """:return: an action of the space, if there are as many numbers as it has"""
+    if isinstance(space, spaces.Discrete) and len(numbers) == 1:
+        return int(numbers[0])
+    action = np.array(numbers, space.dtype)
+    return action.reshape(space.shape) if action.size == np.prod(space.shape or ()) else action
 
 
 def stacked(factory: EnvSource, n_stack: int, arguments: dict[str, Any]) -> VecFrameStack:
@@ -163,7 +180,8 @@ def stacked(factory: EnvSource, n_stack: int, arguments: dict[str, Any]) -> VecF
 
 def save_run(model: Any, directory: Path) -> None:
     """
-    Write the model, the statistics of ``VecNormalize`` if there is one, and the learning curve of what has been logged.
+    Write the model, the statistics of ``VecNormalize`` if there is one, the learning curve of what has been logged, and
+    how well a control loop kept time.
     """
     vec_normalize = model.get_vec_normalize_env()
     if vec_normalize is not None:
@@ -171,6 +189,14 @@ def save_run(model: Any, directory: Path) -> None:
             pickle.dump(vec_normalize, file)
     model.save(directory / MODEL)
     plot_learning_curve(directory / PROGRESS, directory / LEARNING_CURVE)
+    statistics = realtime_statistics(model)
+    if statistics is not None:
+        draw_realtime(statistics, directory.name, directory / REALTIME)
+
+
+def realtime_statistics(model: Any) -> RealtimeStatistics | None:
+    """:return: how well the control loop has kept time, in mode ``"realtime"``"""
+    return getattr(model, "realtime_statistics", None)
 
 
 def train(settings: TrainingSettings) -> TrainingOutcome:
@@ -211,7 +237,8 @@ def train(settings: TrainingSettings) -> TrainingOutcome:
     rewards = [episode["r"] for episode in model.ep_info_buffer or ()]
     no_video = record_video(video_request(settings, directory)) if settings.video else None
     mean_reward = float(safe_mean(rewards))
-    return TrainingOutcome(directory, model.num_timesteps, interrupted, minutes, mean_reward, no_video)
+    realtime = realtime_statistics(model)
+    return TrainingOutcome(directory, model.num_timesteps, interrupted, minutes, mean_reward, no_video, realtime)
 
 
 def video_request(settings: TrainingSettings, directory: Path) -> VideoRequest:

@@ -9,10 +9,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_walle.cli.algorithms import sb3_class
 from sb3_walle.cli.environments import WrapperSpec
+from sb3_walle.cli.realtime_summary import realtime_summary
 from sb3_walle.cli.training import (
     LEARNING_CURVE,
     MODEL,
     PROGRESS,
+    REALTIME,
     STATISTICS,
     TrainingOutcome,
     TrainingSettings,
@@ -32,6 +34,8 @@ def training_summary(settings: TrainingSettings, outcome: TrainingOutcome) -> st
         f"  log             {directory / PROGRESS}, and TensorBoard events: tensorboard --logdir '{directory}'",
         f"  learning curve  {directory / LEARNING_CURVE}",
     ]
+    if outcome.realtime is not None:
+        lines.append(f"  real time       {directory / REALTIME}")
     if settings.timeline:
         lines.append(f"  timeline        {directory / PICTURE}, and for https://ui.perfetto.dev {directory / TRACE}")
     statistics = directory / STATISTICS
@@ -39,6 +43,8 @@ def training_summary(settings: TrainingSettings, outcome: TrainingOutcome) -> st
         lines.insert(2, f"  statistics      {statistics}, of VecNormalize, which the model needs")
     if settings.video:
         lines.append(f"  video           {f'none: {outcome.no_video}' if outcome.no_video else directory / VIDEO}")
+    if outcome.realtime is not None:
+        lines += ["", realtime_summary(outcome.realtime)]
     return "\n".join([*lines, "", "In Python, this loads and evaluates it:", evaluation(settings, directory)])
 
 

@@ -35,6 +35,7 @@ from sb3_walle.samplers.factories import (
     pickle_main_module_by_value,
 )
 from sb3_walle.samplers.in_place import InPlaceEnv
+from sb3_walle.samplers.last_actions import LastActionsFactory, check_n_actions
 from sb3_walle.samplers.refusals import VectorizedEnvError
 from sb3_walle.samplers.vectorized import check_single
 from sb3_walle.sb3_private import reset_arguments, set_reset_arguments
@@ -69,6 +70,7 @@ class SamplerChoices:
     step_timeout: float | None = None
     close_timeout: float | None = None
     samplers_give_way: bool | None = None
+    observe_last_action: int | None = None
 
     def __post_init__(self) -> None:
         as_backend(self.backend)
@@ -79,6 +81,8 @@ class SamplerChoices:
             if not isinstance(number, int | np.integer) or number < 1:
                 or_auto = f', or "{AUTO}"' if name == "n_samplers" else ""
                 raise ValueError(f"{name} must be an integer of at least 1{or_auto}, got {number!r}")
+        if self.observe_last_action is not None:
+            check_n_actions(self.observe_last_action)
         Supervision(**self.supervision)
 
     @classmethod
@@ -184,11 +188,18 @@ def in_samplers(
     if env is None:
         yield None
     elif isinstance(env, VecEnv):
+        if choices.observe_last_action is not None:
+            raise ValueError(
+                f"observe_last_action={choices.observe_last_action} was given with a VecEnv, whose environments exist "
+                "already. Pass an env id or a function that builds an environment, or put LastActionsObservation "
+                "around each environment."
+            )
         with _divided(env, choices, preload, workload, may_refuse) as divided:
             yield divided
     else:
         n_envs = choices.n_envs_of_new()
-        with _new_samplers(_factories(env, n_envs, choices), choices, preload, workload) as samplers:
+        factories = _observing(_factories(env, n_envs, choices), choices.observe_last_action)
+        with _new_samplers(factories, choices, preload, workload) as samplers:
             if isinstance(env, gym.Env) and n_envs > 1:
                 # For generators that an environment makes of the seed of its first reset.
                 samplers.seed()
@@ -196,12 +207,15 @@ def in_samplers(
 
 
 @contextlib.contextmanager
-def in_samplers_like(present: VecEnv | None, n_envs: int, env: EnvSource) -> Iterator[VecEnv | None]:
+def in_samplers_like(
+    present: VecEnv | None, n_envs: int, env: EnvSource, observe_last_action: int | None = None
+) -> Iterator[VecEnv | None]:
     """
     As :func:`in_samplers`, with the choices of the present environments.
 
     :param present: the present environments, with their wrappers
     :param n_envs: how many environments to make, where neither these nor ``env`` tell
+    :param observe_last_action: how many actions observations include, where ``env`` is no ``VecEnv``
     """
     samplers = None if present is None else present.unwrapped
     choices = SamplerChoices(n_samplers=n_envs)
@@ -213,6 +227,8 @@ def in_samplers_like(present: VecEnv | None, n_envs: int, env: EnvSource) -> Ite
     if isinstance(env, VecEnv):
         # It tells itself how many there are, and what happens when they fail.
         choices = SamplerChoices(backend=choices.backend)
+    else:
+        choices = replace(choices, observe_last_action=observe_last_action)
     with in_samplers(env, choices) as found:
         yield found
 
@@ -267,6 +283,18 @@ def _factories(env: gym.Env | str | Callable[..., Any], n_envs: int, choices: Sa
     if callable(env):
         return [env] * n_envs
     raise TypeError(f"env must be an env id, a function, an environment or a VecEnv, got {type(env)}. {HOW_TO_BUILD}")
+
+
+def _observing(factories: Sequence[EnvFactory], n_actions: int | None) -> Sequence[EnvFactory]:
+    """Functions that build the same environments, with the last actions in their observations."""
+    if n_actions is None:
+        return factories
+    if call_arguments(factories[0]).takes_number:
+        raise ValueError(
+            f"observe_last_action={n_actions} was given with a function of a number, which builds a vectorised "
+            "environment. Pass a function that builds a single one."
+        )
+    return [LastActionsFactory(factory, n_actions) for factory in factories]
 
 
 def _copies(env: gym.Env, n_envs: int) -> Sequence[EnvFactory]:

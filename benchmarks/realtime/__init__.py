@@ -1,0 +1,1 @@
+"""Acting in real time: a simulated plant that never waits, and what becomes of contenders that control it."""
