@@ -133,7 +133,13 @@ def _in_words(value: object) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill samplers for some minutes, and count what is lost.")
-    parser.add_argument("--minutes", type=float, default=5.0, metavar="X", help="for how long (default: %(default)s)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        metavar="X",
+        help="for how long, and until the training under way ends (default: %(default)s)",
+    )
     minutes = parser.parse_args().minutes
     warnings.simplefilter("ignore", SamplerWarning)
     th.set_num_threads(1)
