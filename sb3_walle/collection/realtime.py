@@ -50,6 +50,7 @@ class RealtimeCollector(Collector):
         assert task.realtime is not None
         self._placement = placement
         self._giving_way = GivingWay()
+        self._error: SamplerError | None = None
         #: when steps were made, since the run began
         self.realtime_statistics = RealtimeStatistics(task.realtime.control_hz)
         self._forget()
@@ -100,7 +101,7 @@ class RealtimeCollector(Collector):
         self._placement.begin_rollout(0, self.statistics)
         self._ready: deque[Rollout] = deque()
         self._driven_run: int | None = None
-        self._error: SamplerError | None = None
+        self._error = None
         #: when versions were published, and which of them have acted on a plant
         self._published_at: dict[int, float] = {}
         self._has_acted: set[tuple[int, int]] = set()

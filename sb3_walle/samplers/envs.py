@@ -61,6 +61,8 @@ class SamplerEnvs:
         #: names of the monitor files that each environment writes
         self.monitor_files = [monitor_files(env) for env in self.envs]
         self.first_env, self.pulse = first_env, pulse
+        self._step_functions: list[Callable[..., Any]] = []
+        self._reset_functions: list[Callable[..., Any]] = []
         self.as_environments()
         #: what the environments show at present, ``[B, ...]``
         self.observations = empty_observations(self.observation_space, self.n_envs)
@@ -83,8 +85,8 @@ class SamplerEnvs:
 
     def as_environments(self) -> None:
         """Step and reset the environments as fast as they are asked to."""
-        self._step_functions: list[Callable[..., Any]] = [_with_pulse(env.step, self.pulse) for env in self.envs]
-        self._reset_functions: list[Callable[..., Any]] = [_with_pulse(env.reset, self.pulse) for env in self.envs]
+        self._step_functions = [_with_pulse(env.step, self.pulse) for env in self.envs]
+        self._reset_functions = [_with_pulse(env.reset, self.pulse) for env in self.envs]
 
     def reset(self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]) -> None:
         for index, reset in enumerate(self._reset_functions):
