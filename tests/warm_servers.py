@@ -74,13 +74,13 @@ class WarmServers:
         """Meanwhile every fork server of this process is a warm one; not those of its children."""
         cold_init = ServerHandle.__init__
 
-        def warm_init(handle: ServerHandle, modules: Iterable[str], *args: Any) -> None:
+        def warm_init(handle: ServerHandle, modules: Iterable[str], *args: Any, **kwargs: Any) -> None:
             modules = tuple(modules)
             if os.getpid() != self._owner:
-                cold_init(handle, modules, *args)
+                cold_init(handle, modules, *args, **kwargs)
                 return
             with self._lock, mock.patch("sb3_walle.backends.server_handle._start", self._origin(modules).fork):
-                cold_init(handle, modules, *args)
+                cold_init(handle, modules, *args, **kwargs)
 
         with mock.patch.object(ServerHandle, "__init__", warm_init):
             yield

@@ -55,7 +55,8 @@ def bars(histogram: Histogram) -> list[str]:
 
 def round_edges(low: float, high: float) -> list[float]:
     """:return: edges of bins that two values lie in, 1, 2 or 5 times a power of ten each"""
-    powers = range(int(np.floor(np.log10(low))), int(np.floor(np.log10(high))) + 2)
+    # One power more at both ends: a logarithm may be rounded to the next whole number.
+    powers = range(int(np.floor(np.log10(low))) - 1, int(np.floor(np.log10(high))) + 2)
     edges = [float(f"{step:g}e{power}") for power in powers for step in _STEPS]
     first = max(index for index, edge in enumerate(edges) if edge <= low)
     last = min(index for index, edge in enumerate(edges) if edge > high)

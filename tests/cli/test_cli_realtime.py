@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stable_baselines3 import SAC
 
@@ -50,6 +50,7 @@ def test_summary_of_an_environment_that_keeps_time_itself_knows_no_ticks() -> No
     assert "at the environment's rate" in text and "missed" not in text
 
 
+@example(100_000.0, 99_999.99999999999)
 @given(st.floats(1e-3, 1e5), st.floats(1e-3, 1e5))
 def test_round_edges_enclose_what_they_are_for(one: float, other: float) -> None:
     low, high = min(one, other), max(one, other)
