@@ -7,6 +7,7 @@ import pickle
 import select
 import socket
 import struct
+from array import array
 from typing import Any
 
 import cloudpickle
@@ -137,7 +138,9 @@ class Channel:
 
     def _send(self, kind: bytes, payload: bytes | memoryview, descriptors: list[int], flags: int) -> None:
         try:
-            socket.send_fds(self._socket, [kind, payload], descriptors, flags)
+            # Python's send_fds() takes flags and ignores them.
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
+            self._socket.sendmsg([kind, payload], rights, flags)
         except ConnectionError as error:
             raise ChannelClosedError("The other end of the channel is closed") from error
 

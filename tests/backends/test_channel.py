@@ -352,3 +352,18 @@ def test_death_of_the_other_process_is_noticed(end_of: Callable[[subprocess.Pope
         channel.send("hello?")
     process.wait()
     channel.close()
+
+
+def test_sender_that_does_not_wait_is_told_that_there_is_no_room() -> None:
+    here, there = Channel.pair()
+    other = Channel(there)
+    n_sent = 0
+    with pytest.raises(BlockingIOError):
+        while n_sent < 100_000:
+            here.send(n_sent, may_wait=False)
+            n_sent += 1
+    assert [other.receive() for _ in range(n_sent)] == list(range(n_sent))
+    here.send("there is room again", may_wait=False)
+    assert other.receive() == "there is room again"
+    here.close()
+    other.close()

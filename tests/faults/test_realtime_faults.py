@@ -165,3 +165,17 @@ def test_environment_that_raises_is_an_error_with_its_traceback(tmp_path: Path) 
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
     # It may be the connection that is broken, or only this step.
     assert [entry.what for entry in entries(path)][-2:] == [f"{FALLBACK:.3f}", CLOSED]
+
+
+def test_plant_does_not_wait_while_the_learner_is_busy(tmp_path: Path) -> None:
+    # For longer than the channel has room for messages.
+    def be_busy(callback: Pids) -> None:
+        time.sleep(2.0)
+
+    with plant_model(tmp_path / "log", control_hz=500) as model:
+        model.learn(2000, callback=Pids(30, be_busy))
+        statistics = model.realtime_statistics
+        assert statistics is not None and statistics.period_ms.quantile(0.99) < 20
+        assert statistics.period_ms.largest < 500
+        buffer = model.replay_buffer
+        assert buffer is not None and buffer.full
