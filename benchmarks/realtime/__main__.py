@@ -45,8 +45,8 @@ PARTS = {
     "fast": Defaults("HalfCheetah-v4", 500, 30_000, 3, train_freq=4),
     # 100 seconds a run: 5 minutes.
     "publish": Defaults("Pendulum-v1", 50, 5_000, 3),
-    # 1 minute a run, and the time that the plant stands still: 40 minutes.
-    "returns": Defaults("Pendulum-v1", 100, 6_000, 5, share=0.9),
+    # 90 seconds a run, and the time that the plant stands still: 50 minutes.
+    "returns": Defaults("Pendulum-v1", 100, 9_000, 5, share=0.9),
     # 10 seconds a kill: 10 minutes.
     "kills": Defaults("Pendulum-v1", 50, 0, 50),
 }
@@ -56,7 +56,7 @@ examples (how long each takes with its defaults):
   python -m benchmarks.realtime plant --ticks 3000 --repeats 1      7 minutes
   python -m benchmarks.realtime fast                               20 minutes
   python -m benchmarks.realtime publish                             5 minutes
-  python -m benchmarks.realtime returns                            40 minutes
+  python -m benchmarks.realtime returns                            50 minutes
   python -m benchmarks.realtime kills                              10 minutes
 """
 
@@ -78,7 +78,7 @@ def build_parser() -> Parser:
     add_option(
         parser, "--hz", None, "ticks a second (default: 50; fast: 500, returns: 100)", type=number(0, above=True)
     )
-    text = "ticks of each run (default: plant 15000, fast 30000, publish 5000, returns 6000)"
+    text = "ticks of each run (default: plant 15000, fast 30000, publish 5000, returns 9000)"
     add_option(parser, "--ticks", None, text, type=integer(1))
     text = "runs of each contender, kills of a learner (default: 3; returns 5, kills 50)"
     add_option(parser, "--repeats", None, text, type=integer(1))

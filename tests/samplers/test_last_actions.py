@@ -89,6 +89,7 @@ def test_an_observation_stays_as_it_was() -> None:
     assert not first[LAST_ACTIONS].any()
 
 
+@pytest.mark.filterwarnings("ignore:.*WARN")
 def test_gymnasium_finds_nothing_wrong() -> None:
     check_env(LastActionsFactory(lambda: gym.make("Pendulum-v1"), 2)(), skip_render_check=True)
 
