@@ -59,13 +59,13 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
     ("kind", "envs_per_sampler", "backend", "n_rollouts"),
     [
         ("MaskablePPO free", 3, "process", 20),
-        ("RecurrentPPO pipelined", 1, "process", 20),
-        ("sync", 3, "process", 20),
+        ("RecurrentPPO pipelined", 1, "process", 12),
+        ("sync", 3, "process", 12),
         ("pipelined", 1, "process", 20),
         ("free", 3, "process", 20),
         ("DQN pipelined", 1, "process", 20),
         ("TRPO pipelined", 1, "process", 20),
-        ("free", 3, "ray", 15),
+        ("free", 3, "ray", 12),
     ],
 )
 def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backend: str, n_rollouts: int) -> None:
