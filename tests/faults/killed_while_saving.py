@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_walle import AsyncPPO, SafeCheckpointCallback
 
-N_KILLS = 5
+N_KILLS = 3
 
 
 def killed(work: Callable[[], Any], has_begun: Callable[[], bool], instants: random.Random) -> None:

@@ -53,7 +53,7 @@ def outcomes_of_kills(tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
     )
     assert run.returncode == 0, run.stderr
     outcomes: dict[str, list[dict[str, Any]]] = json.loads(run.stdout)
-    assert [len(outcomes[what]) for what in ("replace", "add")] == [5, 5]
+    assert [len(outcomes[what]) for what in ("replace", "add")] == [3, 3]
     return outcomes
 
 

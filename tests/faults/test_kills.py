@@ -59,13 +59,13 @@ def test_sampler_killed_in(phase: str, kind: str) -> None:
     ("kind", "envs_per_sampler", "backend", "n_rollouts"),
     [
         ("MaskablePPO free", 3, "process", 20),
-        ("RecurrentPPO pipelined", 1, "process", 20),
-        ("sync", 3, "process", 20),
+        ("RecurrentPPO pipelined", 1, "process", 12),
+        ("sync", 3, "process", 12),
         ("pipelined", 1, "process", 20),
         ("free", 3, "process", 20),
         ("DQN pipelined", 1, "process", 20),
         ("TRPO pipelined", 1, "process", 20),
-        ("free", 3, "ray", 15),
+        ("free", 3, "ray", 12),
     ],
 )
 def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backend: str, n_rollouts: int) -> None:
@@ -79,10 +79,10 @@ def test_samplers_killed_at_any_instant(kind: str, envs_per_sampler: int, backen
 
 
 @pytest.mark.filterwarnings("ignore::sb3_walle.samplers.errors.SamplerWarning")
-@pytest.mark.parametrize(("mode", "backend"), [("sync", "process"), ("pipelined", "process"), ("pipelined", "ray")])
-def test_whole_episodes_of_samplers_killed_at_any_instant(mode: str, backend: str) -> None:
+@pytest.mark.parametrize("mode", ["sync", "pipelined"])
+def test_whole_episodes_of_samplers_killed_at_any_instant(mode: str) -> None:
     samples = FollowEpisodes()
-    env = SamplerVecEnv([StampedTask] * 3, backend=backend, max_restarts=10_000)
+    env = SamplerVecEnv([StampedTask] * 3, max_restarts=10_000)
     with make_model(f"{EPISODES} {mode}", env, **SETTINGS) as model:
         with killing(model) as killed:
             model.learn(20 * 3 * N_STEPS, callback=samples)

@@ -50,8 +50,8 @@ def test_weights_travel_once_a_node(cluster: RayCluster) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_chunks(cluster: RayCluster) -> None:
-    before, after = memory_by_chunks(cluster, 4, (200, 1_000)).values()
-    # Any of these would grow by 200 MB if it kept what it gets.
+    before, after = memory_by_chunks(cluster, 4, (100, 500)).values()
+    # Any of these would grow by 100 MB if it kept what it gets.
     for name in before.keys() - {STORE}:
         assert after[name] < before[name] + 20e6, (name, before, after)
     assert after[STORE] < 2 * OBJECT_STORE_BYTES
@@ -89,28 +89,28 @@ def test_whatever_dies_no_sample_is_lost(cluster: RayCluster, kind: str) -> None
         cluster.remove_node(index)
         cluster.add_node()
 
-    faults = DuringTraining(
-        {
-            3: lambda: os.kill(cluster.samplers(0)[0], signal.SIGKILL),
-            6: lambda: os.kill(cluster.host(1), signal.SIGKILL),
-            10: lambda: comes_back(0),
-        }
-    )
+    faults: dict[int, Callable[[], object]] = {
+        3: lambda: os.kill(cluster.samplers(0)[0], signal.SIGKILL),
+        6: lambda: os.kill(cluster.host(1), signal.SIGKILL),
+    }
+    # Modes know nothing of nodes: a node that is lost, with its host, and comes back, is tried in two of them.
+    loses_node = kind in ("pipelined", "free")
+    if loses_node:
+        faults[10] = lambda: comes_back(0)
     backend = RayBackend(cpus_per_sampler=0)
     env = SamplerVecEnv([StampedTask] * 4, max_restarts=50, backend=backend)
     n_rollouts = 16
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with make_model(kind, env, **SETTINGS) as model:
-            model.learn(n_rollouts * 4 * N_STEPS, callback=[faults, samples])
+            model.learn(n_rollouts * 4 * N_STEPS, callback=[DuringTraining(faults), samples])
             samples.check(n_rollouts * 4 * N_STEPS)
             assert model.num_timesteps == n_rollouts * 4 * N_STEPS
     told = [str(warning.message) for warning in caught if issubclass(warning.category, SamplerWarning)]
     # Of all samplers of a host, one is told of.
+    n_lost = len([text for text in told if "was lost with the host" in text])
     # In mode "free", the others may have collected all before the loss of the last one was noticed.
-    assert len([text for text in told if "was lost with the host" in text]) in ((1, 2) if kind == "free" else (2,)), (
-        told
-    )
+    assert n_lost == 1 + loses_node or (kind == "free" and n_lost == 1), told
     assert len([text for text in told if "was killed by signal 9" in text]) == 1, told
 
 

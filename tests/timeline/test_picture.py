@@ -41,7 +41,7 @@ def share_of(image: np.ndarray, colour: str) -> float:
     return float((np.abs(image - to_rgb(colour)).max(axis=2) < 0.01).mean())
 
 
-@pytest.mark.parametrize(("n_iterations", "n_samplers"), [(1, 1), (3, 4), (40, 4), (5, 20), (40, 100)])
+@pytest.mark.parametrize(("n_iterations", "n_samplers"), [(1, 1), (3, 4), (40, 4), (5, 100)])
 def test_each_kind_takes_its_share(n_iterations: int, n_samplers: int, tmp_path: Path) -> None:
     image = drawn(iterations(n_iterations, n_samplers), tmp_path / "timeline.png")
     shares = {kind: share_of(image, colour) for kind, colour in COLOURS.items()}

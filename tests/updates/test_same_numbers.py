@@ -73,7 +73,6 @@ class OwnCriticPolicy(ActorCriticPolicy):
 # Policies
 
 POLICIES: dict[str, tuple[Any, spaces.Space, spaces.Space, dict[str, Any]]] = {
-    "continuous": ("MlpPolicy", VECTOR, BOX, {}),
     "Discrete": ("MlpPolicy", spaces.Discrete(4), spaces.Discrete(3), {}),
     "MultiDiscrete": ("MlpPolicy", spaces.MultiDiscrete([3, 2]), spaces.MultiDiscrete([3, 2]), {}),
     "MultiBinary": ("MlpPolicy", spaces.MultiBinary(3), spaces.MultiBinary(3), {}),
@@ -83,7 +82,6 @@ POLICIES: dict[str, tuple[Any, spaces.Space, spaces.Space, dict[str, Any]]] = {
         spaces.Box(-1.0, 1.0, (2, 2), np.float32),
         {},
     ),
-    "images": ("CnnPolicy", IMAGE, spaces.Discrete(3), {"features_extractor_kwargs": {"features_dim": 8}}),
     "dictionaries": ("MultiInputPolicy", DICTIONARY, BOX, {}),
     "dictionaries with images": (
         "MultiInputPolicy",
@@ -104,7 +102,6 @@ POLICIES: dict[str, tuple[Any, spaces.Space, spaces.Space, dict[str, Any]]] = {
         BOX,
         {"features_extractor_class": LinearExtractor, "share_features_extractor": False},
     ),
-    "batch normalization": ("MlpPolicy", VECTOR, BOX, BATCH_NORM),
     "two batch normalizations": ("MlpPolicy", VECTOR, BOX, {**BATCH_NORM, "share_features_extractor": False}),
 }
 
@@ -119,11 +116,10 @@ def test_policies(name: str) -> None:
     "kwargs",
     [
         {},
-        {"squash_output": True},
         {"squash_output": True, "use_expln": True, "full_std": False, "log_std_init": -2.0},
         {"full_std": False, "net_arch": []},
     ],
-    ids=["default", "squash_output", "use_expln and not full_std", "not full_std"],
+    ids=["default", "squash_output, use_expln and not full_std", "not full_std"],
 )
 def test_state_dependent_exploration(kwargs: dict[str, Any]) -> None:
     Pair(use_sde=True, policy_kwargs=kwargs).train()
@@ -259,9 +255,8 @@ def test_optimizers(name: str) -> None:
     Pair(policy_kwargs={"optimizer_class": optimizer_class, "optimizer_kwargs": kwargs}).train()
 
 
-@pytest.mark.parametrize("name", ["Adam, amsgrad", "AdamW, all"])
-def test_a_saved_model_continues_in_sb3_as_one_that_sb3_trained(name: str, tmp_path: Path) -> None:
-    optimizer_class, kwargs = OPTIMIZERS[name]
+def test_a_saved_model_continues_in_sb3_as_one_that_sb3_trained(tmp_path: Path) -> None:
+    optimizer_class, kwargs = OPTIMIZERS["AdamW, all"]
     pair = Pair(policy_kwargs={"optimizer_class": optimizer_class, "optimizer_kwargs": kwargs}).train(2)
     loaded = []
     for which, model in (("oracle", pair.oracle), ("model", pair.model)):
@@ -306,7 +301,6 @@ def spoil_last_sample(model: PPO, array: str = "returns", value: float = np.inf)
     [
         pytest.param("MlpPolicy", "advantages", np.nan, id="SB3's critic, advantage nan"),
         pytest.param("MlpPolicy", "returns", np.inf, id="SB3's critic, return inf"),
-        pytest.param(OwnCriticPolicy, "advantages", -np.inf, id="critic of ones own, advantage -inf"),
         pytest.param(OwnCriticPolicy, "returns", np.nan, id="critic of ones own, return nan"),
     ],
 )
