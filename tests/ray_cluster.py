@@ -77,7 +77,8 @@ def no_other_cluster(folder: str) -> None:
 
     :param folder: for Ray's files, with a short path
     """
-    os.environ.update(SETTINGS, RAY_TMPDIR=folder)
+    # Workers that Ray starts for the first tasks of a program, which samplers have no use for, would only take time.
+    os.environ.update(SETTINGS, RAY_TMPDIR=folder, RAY_prestart_worker_first_driver="0")
     os.environ.pop("RAY_ADDRESS", None)
     from ray._private import services
 

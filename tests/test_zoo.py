@@ -41,6 +41,13 @@ def without_samplers(*arguments: str) -> None:
     runpy.run_module("rl_zoo3.train", run_name="__main__")
 
 
+def without_and_with_samplers(*arguments: str) -> None:
+    """Arguments after ``--and`` are those of the second training alone."""
+    number = arguments.index("--and")
+    without_samplers(*arguments[:number])
+    with_samplers(*arguments[:number], *arguments[number + 1 :])
+
+
 def enjoy(*arguments: str) -> None:
     """What ``python -m rl_zoo3.enjoy`` does, with AsyncPPO in PPO's place."""
     from rl_zoo3 import ALGOS
@@ -147,8 +154,8 @@ def test_with_one_sampler_in_step_the_zoo_trains_the_very_same_policy(programs: 
     """With wrappers around the environments, around the VecEnv, and schedules."""
     wrappers = ["env_wrapper:'rl_zoo3.wrappers.HistoryWrapper'", "frame_stack:3", "learning_rate:'lin_1e-3'"]
     options = ["--env", "Pendulum-v1", *SMALL, "--eval-freq", "-1", "-params", *HYPERPARAMETERS, *wrappers]
-    run(programs, tmp_path, without_samplers, *options)
-    output = run(programs, tmp_path, with_samplers, *options, "n_samplers:1", "mode:'sync'", "actor:'torch'")
+    own = ["n_samplers:1", "mode:'sync'", "actor:'torch'"]
+    output = run(programs, tmp_path, without_and_with_samplers, *options, "--and", *own)
     assert f"Collecting with 1 samplers, environments of each: {N_ENVS}, mode: sync" in output
     folders = [tmp_path / "logs" / "ppo" / f"Pendulum-v1_{number}" for number in (1, 2)]
     # Without what else is in the file: the Zoo's schedules, which no program can load without the Zoo.

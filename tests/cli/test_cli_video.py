@@ -78,6 +78,22 @@ def brightnesses(path: Path) -> list[int]:
         return [round(float(frame.mean())) for frame in reader]
 
 
+def run_here(command: list[str], input: bytes, **_: Any) -> subprocess.CompletedProcess:
+    """Run a module as ``python -m`` does, but in this process."""
+    _, _, module, *arguments = command
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(input)))
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as ended:
+            return subprocess.CompletedProcess(command, int(ended.code or 0))
+    return subprocess.CompletedProcess(command, 0)
+
+
+HERE = SimpleNamespace(run=run_here, TimeoutExpired=subprocess.TimeoutExpired)
+
+
 def test_video_of_ten_seconds_of_the_trained_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,20 +115,10 @@ def test_masked_actions_are_neither_filmed_nor_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("moviepy")
+    monkeypatch.setattr(video, "subprocess", HERE)
     directory = train(tmp_path, monkeypatch, "--algo", "maskable_ppo")
     assert max(brightnesses(directory / "video.mp4")) == pytest.approx(100, abs=10)
     assert "from sb3_contrib.common.maskable.evaluation import evaluate_policy" in capsys.readouterr().out
-
-
-def run_here(command: list[str], input: bytes, **_: Any) -> subprocess.CompletedProcess:
-    """Run a module as ``python -m`` does, but in this process."""
-    _, _, module, *arguments = command
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module, *arguments])
-        patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(input)))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module(module, run_name="__main__")
-    return subprocess.CompletedProcess(command, int(ended.value.code or 0))
 
 
 @pytest.mark.parametrize(
@@ -132,8 +138,7 @@ def test_an_environment_that_cannot_be_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("moviepy")
-    here = SimpleNamespace(run=run_here, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr(video, "subprocess", here)
+    monkeypatch.setattr(video, "subprocess", HERE)
     directory = train(tmp_path, monkeypatch, render=render, modes=modes)
     line = line_about_the_video(capsys)
     assert "none" in line and mentioned in line

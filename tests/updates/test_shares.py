@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from test_off_policy_updates import DICTIONARY as REPLAY_DICTIONARY
 from test_off_policy_updates import made as made_off_policy
-from test_same_numbers import DICTIONARY, IMAGE, freeze
+from test_same_numbers import IMAGE, freeze
 from test_trpo_update import made as made_trpo
 from update_pairs import BATCH_NORM, BOX, VECTOR, assert_close, made, share_rollout
 
@@ -49,16 +49,14 @@ def test_every_row_counts_once(n_rows: int, n_learners: int) -> None:
 
 PPO_CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "continuous": ((), {}),
-    "discrete": (("MlpPolicy", VECTOR, spaces.Discrete(3)), {}),
-    "values are clipped": ((), {"clip_range_vf": 0.1}),
-    "advantages as they are": ((), {"normalize_advantage": False, "ent_coef": 0.1}),
-    "truncated last minibatch": ((), {"batch_size": 10}),
-    "gradients are clipped": ((), {"max_grad_norm": 0.01}),
-    "gSDE": ((), {"use_sde": True}),
-    "dictionaries": (("MultiInputPolicy", DICTIONARY, BOX), {}),
-    "images": (
-        ("CnnPolicy", IMAGE, spaces.Discrete(3)),
-        {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 8}}},
+    "discrete, all is clipped, truncated last minibatch": (
+        ("MlpPolicy", VECTOR, spaces.Discrete(3)),
+        {"clip_range_vf": 0.1, "max_grad_norm": 0.01, "batch_size": 10},
+    ),
+    "gSDE, advantages as they are": ((), {"use_sde": True, "normalize_advantage": False, "ent_coef": 0.1}),
+    "dictionaries with images": (
+        ("MultiInputPolicy", spaces.Dict({"image": IMAGE, "place": VECTOR}), BOX),
+        {"policy_kwargs": {"features_extractor_kwargs": {"cnn_output_dim": 8}}},
     ),
 }
 
@@ -137,8 +135,7 @@ def test_frozen_parameters_are_seen_by_all() -> None:
 
 OFF_POLICY_CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "SAC": (SAC, {}),
-    "SAC with a fixed coefficient": (SAC, {"ent_coef": 0.1}),
-    "SAC, dictionaries": (SAC, {"space": REPLAY_DICTIONARY}),
+    "SAC with a fixed coefficient, dictionaries": (SAC, {"ent_coef": 0.1, "space": REPLAY_DICTIONARY}),
     "TQC": (TQC, {}),
     "TD3": (TD3, {}),
     "DQN": (DQN, {"max_grad_norm": 0.01}),
