@@ -68,14 +68,12 @@ def compile_ahead_of_time(graph: GraphModule, inputs: tuple[th.Tensor, ...], fol
 
     :param is_parallel: whether the program asks for the number of threads when it runs, rather than now
     """
-    from torch._inductor import aot_compile
+    from torch._inductor import aot_compile, config
 
-    options = {
-        "cpp.dynamic_threads": is_parallel,
-        "aot_inductor.output_path": str(folder),
-        # That takes longer than it saves, unless it is kept for the next program.
-        "aot_inductor.precompile_headers": os.environ.get("TORCHINDUCTOR_CACHE_DIR") != str(folder),
-    }
+    options = {"cpp.dynamic_threads": is_parallel, "aot_inductor.output_path": str(folder)}
+    if hasattr(config.aot_inductor, "precompile_headers"):
+        # That takes longer than it saves, unless it is kept for the next program. Not every release knows it.
+        options["aot_inductor.precompile_headers"] = os.environ.get("TORCHINDUCTOR_CACHE_DIR") != str(folder)
     found = aot_compile(graph, inputs, options=options)
     if not isinstance(found, str):
         raise TypeError(f"torch has made {found!r} rather than a shared library")
