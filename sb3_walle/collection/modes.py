@@ -93,7 +93,7 @@ def make_collector(
     if mode in POLICY_LAGS:
         return OrderedCollector(samplers, task, actors, weights, capacity)
     if task.realtime is not None:
-        return _realtime_collector(samplers, task, actors, weights, capacity)
+        return RealtimeCollector(samplers, task, actors, weights, capacity)
     shape = (samplers.n_samplers, task.envs_per_sampler, task.n_steps)
     placement = (
         FirstComePlacement(*shape, max_policy_lag)
@@ -101,18 +101,6 @@ def make_collector(
         else StreamPlacement(*shape, task.streams, max_policy_lag)
     )
     return FreeCollector(samplers, task, actors, weights, capacity, placement)
-
-
-def _realtime_collector(
-    samplers: SamplerClient,
-    task: CollectionTask,
-    actors: list[ActorSpec],
-    weights: Mapping[str, np.ndarray],
-    capacity: QueueCapacity,
-) -> RealtimeCollector:
-    assert task.streams is not None
-    placement = StreamPlacement(samplers.n_samplers, task.envs_per_sampler, task.n_steps, task.streams, None)
-    return RealtimeCollector(samplers, task, actors, weights, capacity, placement)
 
 
 def queue_capacity(mode: str, max_policy_lag: int | None) -> QueueCapacity:

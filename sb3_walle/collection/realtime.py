@@ -6,16 +6,12 @@ from time import perf_counter
 
 import numpy as np
 
-from sb3_walle.backends.client import SamplerClient
 from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.placement import Placement
-from sb3_walle.collection.queues import QueueCapacity
 from sb3_walle.collection.rollout import Rollout
-from sb3_walle.collection.task import CollectionTask
+from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.realtime.priority import GivingWay
 from sb3_walle.realtime.statistics import RealtimeStatistics
-from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.errors import SamplerError
 from sb3_walle.samplers.requests import Drive
 from sb3_walle.samplers.sampler import ChunkReport, DriveOrder
@@ -31,31 +27,18 @@ class RealtimeCollector(Collector):
     learner only where the queue is full: there it fails, after the plant was given the fallback action.
 
     A rollout is one step of every environment. Those that have arrived are at hand without waiting.
-
-    :param placement: which steps fill which columns
     """
 
     needs_all_samplers = False
 
-    def __init__(
-        self,
-        samplers: SamplerClient,
-        task: CollectionTask,
-        actors: list[ActorSpec],
-        weights: Mapping[str, np.ndarray],
-        capacity: QueueCapacity,
-        placement: Placement,
-    ) -> None:
-        assert task.realtime is not None
-        self._placement, self._control_hz = placement, task.realtime.control_hz
-        self._giving_way = GivingWay()
-        super().__init__(samplers, task, actors, weights, capacity)
-
     def _forget(self) -> None:
         super()._forget()
+        task = self.task
+        assert task.realtime is not None and task.streams is not None
+        self._giving_way = GivingWay()
         #: when steps were made, since the run began
-        self.realtime_statistics = RealtimeStatistics(self._control_hz)
-        self._placement.start_run()
+        self.realtime_statistics = RealtimeStatistics(task.realtime.control_hz)
+        self._placement = StreamPlacement(self.samplers.n_samplers, task.envs_per_sampler, task.n_steps, task.streams)
         self._placement.begin_rollout(0, self.statistics)
         self._ready: deque[Rollout] = deque()
         self._driven_run: int | None = None

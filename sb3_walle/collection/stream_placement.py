@@ -50,7 +50,12 @@ class StreamPlacement(Placement):
     """
 
     def __init__(
-        self, n_samplers: int, envs_per_sampler: int, n_steps: int, rules: StreamRules, max_policy_lag: int | None
+        self,
+        n_samplers: int,
+        envs_per_sampler: int,
+        n_steps: int,
+        rules: StreamRules,
+        max_policy_lag: int | None = None,
     ) -> None:
         super().__init__(max_policy_lag)
         self._n_samplers, self._envs_per_sampler, self._n_steps = n_samplers, envs_per_sampler, n_steps
