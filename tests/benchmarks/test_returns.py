@@ -41,6 +41,11 @@ def runs_of(rows: list[dict[str, str]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["seed"], row["contender"]) for row in rows))
 
 
+def do_not_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("plot_returns", "plot_learning_curves"):
+        monkeypatch.setattr(returns, name, lambda *arguments: None)
+
+
 class FakeTraining:
     """Instead of training and drawing, returns that are known; may end too early."""
 
@@ -50,8 +55,7 @@ class FakeTraining:
         self.runs: list[tuple[int, str]] = []
         self.ends_in_run, self.ends_with = ends_in_run, ends_with
         monkeypatch.setattr(returns, "train_once", self.train)
-        for name in ("plot_returns", "plot_learning_curves"):
-            monkeypatch.setattr(returns, name, lambda *arguments: None)
+        do_not_draw(monkeypatch)
         monkeypatch.setattr(returns, "check_settings", lambda settings: gym.make(settings.env_id))
 
     def train(
@@ -455,6 +459,7 @@ def test_comparison_with_the_zoos_hyperparameters(tmp_path: Path, monkeypatch: p
     )
     settings, _, _ = asked_for(monkeypatch, options)
     monkeypatch.undo()
+    do_not_draw(monkeypatch)
     settings = replace(settings, async_ppo={"learner": "eager", "backend": "inline"})
     report = compare_returns(settings, tmp_path).report
     # Also again: settings that are no numbers are the same ones as before.

@@ -122,7 +122,7 @@ def _fake_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     yield
 
 
-def train_alike(by_sb3: Any, by_us: Any, traced: Traced, n_updates: int = 3) -> None:
+def train_alike(by_sb3: Any, by_us: Any, traced: Traced, n_updates: int = 2) -> None:
     """Train both from the same random states, and compare all that remains of it."""
     for number in range(n_updates):
         states = []
