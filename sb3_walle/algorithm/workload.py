@@ -43,12 +43,15 @@ def workload_of(aliases: Mapping[str, type[BasePolicy]], arguments: Mapping[str,
 
 
 def _steps_of_a_request(arguments: Mapping[str, Any]) -> int:
-    if "train_freq" not in arguments:
-        return min(arguments.get("n_steps", MAX_CHUNK_STEPS), MAX_CHUNK_STEPS)
-    train_freq = arguments["train_freq"]
-    frequency, unit = train_freq if isinstance(train_freq, tuple) else (train_freq, "step")
-    # Steps of an episode are asked for one by one.
-    return min(frequency, MAX_CHUNK_STEPS) if unit == "step" else 1
+    n_steps = arguments.get("n_steps", MAX_CHUNK_STEPS)
+    if "train_freq" in arguments:
+        train_freq = arguments["train_freq"]
+        n_steps, unit = train_freq if isinstance(train_freq, tuple) else (train_freq, "step")
+        if unit == "episode":
+            # Their steps are asked for one by one.
+            return 1
+    # SB3 has an error of its own for what is no number.
+    return min(n_steps, MAX_CHUNK_STEPS) if isinstance(n_steps, int) else MAX_CHUNK_STEPS
 
 
 def _seconds_to_act(

@@ -34,6 +34,7 @@ REFUSED: dict[str, tuple[type, Any, dict[str, Any], type[Exception], str]] = {
         ValueError,
         "You must use only one env when doing episodic training",
     ),
+    "frequency": (AsyncTD3, Walk, {"train_freq": "4"}, ValueError, "must be an integer and not 4"),
     "unit": (AsyncTD3, Walk, {"train_freq": (2, "hours")}, ValueError, "must be either 'step' or 'episode'"),
     "a ladder for SAC": (AsyncSAC, Walk, {"noise_ladder": "apex"}, ValueError, "AsyncSAC learns how much to explore"),
     "an unknown ladder": (AsyncTD3, Walk, {"noise_ladder": "stairs"}, ValueError, "must be one of ('apex',)"),
