@@ -11,7 +11,7 @@ from sb3_walle.realtime.plant import Plant
 from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
-from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED
+from sb3_walle.samplers.infos import EPISODE, TERMINAL_OBSERVATION, TRUNCATED
 from sb3_walle.samplers.layers import OnInfo, copy_observations, empty_observations, store
 from sb3_walle.samplers.monitor import is_wrapped, monitor_files, monitored
 from sb3_walle.samplers.observation_check import MISFITS, as_stored, wrong_observation
@@ -37,8 +37,6 @@ class SamplerEnvs:
 
     #: each environment is reset as soon as its episode has ended
     resets_late = False
-    #: an environment makes an info for every step in any case
-    tells_every_info = True
 
     def __init__(self, factories: Sequence[EnvFactory], pulse: Pulse | None = None, first_env: int = 0) -> None:
         self.envs = [monitored(_built(factory)) for factory in factories]
@@ -60,6 +58,8 @@ class SamplerEnvs:
         self.identities: list[tuple[int, ...]] = [(os.getpid(), id(env.unwrapped)) for env in self.envs]
         #: names of the monitor files that each environment writes
         self.monitor_files = [monitor_files(env) for env in self.envs]
+        #: whether each step tells the info of every environment, or only of those that end an episode
+        self.tells_every_info = True
         self.first_env, self.pulse = first_env, pulse
         self.as_environments()
         #: what the environments show at present, ``[B, ...]``
@@ -119,8 +119,9 @@ class SamplerEnvs:
                 self._store_first(observations, index, observation)
             else:
                 dones[index] = False
-                info[TRUNCATED] = False
-                on_info(index, info, False)
+                if self.tells_every_info or EPISODE in info:
+                    info[TRUNCATED] = False
+                    on_info(index, info, False)
 
     def keep(self, observations: Observations) -> None:
         copy_observations(observations, self.observations)
