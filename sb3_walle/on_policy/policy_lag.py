@@ -17,6 +17,10 @@ from sb3_walle.transport.chunk import between
 
 # As in V-trace. An action that the policy has come to like much better counts no more than any other.
 MAX_IMPORTANCE_WEIGHT = 1.0
+# Where the policy before the update has left an action further behind, the ratio is one to the policy that chose it:
+# the slightest change of a policy changes the log-probability of what it hardly ever does by any amount, so that the
+# other ratio would overflow, and make NaN of an advantage of 0.
+MAX_LOG_RATIO = 5.0
 # Enough for full speed, and images of as many samples still fit into memory.
 SAMPLES_AT_ONCE = 2048
 
@@ -56,10 +60,11 @@ def correct_for_policy_lag(
     :param arguments: see :func:`log_probs_of`
     """
     behaviour = buffer.log_probs
-    buffer.log_probs = log_probs_of(buffer, policy, arguments)
+    log_probs = log_probs_of(buffer, policy, arguments)
     with np.errstate(over="ignore"):
-        weights = np.exp(buffer.log_probs - behaviour)
+        weights = np.exp(log_probs - behaviour)
     weights = np.minimum(weights, MAX_IMPORTANCE_WEIGHT)
+    buffer.log_probs = np.maximum(log_probs, behaviour - MAX_LOG_RATIO)
     if is_sb3s_own(buffer):
         correct_traces(buffer, weights)
     mean = _weighted_mean(buffer.advantages, weights) if normalizes_advantages else np.float32(0.0)

@@ -216,6 +216,21 @@ def test_a_policy_that_has_left_all_that_was_done_learns_nothing_from_it(monkeyp
     np.testing.assert_array_equal(buffer.returns, buffer.values)
 
 
+def test_an_action_that_the_policy_has_left_far_behind_spoils_no_update() -> None:
+    """Its probability changes by any factor within an update: a ratio to it is infinite, and 0 times that is NaN."""
+    model = PPO("MlpPolicy", SpaceEnv(BOX, BOX), n_steps=32, batch_size=32, n_epochs=1, device="cpu", seed=0).learn(32)
+    buffer, policy = model.rollout_buffer, model.policy
+    model.collect_rollouts(model.env, model._init_callback(None), buffer, 32)
+    with th.no_grad():
+        policy.log_std.fill_(-5)
+        policy.action_net.bias.fill_(3)
+    correct_for_policy_lag(buffer, policy, normalizes_advantages=True)
+    with th.no_grad():
+        policy.action_net.bias.fill_(1)
+    model.train()
+    assert all(parameter.isfinite().all() for parameter in policy.parameters())
+
+
 def test_weights_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer, _ = buffer_of_old_actions()
     advantages = buffer.advantages.copy()
