@@ -125,10 +125,11 @@ class AsyncMaskablePPO(AsyncOnPolicyMixin, MaskablePPO):
         arguments = partial(self._step_locals, rollout)
         add_rows(buffer, rollout, rows, rewards, episode_starts, values, further, arguments)
 
-    def _correct_for_policy_lag(self) -> None:
+    def _correct_for_policy_lag(self) -> float | None:
         # A buffer that was trained on before is flattened, and was prepared then.
-        if not self.rollout_buffer.generator_ready:
-            correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage, self._masks_of_rows)
+        if self.rollout_buffer.generator_ready:
+            return None
+        return correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage, self._masks_of_rows)
 
     def _update_eagerly(self) -> None:
         batch_size, buffer = self.batch_size, self.rollout_buffer

@@ -57,10 +57,11 @@ class AsyncPPO(AsyncOnPolicyMixin, PPO):
             self._check_kl_penalty()
         super()._setup_model()
 
-    def _correct_for_policy_lag(self) -> None:
+    def _correct_for_policy_lag(self) -> float | None:
         # A buffer that was trained on before is flattened, and was prepared then.
-        if not self.rollout_buffer.generator_ready:
-            correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
+        if self.rollout_buffer.generator_ready:
+            return None
+        return correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
     def _get_updater(self) -> Updater | None:
         return super()._get_updater() if self.objective == "clip" else None

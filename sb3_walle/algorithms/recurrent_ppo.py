@@ -13,7 +13,6 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_walle.algorithm.collection_request import CollectionRequest
 from sb3_walle.collection.collector import Collector
-from sb3_walle.collection.modes import MODES
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.advantages import compute_advantages
@@ -38,9 +37,10 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
     PPO with LSTM policies as in sb3-contrib, with experience from N samplers.
 
     Takes the arguments of sb3-contrib's ``RecurrentPPO``, and those of :class:`AsyncOnPolicyMixin`. Samplers keep the
-    states of the LSTMs, and record them with each step. Its update is eager. In the modes with a policy lag, the states
-    and values of a rollout become those that the policy before the update has for the same observations, and it is
-    corrected with them as :class:`~sb3_walle.AsyncPPO` is.
+    states of the LSTMs, and record them with each step. Its update is eager, and takes nearly all the time: so mode
+    ``"sync"`` is the default. In the modes with a policy lag, the states and values of a rollout become those that the
+    policy before the update has for the same observations, and it is corrected with them as
+    :class:`~sb3_walle.AsyncPPO` is.
 
     .. code-block:: python
 
@@ -54,7 +54,7 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
     policy: RecurrentActorCriticPolicy
     rollout_buffer: SequenceStarts
 
-    supported_modes = MODES
+    supported_modes = ("sync", "pipelined", "free")
     supported_rollouts = ("steps",)
     collects_as = RecurrentPPO
 
@@ -105,16 +105,16 @@ class AsyncRecurrentPPO(AsyncOnPolicyMixin, RecurrentPPO):
         further["state_resets"] = rollout.episode_starts[source]
         add_rows(buffer, rollout, rows, rewards, episode_starts, values, further)
 
-    def _correct_for_policy_lag(self) -> None:
+    def _correct_for_policy_lag(self) -> float | None:
         buffer = self.rollout_buffer
         # A buffer that was trained on before is flattened, and was prepared then.
         if buffer.generator_ready:
-            return
+            return None
         states, (observations, starts) = renew_memory(buffer, self.policy), last_step(self)
         # A callback may have set other environments.
         if observations is not None:
             compute_advantages(buffer, self._last_values(observations, states, starts), starts)
-        correct_for_policy_lag(buffer, self.policy, self.normalize_advantage, self._memory_of_rows)
+        return correct_for_policy_lag(buffer, self.policy, self.normalize_advantage, self._memory_of_rows)
 
     def _last_values(self, observations: Any, states: RNNStates, starts: np.ndarray) -> th.Tensor:
         """Values of what the last row of a rollout led to, ``[n_envs, 1]``."""

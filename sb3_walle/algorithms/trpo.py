@@ -35,10 +35,11 @@ class AsyncTRPO(AsyncOnPolicyMixin, TRPO):
     supported_modes = ("sync", "pipelined")
     update_class = TRPOUpdate
 
-    def _correct_for_policy_lag(self) -> None:
+    def _correct_for_policy_lag(self) -> float | None:
         # A buffer that was trained on before is flattened, and was prepared then.
-        if not self.rollout_buffer.generator_ready:
-            correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
+        if self.rollout_buffer.generator_ready:
+            return None
+        return correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage)
 
     def _get_updater(self) -> Updater | None:
         # Without one, the whole update is sb3-contrib's own.

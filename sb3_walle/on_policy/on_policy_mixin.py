@@ -236,8 +236,9 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
     def train(self) -> None:
         """Update the policy from the rollout buffer, as in SB3."""
         with self._training():
-            if self._rollout_policy_lag > 0:
-                self._correct_for_policy_lag()
+            weight = self._correct_for_policy_lag() if self._rollout_policy_lag > 0 else 1.0
+            if self.mode != "sync" and weight is not None:
+                self.logger.record("async/importance_weight", weight)
             self._update()
         self.policy_version += 1
 
@@ -257,11 +258,14 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
         with finite_updates(self.policy, self.policy_version + 1) if self.check_nan else nullcontext():
             super().train()
 
-    def _correct_for_policy_lag(self) -> None:
+    def _correct_for_policy_lag(self) -> float | None:
         """
         Prepare the rollout buffer, which holds what older policies did, for the update. An algorithm that supports
         modes with a policy lag does here what its update does not do by itself.
+
+        :return: how much a step counts on average, from 0 to 1; ``None`` if that is not known
         """
+        return None
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write what SB3 logs, and how the samplers are doing."""

@@ -34,7 +34,7 @@ def correct_for_policy_lag(
     policy: BasePolicy,
     normalizes_advantages: bool,
     arguments: Callable[[range], dict[str, Any]] = _no_arguments,
-) -> None:
+) -> float:
     """
     Prepare a rollout of older policies for PPO's update.
 
@@ -58,6 +58,7 @@ def correct_for_policy_lag(
     :param policy: the policy before the update
     :param normalizes_advantages: whether the update normalises advantages
     :param arguments: see :func:`log_probs_of`
+    :return: how much a step counts on average, from 0 to 1
     """
     behaviour = buffer.log_probs
     log_probs = log_probs_of(buffer, policy, arguments)
@@ -69,6 +70,7 @@ def correct_for_policy_lag(
         correct_traces(buffer, weights)
     mean = _weighted_mean(buffer.advantages, weights) if normalizes_advantages else np.float32(0.0)
     buffer.advantages = weights * (buffer.advantages - mean)
+    return float(weights.mean())
 
 
 def correct_traces(buffer: RolloutBuffer, weights: np.ndarray) -> None:

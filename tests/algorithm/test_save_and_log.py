@@ -117,12 +117,14 @@ def test_sb3s_figures_and_our_own_are_logged(mode: str, tmp_path: Path) -> None:
     own = {"time/collect_seconds", "time/wait_seconds", "time/learn_seconds"}
     own |= {"async/policy_lag_mean", "async/policy_lag_max", "async/sampler_steps_per_second", "async/queue_fill"}
     own |= {"async/restarts", "async/compiled_update", "async/bottleneck"}
+    own |= {"async/importance_weight"} if mode != "sync" else set()
     assert found - expected == own | ({"async/stale_steps"} if mode == "free" else set())
     assert expected <= found
     timesteps = [[row["time/total_timesteps"] for row in log] for log in logs.values()]
     assert timesteps[0] == timesteps[1]
     last = logs["ours"][-1]
     assert last["async/policy_lag_mean"] == {"sync": 0, "pipelined": 1}.get(mode, last["async/policy_lag_mean"])
+    assert 0.5 < last.get("async/importance_weight", 1) <= 1
     assert last["async/sampler_steps_per_second"] > 0 and last["time/collect_seconds"] > 0
     assert last["time/learn_seconds"] > 0 and 0 <= last["async/queue_fill"] <= 1
     assert last["rollout/ep_len_mean"] == 7
