@@ -30,7 +30,7 @@ from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure, stop_u
 
 CHEETAH, POLE = "HalfCheetah-v4, steps/s", "CartPole-v1, steps/s"
 BARE_LOOP, SB3_POOL, OURS_POOL = "bare loop over EnvPool", "PPO, EnvPool", "AsyncPPO, EnvPool"
-SB3_POLES, OURS_POLES = "PPO, DummyVecEnv(16)", "AsyncPPO, CartPoleVectorEnv"
+SB3_POLES, OURS_POLES = "PPO, DummyVecEnv", "AsyncPPO, CartPoleVectorEnv"
 #: what ours is compared with, and how many times as fast it should be
 BARS = {CHEETAH: (OURS_POOL, {BARE_LOOP: 0.9, SB3_POOL: 2.5}), POLE: (OURS_POLES, {SB3_POLES: 4.0})}
 

@@ -12,6 +12,7 @@ import torch as th
 from benchmarks.slow_envs import ElsewhereEnv
 from benchmarks.text_tables import format_markdown_table, format_number
 from sb3_walle import AsyncPPO, AsyncSAC
+from sb3_walle.cli.environments import quiet_factory
 from sb3_walle.cli.tables import format_ratio
 from sb3_walle.cli.throughput import Stopwatch, leaving_nothing, measure
 
@@ -40,7 +41,7 @@ def zoo_ppo(n_learners: NLearners) -> AsyncPPO:
     """The RL Zoo's setting of HalfCheetah."""
     return AsyncPPO(
         "MlpPolicy",
-        CHEETAH,
+        quiet_factory(CHEETAH),
         n_samplers=1,
         mode="sync",
         n_steps=512,
@@ -56,7 +57,8 @@ def zoo_ppo(n_learners: NLearners) -> AsyncPPO:
 
 def small_ppo(n_learners: NLearners) -> AsyncPPO:
     """SB3's own setting, with its networks of 64x64 and minibatches of 64."""
-    return AsyncPPO("MlpPolicy", CHEETAH, n_samplers=1, learner="compiled", n_learners=n_learners, device="cpu")
+    env = quiet_factory(CHEETAH)
+    return AsyncPPO("MlpPolicy", env, n_samplers=1, learner="compiled", n_learners=n_learners, device="cpu")
 
 
 def slow_sac(n_learners: NLearners) -> AsyncSAC:
@@ -104,4 +106,4 @@ def rates_table(names: list[str], n_rounds: int) -> str:
 
 
 def _elsewhere(env_id: str) -> gym.Env:
-    return ElsewhereEnv(gym.make(env_id), STEP_LATENCY)
+    return ElsewhereEnv(quiet_factory(env_id)(), STEP_LATENCY)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -84,28 +85,36 @@ def control(task: Task, contender: Contender, seed: int, n_ticks: int) -> Contro
     """
     phase = 0.0 if contender.hz is None else 0.5
     with watching_steal() as steal, running_plant(PlantSettings(task.env_id, task.hz, phase)) as plant:
-        process, stop, results = start_contender(contender, plant.address, seed)
-        try:
-            wait_for_ticks(plant, n_ticks, process, contender.name)
-            stop.set()
-            learning = results.recv()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            process.join()
+        learning = act_on(plant, n_ticks, contender.name, learn, contender, plant.address, seed)
         record = plant.record().until(n_ticks)
     return Controlled(record, learning, record.ticks[-1].due - record.actions[0].time, steal.share)
 
 
-def start_contender(contender: Contender, address: str, seed: int) -> tuple[BaseProcess, Any, Connection]:
-    """:return: the process in which it learns, what stops it, and what says what it has learned from"""
+def act_on(plant: RunningPlant, n_ticks: int, name: str, act: Callable[..., None], *args: Any) -> Any:
+    """
+    Have a process act on a plant.
+
+    :param n_ticks: for how long
+    :param name: what acts, in words
+    :param act: acts on the plant; is called in the process with ``args``, an event that tells it to stop, and a
+        connection that takes its result
+    :return: the result
+    :raises RuntimeError: if the process ends before that, or never moves the plant
+    """
     context = multiprocessing.get_context("spawn")
-    stop, (receiver, sender) = context.Event(), context.Pipe(duplex=False)
-    process = context.Process(target=learn, args=(contender, address, seed, stop, sender))
+    stop, (results, sender) = context.Event(), context.Pipe(duplex=False)
+    process = context.Process(target=act, args=(*args, stop, sender))
     process.start()
     sender.close()
-    return process, stop, receiver
+    try:
+        wait_for_ticks(plant, n_ticks, process, name)
+        stop.set()
+        return results.recv()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.join()
 
 
 def learn(contender: Contender, address: str, seed: int, stop: Any, results: Connection) -> None:

@@ -4,7 +4,6 @@ observation, and another one for each version, so that the plant sees which vers
 """
 
 import functools
-import multiprocessing
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
-from benchmarks.realtime.control import LONG, UntilStopped, wait_for_ticks
+from benchmarks.realtime.control import LONG, UntilStopped, act_on
 from benchmarks.realtime.plant_env import PlantEnvFactory
 from benchmarks.realtime.plant_process import PlantSettings, running_plant
 from benchmarks.realtime.plant_record import PlantRecord, spread
@@ -161,21 +160,8 @@ def run_publishing(task: Task, n_ticks: int, repeats: int, directory: Path) -> l
 
 
 def measure_publishing(task: Task, n_ticks: int, repeat: int) -> Published:
-    context = multiprocessing.get_context("spawn")
     with watching_steal() as steal, running_plant(PlantSettings(task.env_id, task.hz)) as plant:
-        stop, (receiver, sender) = context.Event(), context.Pipe(duplex=False)
-        process = context.Process(target=learn_marked, args=(plant.address, task.period, stop, sender))
-        process.start()
-        sender.close()
-        try:
-            wait_for_ticks(plant, n_ticks, process, "MarkedTD3")
-            stop.set()
-            times = receiver.recv()
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            process.join()
+        times = act_on(plant, n_ticks, "MarkedTD3", learn_marked, plant.address, task.period)
         record = plant.record().until(n_ticks)
     until_tick, until_action = delays(times, record, scale=largest_action(task.env_id))
     p50, p99, largest = (1e3 * seconds for seconds in spread(until_tick))

@@ -1,42 +1,31 @@
 """The mixin that all asynchronous algorithms have in common: environments in samplers, and a collector at work."""
 
-import inspect
 import io
 import pathlib
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from time import perf_counter, time_ns
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Iterable
+from time import time_ns
+from typing import Any, ClassVar, TypeVar
 
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.collection_request import CollectionRequest, CollectionSpec
 from sb3_walle.algorithm.compatibility import check_model
 from sb3_walle.algorithm.experience_source import ExperienceSource
 from sb3_walle.algorithm.info_needs import may_look_at_infos, wants_all_infos
-from sb3_walle.algorithm.learner_load import needs_threads
+from sb3_walle.algorithm.learner_mixin import LearnerMixin
+from sb3_walle.algorithm.loading import choices_to_load
 from sb3_walle.algorithm.pickling import state_without_samplers
-from sb3_walle.algorithm.several_learners import (
-    NLearners,
-    advice_on_cpus,
-    are_several,
-    check_n_learners,
-    check_shareable,
-    likely_n_learners,
-)
-from sb3_walle.algorithm.workload import workload_of
+from sb3_walle.algorithm.several_learners import NLearners, check_n_learners
+from sb3_walle.algorithm.workload import arguments_of, may_run_in_numpy, workload_of
 from sb3_walle.algorithm.wrapper_state import leave_recording_to_samplers
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.collection.collector import Collector
 from sb3_walle.collection.modes import REALTIME, check_mode
 from sb3_walle.collection.queues import REMEDY
 from sb3_walle.envs.env_sources import LOCKSTEP, EnvSource, SamplerChoices, in_samplers, in_samplers_like
-from sb3_walle.envs.sampler_shape import Workload
 from sb3_walle.envs.wrappers import (
     NormalizeArgument,
     WrappedSamplers,
@@ -44,37 +33,20 @@ from sb3_walle.envs.wrappers import (
     takes_gamma_of_algorithm,
     wrapped_samplers,
 )
-from sb3_walle.gradient_workers.learners import Learners
 from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.samplers.actors.choice import check_actor
 from sb3_walle.samplers.infos import InfoKeys, checked_info_keys, select_infos
-from sb3_walle.saving import model_path, saved_value, written_whole
+from sb3_walle.saving import model_path, written_whole
 from sb3_walle.sb3_private import set_last_observations, timesteps_to_learn, vec_normalize_of
 from sb3_walle.termination import termination_as_exit
-from sb3_walle.timeline.timeline import UPDATE, LearnerSpan, Timeline
-from sb3_walle.updates.algorithm_update import AlgorithmUpdate
-from sb3_walle.updates.updater import Updater, check_learner
+from sb3_walle.timeline.timeline import Timeline
+from sb3_walle.updates.updater import check_learner
 from sb3_walle.user_warning import warn_user
-
-# Stands in front of an algorithm of SB3. Type checkers are told that it is one.
-if TYPE_CHECKING:
-    _Base = BaseAlgorithm
-else:
-    _Base = object
-
-# Whose MLP policies the NumPy actor knows.
-_IN_NUMPY = (
-    "stable_baselines3.",
-    "sb3_contrib.tqc.",
-    "sb3_contrib.qrdqn.",
-    "sb3_contrib.common.maskable.",
-    "sb3_contrib.common.recurrent.",
-)
 
 SelfAsync = TypeVar("SelfAsync", bound="AsyncMixin")
 
 
-class AsyncMixin(_Base):
+class AsyncMixin(LearnerMixin):
     """
     What :class:`~sb3_walle.AsyncOnPolicyMixin` and :class:`~sb3_walle.AsyncOffPolicyMixin` have in common. Those stand
     before an algorithm of SB3, whose arguments keep their meaning and order; ``n_envs`` is
@@ -147,8 +119,6 @@ class AsyncMixin(_Base):
     supported_modes: ClassVar[tuple[str, ...]] = ("sync",)
     #: whether it can learn in mode ``"realtime"``, too
     acts_in_real_time: ClassVar[bool] = False
-    #: makes the algorithm's compiled updates, if it has any
-    update_class: ClassVar[type[AlgorithmUpdate] | None] = None
     #: bound of the policy lag in mode ``"free"`` where the user gives none
     _default_max_policy_lag: ClassVar[int | None] = None
     #: the algorithm's discount factor
@@ -201,44 +171,23 @@ class AsyncMixin(_Base):
         #: number of completed ``train()`` calls; of an off-policy algorithm, of rollouts
         self.policy_version = 0
         self._experience = ExperienceSource(select_infos(info_keys, callbacks_may_look=False))
-        self._updater: Updater | None = None
-        self._learn_seconds: float | None = None
+        self._updater = self._learn_seconds = None
         self._is_learning = False
-        may_be_numpy = actor != "torch" and not kwargs.get("use_sde") and self._may_run_in_numpy(policy)
-        preload = () if may_be_numpy else ("torch", "stable_baselines3")
         if self.mode == REALTIME:
             choices = choices.for_plants(env)
-        workload = self._workload(not preload, (policy, env, *args), kwargs)
+        aliases = self.policy_aliases
+        in_numpy = actor != "torch" and not kwargs.get("use_sde") and may_run_in_numpy(aliases, policy)
+        preload = () if in_numpy else ("torch", "stable_baselines3")
+        workload = workload_of(aliases, arguments_of(super().__init__, policy, env, *args, **kwargs), in_numpy)
         with in_samplers(env, choices, preload, workload) as samplers:
             super().__init__(policy, normalized(samplers, normalize), *args, **kwargs)
-            wrapped = wrapped_samplers(self.env)
-        if are_several(n_learners) and wrapped is not None:
-            self._advise_on_cpus(n_learners, wrapped.vec_env.client.n_processes)
+            wrapped_samplers(self.env)
+        self._advise_on_cpus()
         vec_normalize = vec_normalize_of(self)
         #: whether the policy learns from normalised observations or rewards
         self.is_normalized = vec_normalize is not None
         if vec_normalize is not None and takes_gamma_of_algorithm(normalize):
             vec_normalize.gamma = self.gamma
-
-    def _advise_on_cpus(self, n_learners: int, n_samplers: int) -> None:
-        advice = advice_on_cpus(n_learners, n_samplers, self.mode)
-        if advice is not None and self.verbose >= 1:
-            print(advice)
-        elif advice is not None:
-            warn_user(f"{advice}.")
-
-    def _may_run_in_numpy(self, policy: str | type[BasePolicy]) -> bool:
-        """Whether NumPy probably runs a policy, so that samplers do without torch."""
-        if policy not in ("MlpPolicy", "MlpLstmPolicy"):
-            return False
-        policy_class = self.policy_aliases.get(str(policy))
-        return policy_class is not None and policy_class.__module__.startswith(_IN_NUMPY)
-
-    def _workload(self, is_numpy: bool, args: tuple, kwargs: dict[str, Any]) -> Workload:
-        """What samplers are going to do, from the arguments of SB3's constructor."""
-        arguments = inspect.signature(super().__init__).bind_partial(*args, **kwargs)
-        arguments.apply_defaults()
-        return workload_of(self.policy_aliases, arguments.arguments, is_numpy)
 
     def _check_choices(self) -> None:
         supported = (*self.supported_modes, REALTIME) if self.acts_in_real_time else self.supported_modes
@@ -260,10 +209,7 @@ class AsyncMixin(_Base):
             # Long before the queues are made. Callbacks, which are not known yet, can only ask for more.
             request = self._collection_request(env, self._n_steps_per_rollout())
             request.check_memory(self._collection_spec(request, for_size=True))
-        if are_several(self.n_learners):
-            check_shareable(self, self.n_learners, self.learner, self._get_updater() is not None)
-        if self.learner == "compiled":
-            self._require_compiled_update()
+        self._check_updates()
 
     # What an algorithm's kind decides
 
@@ -273,14 +219,6 @@ class AsyncMixin(_Base):
         :param for_size: whether the spec only has to tell how much memory is needed
         :return: what samplers collect
         """
-        raise NotImplementedError
-
-    def _n_steps_per_rollout(self) -> int:
-        """:return: steps of each environment in a rollout"""
-        raise NotImplementedError
-
-    def _samples_per_step(self) -> float:
-        """:return: samples that are learned from for each step of an environment"""
         raise NotImplementedError
 
     def _collector_settings(self) -> tuple:
@@ -297,9 +235,6 @@ class AsyncMixin(_Base):
 
     def _check_n_envs(self, n_envs: int) -> None:
         """:raises ValueError: if the algorithm cannot continue with another number of environments"""
-
-    def _prepare_updates(self) -> None:
-        """Called when ``learn()`` begins and samplers are ready."""
 
     # Environments
 
@@ -466,80 +401,9 @@ class AsyncMixin(_Base):
         self._experience.timeline = timeline
 
     def _record_collection(self) -> None:
-        """Have the next log tell how the samplers are doing."""
-        for name, value in self._experience.figures().items():
-            self.logger.record(name, value)
-        if self._experience.collector is not None:
-            statistics = self._experience.collector.statistics
-            # TensorBoard draws no words.
-            self.logger.record("async/bottleneck", statistics.workload.take_bottleneck(), exclude="tensorboard")
-            if self.mode == "free":
-                self.logger.record("async/stale_steps", statistics.n_stale_steps)
-        if self._updater is not None and self._updater.sharing is not None:
-            self.logger.record("async/learner_restarts", self._updater.sharing.n_restarts)
-        if self._learn_seconds is not None:
-            self.logger.record("time/learn_seconds", self._learn_seconds)
-
-    # Updates
-
-    @contextmanager
-    def _training(self) -> Iterator[None]:
-        """Around an update: shares the CPUs, and measures how long the update takes."""
-        began = perf_counter()
-        with self._cpus_shared():
-            yield
-        ended = perf_counter()
-        self._learn_seconds = ended - began
-        if self._experience.timeline is not None:
-            self._experience.timeline.note(LearnerSpan(UPDATE, began, ended))
-
-    def _cpus_shared(self) -> AbstractContextManager[None]:
-        is_compiling = self._updater is not None and self._updater.is_compiling
-        return self._experience.cpus_shared(n_others=int(is_compiling), needs_more=self._needs_threads())
-
-    def _needs_threads(self) -> bool:
-        """Whether the learner takes cores from samplers, which mostly wait for it."""
-        return needs_threads(self.policy, self._samples_of_minibatch(), self._samples_per_step())
-
-    def _samples_of_minibatch(self) -> int:
-        # A2C learns from the whole rollout at once.
-        return getattr(self, "batch_size", self._n_steps_per_rollout() * self.n_envs)
-
-    def _get_updater(self) -> Updater | None:
-        """What makes compiled updates, ``None`` if there are none of this algorithm."""
-        if self._updater is None and self.update_class is not None and self._trains_as_sb3():
-            n_learners = self._n_learners_to_use()
-            sharing = Learners(n_learners) if n_learners > 1 else None
-            must_gain = self.n_learners == "auto" and self.seed is None
-            self._updater = Updater(self.update_class(self), self.learner, sharing, must_gain)
-        return self._updater
-
-    def _n_learners_to_use(self) -> int:
-        if self.n_learners != "auto":
-            return self.n_learners
-        if self.learner == "eager" or self.device.type != "cpu":
-            return 1
-        env = wrapped_samplers(self.env)
-        n_samplers = 0 if env is None or self.mode == "sync" else env.vec_env.client.n_processes
-        return likely_n_learners(self.policy, self._samples_of_minibatch(), self._samples_per_step(), n_samplers)
-
-    def _trains_as_sb3(self) -> bool:
-        """Whether the update is the one that is compiled: a class in between, say, may have another one."""
-        train = getattr(super(), "train", None)
-        return getattr(train, "__func__", None) is getattr(self.update_class, "sb3_train", None)
-
-    def _require_compiled_update(self) -> None:
-        updater, name = self._get_updater(), type(self).__name__
-        if updater is not None:
-            updater.require()
-        elif self.update_class is None:
-            raise ValueError(f"{name} has no compiled update. Use learner='auto' or 'eager'.")
-        else:
-            known = self.update_class.sb3_train.__qualname__
-            raise ValueError(
-                f"learner='compiled' takes the place of SB3's {known}(), and {name} makes another update. "
-                "Use learner='auto' or 'eager'."
-            )
+        """Have the next log tell how samplers and learner are doing."""
+        self._experience.record(self.logger, self.mode)
+        self._record_learner()
 
     # Saving, loading and copying
 
@@ -558,21 +422,7 @@ class AsyncMixin(_Base):
             ``observe_last_action``; all further ones replace what was saved, e.g. ``mode="sync"``
         :return: the model
         """
-        if not isinstance(env, VecEnv):
-            kwargs.setdefault("observe_last_action", saved_value(path, "observe_last_action"))
-        choices = SamplerChoices.taken_from(kwargs)
-        if kwargs.get("mode", saved_value(path, "mode")) == REALTIME:
-            choices = choices.for_plants(env)
-        if kwargs.get("mode", "free") != "free":
-            # The bound that was saved belongs to the mode that was saved.
-            kwargs.setdefault("max_policy_lag", None)
-        if "normalize" in kwargs:
-            raise ValueError(
-                "load() takes no normalize: the policy was trained with the statistics that were saved beside it. "
-                "Pass env=VecNormalize.load(path_of_the_statistics, SamplerVecEnv(...))."
-            )
-        if "actor" in kwargs:
-            kwargs["sampler_actor"] = kwargs.pop("actor")
+        choices = choices_to_load(path, env, kwargs)
         with in_samplers(env, choices) as samplers:
             with warnings.catch_warnings():
                 # SB3 constructs the model first, and so asks again for what was just found impossible.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_walle.algorithm.policy_settings import PolicySettings, policy_settings
@@ -89,11 +90,18 @@ class ExperienceSource:
         least = max(2, n_cpus // 2) if needs_more else 1
         return threads_at_most(max(1, min(n_cpus, max(n_cpus - n_samplers, least)) - n_others))
 
-    def figures(self) -> dict[str, float]:
-        """:return: what is logged of the last rollout, by name"""
+    def record(self, logger: Logger, mode: str) -> None:
+        """Have the next log tell how the samplers are doing."""
         if self.collector is None:
-            return {}
-        return {**self.collector.statistics.figures(), "async/restarts": self.collector.samplers.n_restarts}
+            return
+        statistics = self.collector.statistics
+        for name, value in statistics.figures().items():
+            logger.record(name, value)
+        logger.record("async/restarts", self.collector.samplers.n_restarts)
+        # TensorBoard draws no words.
+        logger.record("async/bottleneck", statistics.workload.take_bottleneck(), exclude="tensorboard")
+        if mode == "free":
+            logger.record("async/stale_steps", statistics.n_stale_steps)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "collector": None, "timeline": None, "_key": None}

@@ -1,7 +1,8 @@
 """What samplers are going to do for an algorithm, from its constructor's arguments."""
 
+import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -19,6 +20,38 @@ from sb3_walle.envs.sampler_shape import Workload
 from sb3_walle.updates.global_state import threads_at_most
 
 N_TIMES = 5
+
+
+# Whose MLP policies the NumPy actor knows.
+_IN_NUMPY = (
+    "stable_baselines3.",
+    "sb3_contrib.tqc.",
+    "sb3_contrib.qrdqn.",
+    "sb3_contrib.common.maskable.",
+    "sb3_contrib.common.recurrent.",
+)
+
+
+def may_run_in_numpy(aliases: Mapping[str, type[BasePolicy]], policy: str | type[BasePolicy]) -> bool:
+    """
+    :param aliases: the algorithm's policies by name
+    :param policy: the user's ``policy``
+    :return: whether NumPy probably runs it, so that samplers do without torch
+    """
+    if policy not in ("MlpPolicy", "MlpLstmPolicy"):
+        return False
+    policy_class = aliases.get(str(policy))
+    return policy_class is not None and policy_class.__module__.startswith(_IN_NUMPY)
+
+
+def arguments_of(constructor: Callable[..., None], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """
+    :param constructor: SB3's
+    :return: all arguments of a call by name, defaults included
+    """
+    bound = inspect.signature(constructor).bind_partial(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def workload_of(aliases: Mapping[str, type[BasePolicy]], arguments: Mapping[str, Any], is_numpy: bool) -> Workload:

@@ -15,7 +15,7 @@ from sb3_walle.backends.supervised_sampler import SupervisedSampler
 from sb3_walle.backends.supervision import Restarts, Supervision, hung
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import Collect, Reply, Request, Result, Step
-from sb3_walle.samplers.sampler import Ticket
+from sb3_walle.samplers.tickets import Ticket
 from sb3_walle.transport.memory_queues import QueuePlan
 from sb3_walle.transport.ports import LearnerQueues
 

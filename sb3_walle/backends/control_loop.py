@@ -10,7 +10,8 @@ from sb3_walle.realtime.priority import come_first
 from sb3_walle.samplers.driving import Driver
 from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import CloseEnvs, Drive, Result, answer
-from sb3_walle.samplers.sampler import ChunkReport, Sampler
+from sb3_walle.samplers.sampler import Sampler
+from sb3_walle.samplers.tickets import ChunkReport
 
 # Of a message. Those that could not be sent for a while are sent in parts, so that no tick takes long.
 MOST_REPORTS = 64

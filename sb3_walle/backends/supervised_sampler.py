@@ -11,8 +11,8 @@ from sb3_walle.backends.death import Death
 from sb3_walle.backends.protocol import Samplers
 from sb3_walle.samplers.errors import Failure, SamplerError
 from sb3_walle.samplers.requests import Drive, Reply, Request, Result
-from sb3_walle.samplers.sampler import ChunkReport
 from sb3_walle.samplers.succession import SetupRequests
+from sb3_walle.samplers.tickets import ChunkReport
 
 NEVER = math.inf
 # Time for a sampler whose environment has failed to close it, before it is killed.

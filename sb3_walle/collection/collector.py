@@ -19,7 +19,8 @@ from sb3_walle.samplers.actors.protocol import ActorSpec
 from sb3_walle.samplers.episodes import EpisodeShare
 from sb3_walle.samplers.infos import unpack
 from sb3_walle.samplers.requests import Configure, Reply, Result
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
+from sb3_walle.samplers.sampler import CollectionSettings
+from sb3_walle.samplers.tickets import ChunkReport, Ticket
 from sb3_walle.timeline.timeline import GivenTicket, TakenChunk, Timeline
 from sb3_walle.transport.chunk import Seal
 

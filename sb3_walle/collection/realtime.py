@@ -14,7 +14,7 @@ from sb3_walle.realtime.priority import GivingWay
 from sb3_walle.realtime.statistics import RealtimeStatistics
 from sb3_walle.samplers.errors import SamplerError
 from sb3_walle.samplers.requests import Drive
-from sb3_walle.samplers.sampler import ChunkReport, DriveOrder
+from sb3_walle.samplers.tickets import ChunkReport, DriveOrder
 from sb3_walle.transport.chunk import Seal
 
 # Times of publications are kept for as many versions. Samplers take the newest one at each tick.

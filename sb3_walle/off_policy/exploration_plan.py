@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.actors.exploration import IS_RANDOM, RATE, TRAINING
 from sb3_walle.samplers.actors.random_streams import RandomStreams
 from sb3_walle.sb3_private import timesteps_to_learn
@@ -36,6 +37,20 @@ def check_ladder(ladder: str | None, algorithm: str, has_ladder: bool) -> None:
             "learns how much to explore. Leave it out, or use an algorithm whose class says has_noise_ladder = True, "
             "such as AsyncTD3."
         )
+
+
+def check_rungs(ladder: str | None, noise: ActionNoise | None, samplers: WrappedSamplers | None) -> None:
+    """
+    :param noise: the algorithm's action noise
+    :param samplers: those that explore, ``None`` if there are none
+    :raises ValueError: if they cannot explore to different degrees
+    """
+    if ladder is None:
+        return
+    if noise is not None:
+        raise ValueError("noise_ladder brings noise of its own. Leave out one of noise_ladder and action_noise.")
+    if samplers is not None and samplers.vec_env.n_samplers < 2:
+        raise ValueError("noise_ladder has a rung for each sampler, of which it takes at least 2: there is only 1.")
 
 
 def planned_exploration(

@@ -22,21 +22,26 @@ from sb3_walle.collection.realtime import RealtimeCollector
 from sb3_walle.envs.env_sources import EnvSource
 from sb3_walle.envs.wrappers import wrapped_samplers
 from sb3_walle.off_policy.cuts import can_mark_cuts
-from sb3_walle.off_policy.exploration_plan import check_ladder, planned_exploration
+from sb3_walle.off_policy.exploration_plan import check_ladder, check_rungs, planned_exploration
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
 from sb3_walle.off_policy.hook_cache import HookCache
 from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
 from sb3_walle.off_policy.plants import check_callbacks, check_plants, check_realtime_arguments
 from sb3_walle.off_policy.realtime_rollout import take_steps
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
-from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
+from sb3_walle.off_policy.replay_buffer import (
+    buffer_of,
+    check_n_envs,
+    check_weights,
+    new_replay_buffer,
+    wants_all_infos,
+)
 from sb3_walle.off_policy.replay_ratio import ReplayRatio
 from sb3_walle.off_policy.replay_storage import ReplayStorage
 from sb3_walle.off_policy.training_debt import TrainingDebt
 from sb3_walle.realtime.fallback import FallbackAction
 from sb3_walle.realtime.settings import RealtimeSettings
 from sb3_walle.realtime.statistics import RealtimeStatistics
-from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from sb3_walle.samplers.actors.random_streams import set_global_state
 from sb3_walle.samplers.infos import select_infos
 from sb3_walle.sb3_private import n_updates, set_last_observations, timesteps_to_learn
@@ -135,12 +140,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
                 f"You must use only one env when doing episodic training: train_freq={self.train_freq} was given with "
                 f"{self.n_envs} environments. Count in steps instead, as in train_freq=(1, 'step')."
             )
-        self._check_ladder()
-        if isinstance(buffer_of(self), PrioritizedReplayBuffer) and not self.learns_from_weights:
-            raise ValueError(
-                f"{type(self).__name__} cannot learn from a PrioritizedReplayBuffer: it neither weights its losses nor "
-                "returns errors to the buffer. Use AsyncDQN, or another replay_buffer_class."
-            )
+        check_rungs(self.noise_ladder, self.action_noise, wrapped_samplers(self.env))
+        check_weights(buffer_of(self), type(self).__name__, self.learns_from_weights)
         compute_rewards_here(buffer_of(self), self.env)
 
     def _check_plants(self) -> None:
@@ -150,15 +151,6 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _realtime_settings(self) -> RealtimeSettings | None:
         return RealtimeSettings(self.fallback_action, self.control_hz) if self.mode == REALTIME else None
-
-    def _check_ladder(self) -> None:
-        if self.noise_ladder is None:
-            return
-        if self.action_noise is not None:
-            raise ValueError("noise_ladder brings noise of its own. Leave out one of noise_ladder and action_noise.")
-        wrapped = wrapped_samplers(self.env)
-        if wrapped is not None and wrapped.vec_env.n_samplers < 2:
-            raise ValueError("noise_ladder has a rung for each sampler, of which it takes at least 2: there is only 1.")
 
     @property
     def collects_episodes(self) -> bool:

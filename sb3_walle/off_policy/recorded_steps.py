@@ -15,9 +15,9 @@ from sb3_walle.algorithm.wrapper_state import infos_of_step, show_step_to_wrappe
 from sb3_walle.collection.rollout import Rollout
 from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.off_policy.passive_wrapper import PassiveWrapper
+from sb3_walle.samplers.env_actions import env_actions
 from sb3_walle.samplers.infos import TERMINAL_OBSERVATION
 from sb3_walle.samplers.normalizer import ORIGINAL_OBSERVATIONS, ORIGINAL_REWARDS
-from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.transport.chunk import OBSERVATIONS, Observations, named, row
 
 

@@ -6,6 +6,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_walle.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from sb3_walle.updates.replay_samples import is_known
 
 
@@ -38,6 +39,19 @@ def wants_all_infos(buffer: ReplayBuffer | None) -> bool:
     if buffer is None:
         return False
     return not is_known(buffer) or (isinstance(buffer, HerReplayBuffer) and buffer.copy_info_dict)
+
+
+def check_weights(buffer: ReplayBuffer | None, algorithm: str, learns_from_weights: bool) -> None:
+    """
+    :param algorithm: name of the algorithm
+    :param learns_from_weights: whether its update weights losses and returns errors to the buffer
+    :raises ValueError: if the buffer takes an algorithm that does
+    """
+    if isinstance(buffer, PrioritizedReplayBuffer) and not learns_from_weights:
+        raise ValueError(
+            f"{algorithm} cannot learn from a PrioritizedReplayBuffer: it neither weights its losses nor returns "
+            "errors to the buffer. Use AsyncDQN, or another replay_buffer_class."
+        )
 
 
 def check_n_envs(buffer: ReplayBuffer, n_envs: int) -> None:

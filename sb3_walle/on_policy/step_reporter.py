@@ -18,8 +18,8 @@ from sb3_walle.envs.wrappers import WrappedSamplers
 from sb3_walle.samplers.actors.policy_hooks import hooks_on_policy
 from sb3_walle.samplers.actors.protocol import LOG_PROBS
 from sb3_walle.samplers.actors.torch_policy import staying_hooks
+from sb3_walle.samplers.env_actions import env_actions
 from sb3_walle.samplers.infos import EPISODE, IS_SUCCESS
-from sb3_walle.samplers.sampler import env_actions
 from sb3_walle.sb3_private import set_last_episode_starts, set_last_observations, update_info_buffer
 from sb3_walle.transport.chunk import between
 from sb3_walle.transport.chunk import rows as each_row

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from sb3_walle.samplers.sampler import ChunkReport, DriveOrder, Sampler, Ticket
+from sb3_walle.samplers.sampler import Sampler
+from sb3_walle.samplers.tickets import ChunkReport, DriveOrder, Ticket
 
 
 class RingFullError(RuntimeError):

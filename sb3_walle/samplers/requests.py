@@ -18,8 +18,9 @@ from sb3_walle.samplers.evaluation import EvaluationTask, Outcome, evaluate
 from sb3_walle.samplers.factories import EnvFactory, Registrations
 from sb3_walle.samplers.monitor import continuing_files, write_own_files
 from sb3_walle.samplers.quiet import quiet
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, DriveOrder, Sampler, Ticket
+from sb3_walle.samplers.sampler import CollectionSettings, Sampler
 from sb3_walle.samplers.stack import EnvDescription, LayerSpec
+from sb3_walle.samplers.tickets import ChunkReport, DriveOrder, Ticket
 from sb3_walle.transport.chunk import Observations
 
 

@@ -5,25 +5,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-from gymnasium import spaces
-
 from sb3_walle.realtime.plant import Plant
 from sb3_walle.realtime.settings import RealtimeSettings
-from sb3_walle.realtime.statistics import TickTimes
 from sb3_walle.samplers.actors.protocol import Actor, ActorSpec, AsksEnvs
 from sb3_walle.samplers.building import build_envs
-from sb3_walle.samplers.envs import SamplerEnvs
+from sb3_walle.samplers.env_actions import env_actions
 from sb3_walle.samplers.episode_limit import limit_episodes
 from sb3_walle.samplers.episodes import CompletedEpisodes, EndOfShare, EpisodeShare
 from sb3_walle.samplers.errors import ObservationError
 from sb3_walle.samplers.factories import EnvFactory
 from sb3_walle.samplers.finite import check_chunk, check_terminal_observation
-from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder, InfoSelection, PackedInfos
+from sb3_walle.samplers.infos import TERMINAL_OBSERVATION, TRUNCATED, InfoRecorder
 from sb3_walle.samplers.late_resets import MadeSteps, empty_block
 from sb3_walle.samplers.layers import InnermostEnvs, copy_observations
 from sb3_walle.samplers.monitor import refuses_early_resets
+from sb3_walle.samplers.plants import plants_of
 from sb3_walle.samplers.stack import EnvDescription, EnvStack, LayerSpec
+from sb3_walle.samplers.tickets import ChunkReport, DriveOrder, Ticket
 from sb3_walle.samplers.vectorized.vectorized_envs import VectorizedEnvs
 from sb3_walle.transport.chunk import Chunk, Seal, row, rows
 from sb3_walle.transport.ports import Control, SamplerEnd, SamplerQueues
@@ -31,78 +29,6 @@ from sb3_walle.transport.pulse import Pulse
 
 #: Called with the number of steps in a chunk before the next one is made: whether to end the chunk with them.
 _IsDue: TypeAlias = Callable[[int], bool]
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """
-    Permission to collect one chunk.
-
-    :param number: the chunk's report carries the same number
-    :param run: collection run that the ticket belongs to; the chunk is abandoned when another one has begun
-    :param slot: slot of the experience queue to fill
-    :param n_steps: number of steps to collect
-    :param version: policy version to collect with, ``None`` for the newest at that moment
-    :param max_policy_lag: end the chunk early once the learner is this many versions ahead, or once the chunk has taken
-        as long as it should; ``None`` for never
-    :param infos: which infos are passed on
-    :param shares: where whole episodes are collected, what the sampler gives to the next rollouts: the chunk holds
-        steps of the first share that is not complete, with the policy version of that share, and ends with it. If all
-        are complete, there is nothing to collect
-    """
-
-    number: int
-    run: int
-    slot: int
-    n_steps: int
-    version: int | None
-    max_policy_lag: int | None
-    infos: InfoSelection
-    shares: tuple[EpisodeShare, ...] = ()
-
-
-@dataclass(frozen=True)
-class ChunkReport:
-    """
-    What became of a ticket.
-
-    :param ticket: number of the ticket
-    :param slot: slot that was filled
-    :param seal: what lies there; ``None`` if the chunk was abandoned, or there was nothing to collect
-    :param infos: the infos that are passed on; ``None`` if there is no chunk
-    :param began: when the sampler began it, by its ``perf_counter()``: all processes of a machine have the same clock
-    :param ended: when it was complete
-    :param n_episodes: where whole episodes are collected, how many of them have ended in the chunk
-    :param run: in mode "realtime", the collection run that the chunk belongs to
-    :param times: in mode "realtime", when its one step was made
-    """
-
-    ticket: int
-    slot: int
-    seal: Seal | None
-    infos: PackedInfos | None
-    began: float
-    ended: float
-    n_episodes: int = 0
-    run: int | None = None
-    times: TickTimes | None = None
-
-
-@dataclass(frozen=True)
-class DriveOrder:
-    """
-    What a sampler needs to make chunks of one step each without being asked for every one of them: mode "realtime".
-
-    :param run: collection run that they belong to; the plant rests when another one has begun
-    :param infos: which infos are passed on
-    :param n_slots: slots of the experience queue, which the sampler fills in turn
-    :param first_ticket: number of the first chunk
-    """
-
-    run: int
-    infos: InfoSelection
-    n_slots: int
-    first_ticket: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,7 +107,7 @@ class Sampler:
         """
         self.stack.wrap(settings.layers, n_steps)
         limit_episodes(self.envs.envs, settings.max_episode_steps)
-        self.plants = _plants(self.envs, settings.realtime)
+        self.plants = plants_of(self.envs, settings.realtime)
         self._filler = _ChunkFiller(self.index, self.stack, settings, completed or CompletedEpisodes())
 
     @property
@@ -217,16 +143,6 @@ class Sampler:
         if self._stack is not None:
             self._stack.close()
         self._stack = self._filler = None
-
-
-def _plants(envs: InnermostEnvs, settings: RealtimeSettings | None) -> list[Plant]:
-    if isinstance(envs, SamplerEnvs):
-        if settings is not None:
-            return envs.as_plants(settings)
-        envs.as_environments()
-    elif settings is not None:
-        raise TypeError('mode="realtime" acts on single environments, and this one is vectorised')
-    return []
 
 
 class _ChunkFiller:
@@ -383,21 +299,3 @@ class _Due:
 
     def __call__(self, step: int) -> bool:
         return self._control.latest_version >= self._stale_version or time.perf_counter() >= self._deadline
-
-
-def env_actions(action_space: spaces.Space, squash_output: bool, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
-    """
-    How SB3 turns a policy's actions into what the environments are given.
-
-    :param squash_output: whether the policy gives actions in [-1, 1]
-    :return: a function of one action for each environment, ``[n_envs, ...]``, or of several steps of them,
-        ``[T, n_envs, ...]``, whose result the environments may keep
-    """
-    if not isinstance(action_space, spaces.Box):
-        return np.copy
-    low, high = action_space.low, action_space.high
-    if squash_output:
-        return lambda actions: low + (0.5 * (actions + 1.0) * (high - low))
-    # The two ufuncs, on bounds that need no broadcasting, give what np.clip gives in a third of its time.
-    lowest, highest = np.stack([low] * n_envs), np.stack([high] * n_envs)
-    return lambda actions: np.minimum(np.maximum(actions, lowest), highest)

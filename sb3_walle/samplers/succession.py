@@ -23,7 +23,7 @@ from sb3_walle.samplers.requests import (
     Step,
     WriteOwnFiles,
 )
-from sb3_walle.samplers.sampler import ChunkReport
+from sb3_walle.samplers.tickets import ChunkReport
 
 
 class Setters:

@@ -98,56 +98,60 @@ def _add_stage(division: Division, update: AlgorithmUpdate, traced: TracedStep, 
     step = update.step_class(copied, traced.eager.spec, [stage.name])
     groups = tuple(step.groups_of(stage))
     n_numbers = len(stage.statistics) + (division.shares.size if stage.has_errors else 0)
+    examples = _Examples(division, update, step, traced.inputs, groups, n_numbers)
     with random_states_kept(update.algorithm.policy.device):
-        inputs = _inputs_of_gradient(division.shares, update, step, traced.inputs, groups, n_numbers)
+        inputs, n_in_place = examples.of_gradient()
         graph = trace(GradientOfShare(step, stage), inputs)
-        division.halves[gradient_half(stage.name)] = TracedHalf(graph, inputs, len(groups) + 1)
-        inputs, n_in_place = _inputs_of_step(division, update, step, traced.inputs, groups, n_numbers)
+        division.halves[gradient_half(stage.name)] = TracedHalf(graph, inputs, n_in_place)
+        inputs, n_in_place = examples.of_step()
         half = StepOfSlice(step, stage, division.shares)
         division.halves[step_half(stage.name)] = TracedHalf(trace(half, inputs), inputs, n_in_place)
     division.stages[stage.name] = DividedStage(groups, n_numbers, half.changed)
 
 
-def _inputs_of_gradient(
-    shares: Shares,
-    update: AlgorithmUpdate,
-    step: UpdateStep,
-    whole: list[th.Tensor],
-    groups: tuple[str, ...],
-    n_numbers: int,
-) -> list[th.Tensor]:
-    """An example, from one of the whole step's inputs."""
-    parts = step.parts(whole)
-    vectors, rows = step.vectors(parts.state), shares.rows(0)
-    return [
-        *(vectors[name].clone() for name in groups),
-        update.numbers(n_numbers),
-        *vectors.values(),
-        *parts.fixed,
-        *(column[rows] if len(column) == shares.n_rows else column for column in parts.columns),
-        parts.coefficients,
-        update.tensor(shares.weights()[0]),
-        *(parts.columns[index] for index in seen_whole(step, parts)),
-    ]
+@dataclass(frozen=True)
+class _Examples:
+    """
+    Examples of the inputs of both halves of a stage, and how many of them, the first ones, are changed in place.
 
+    :param whole: an example of the whole step's inputs
+    :param groups: the groups that the stage trains
+    :param n_numbers: how many statistics and errors of samples a learner finds
+    """
 
-def _inputs_of_step(
-    division: Division,
-    update: AlgorithmUpdate,
-    step: UpdateStep,
-    whole: list[th.Tensor],
-    groups: tuple[str, ...],
-    n_numbers: int,
-) -> tuple[list[th.Tensor], int]:
-    """An example, and how many of them, the first ones, are changed in place."""
-    parts, slices, n_learners = step.parts(whole), division.slices, division.shares.n_learners
-    sizes = [slices[group.name].size for group in step.spec.groups for _ in range(group.n_tensors)]
-    inputs = [
-        *(update.numbers(size) for _ in range(2) for size in sizes),
-        *(update.numbers(slices[name].size) for name in groups),
-        *(update.numbers(n_learners) for _ in groups),
-        update.numbers(n_learners, n_numbers),
-        parts.coefficients,
-        *parts.adam,
-    ]
-    return inputs, len(sizes)
+    division: Division
+    update: AlgorithmUpdate
+    step: UpdateStep
+    whole: list[th.Tensor]
+    groups: tuple[str, ...]
+    n_numbers: int
+
+    def of_gradient(self) -> tuple[list[th.Tensor], int]:
+        shares, update, step = self.division.shares, self.update, self.step
+        parts = step.parts(self.whole)
+        vectors, rows = step.vectors(parts.state), shares.rows(0)
+        inputs = [
+            *(vectors[name].clone() for name in self.groups),
+            update.numbers(self.n_numbers),
+            *vectors.values(),
+            *parts.fixed,
+            *(column[rows] if len(column) == shares.n_rows else column for column in parts.columns),
+            parts.coefficients,
+            update.tensor(shares.weights()[0]),
+            *(parts.columns[index] for index in seen_whole(step, parts)),
+        ]
+        return inputs, len(self.groups) + 1
+
+    def of_step(self) -> tuple[list[th.Tensor], int]:
+        slices, n_learners, update = self.division.slices, self.division.shares.n_learners, self.update
+        parts = self.step.parts(self.whole)
+        sizes = [slices[group.name].size for group in self.step.spec.groups for _ in range(group.n_tensors)]
+        inputs = [
+            *(update.numbers(size) for _ in range(2) for size in sizes),
+            *(update.numbers(slices[name].size) for name in self.groups),
+            *(update.numbers(n_learners) for _ in self.groups),
+            update.numbers(n_learners, self.n_numbers),
+            parts.coefficients,
+            *parts.adam,
+        ]
+        return inputs, len(sizes)

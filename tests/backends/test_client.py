@@ -41,7 +41,8 @@ from sb3_walle.samplers.requests import (
     SetAttr,
     Step,
 )
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
+from sb3_walle.samplers.sampler import CollectionSettings
+from sb3_walle.samplers.tickets import ChunkReport, Ticket
 from sb3_walle.transport.chunk import Seal
 from sb3_walle.transport.layout import Field, Layout
 from sb3_walle.transport.memory_queues import QueuePlan

@@ -9,8 +9,9 @@ from sb3_walle.samplers.episodes import CompletedEpisodes, EpisodeShare
 from sb3_walle.samplers.infos import InfoSelection
 from sb3_walle.samplers.monitor import monitored
 from sb3_walle.samplers.requests import Collect, Configure
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Ticket
+from sb3_walle.samplers.sampler import CollectionSettings
 from sb3_walle.samplers.succession import SetupRequests
+from sb3_walle.samplers.tickets import ChunkReport, Ticket
 from sb3_walle.transport.chunk import Seal
 
 SHARES = (EpisodeShare(2, version=3), EpisodeShare(5, version=4))

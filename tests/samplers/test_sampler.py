@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from sb3_walle.samplers.infos import InfoRecord, InfoSelection, unpack
 from sb3_walle.samplers.requests import Reset, Step
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
+from sb3_walle.samplers.sampler import CollectionSettings, Sampler
+from sb3_walle.samplers.tickets import ChunkReport, Ticket
 from sb3_walle.transport.chunk import Chunk, Observations, Seal, chunk_layout
 from sb3_walle.transport.errors import TransportError
 from sb3_walle.transport.experience_queue import ExperienceGeometry

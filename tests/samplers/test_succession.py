@@ -29,8 +29,9 @@ from sb3_walle.samplers.requests import (
     Step,
     answer,
 )
-from sb3_walle.samplers.sampler import ChunkReport, CollectionSettings, Sampler, Ticket
+from sb3_walle.samplers.sampler import CollectionSettings, Sampler
 from sb3_walle.samplers.succession import SetupRequests
+from sb3_walle.samplers.tickets import ChunkReport, Ticket
 from sb3_walle.transport.chunk import Seal
 from sb3_walle.transport.layout import Field
 from sb3_walle.transport.ports import SamplerQueues

@@ -27,7 +27,7 @@ from sb3_walle.backends.ray.passing import PackedRequest
 from sb3_walle.backends.supervision import Supervision
 from sb3_walle.samplers.errors import Failure, SamplerWarning
 from sb3_walle.samplers.requests import Result
-from sb3_walle.samplers.sampler import ChunkReport
+from sb3_walle.samplers.tickets import ChunkReport
 from sb3_walle.transport.memory_queues import QueuePlan
 
 #: a host that has nothing to tell says so after this time in seconds

@@ -20,13 +20,14 @@ from sb3_walle.backends.death import Death
 from sb3_walle.backends.process import TERMINATION_TIMEOUT
 from sb3_walle.backends.protocol import Event
 from sb3_walle.backends.ray.choices import RayChoices
-from sb3_walle.backends.ray.cluster import Connection, nodes
+from sb3_walle.backends.ray.cluster import Connection
 from sb3_walle.backends.ray.host import HostActor, HostNews, unpickled
+from sb3_walle.backends.ray.host_nodes import HostNodes
 from sb3_walle.backends.ray.learner_queues import RayQueues
 from sb3_walle.backends.ray.link import RELAY, Link, Relay
 from sb3_walle.backends.ray.loss import Loss, how_it_was_lost
 from sb3_walle.backends.ray.passing import packed
-from sb3_walle.backends.ray.placement import Node, cpus_of_a_sampler, divide, room
+from sb3_walle.backends.ray.placement import Node, divide
 from sb3_walle.backends.ray.start_check import check_started
 from sb3_walle.backends.supervision import Supervision, warn
 from sb3_walle.samplers.errors import CLOSED, SamplerError, SamplerWarning
@@ -39,10 +40,6 @@ from sb3_walle.transport.ports import LearnerQueues
 START_TIMEOUT = 120.0
 # A host that takes the place of a lost one has less: its node may be dead, too, and Ray does not know it yet.
 REPLACEMENT_TIMEOUT = 5.0
-# What a host that has ended had set aside is free again after this time.
-RELEASE_SECONDS = 3.0
-# For how long no host is started on a node where one did not start.
-AVOIDED_SECONDS = 60.0
 # While samplers wait for a node, how often to look for one.
 SEARCH_SECONDS = 1.0
 
@@ -66,17 +63,14 @@ class RaySamplers:
         self._choices, self._preload, self._supervision = choices, preload, supervision
         self._owner = os.getpid()
         self._closed = False
+        self._nodes = HostNodes(choices, n_samplers)
         self._links: dict[str, Link] = {}
-        # Nodes where a host did not start, and until when none is started there.
-        self._avoided: dict[str, float] = {}
         # From the relay's thread, in their order: what samplers and hosts tell, and losses of hosts.
         self._inbox: deque[Event | SamplerWarning | Loss] = deque()
         self._has_news = threading.Event()
         # What was asked of samplers that wait for a node, and since when they wait.
         self._waiting: dict[int, list[tuple[str, tuple]]] = {}
         self._waiting_since = math.inf
-        # Nodes with a host, or where a host was, as they were before: what a dead host had set aside is there again.
-        self._nodes: dict[str, Node] = {}
         # Where each sampler was started last.
         self._homes: dict[int, Link] = {}
         # Numbers of losses: all samplers that are lost with a host count as one death.
@@ -177,8 +171,8 @@ class RaySamplers:
     # Hosts
 
     def _launch(self) -> None:
-        found = self._nodes_with_room()
-        shares = divide(self.n_samplers, found, {node.node_id: self._room(node) for node in found})
+        found = self._nodes.at_start()
+        shares = divide(self.n_samplers, found, {node.node_id: self._nodes.room(node) for node in found})
         for node in found:
             if node.node_id in shares:
                 self._new_link(node, len(shares[node.node_id]))
@@ -187,33 +181,15 @@ class RaySamplers:
             for sampler in samplers:
                 self._start_at(self._links[node_id], sampler)
 
-    def _nodes_with_room(self) -> list[Node]:
-        """The nodes. What samplers that have just ended had set aside may take a moment to be free."""
-        cpus = self._choices.cpus_per_sampler
-        deadline = time.monotonic() + RELEASE_SECONDS
-        while True:
-            found = nodes()
-            self._cpus = cpus_of_a_sampler(self.n_samplers, found) if cpus is None else cpus
-            is_less = self._cpus < 1 if cpus is None else sum(map(self._room, found)) < self.n_samplers
-            is_taken = any(node.n_free_cpus < node.n_cpus for node in found)
-            if not (is_less and is_taken) or time.monotonic() >= deadline:
-                return found
-            time.sleep(RELEASE_SECONDS / 20)
-
-    def _room(self, node: Node) -> float:
-        return room(node, self._choices.samplers_per_node, self._cpus)
-
     def _new_link(self, node: Node, n_samplers: int) -> Link:
-        cpus = n_samplers * self._cpus
         host = HostActor.options(
-            # Ray knows fractions of one CPU, but not of several.
-            num_cpus=cpus if cpus < 1 else math.ceil(round(cpus, 4)),
+            num_cpus=self._nodes.cpus_of_a_host(n_samplers),
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
             runtime_env=self._connection.runtime_env_of_hosts,
         ).remote(self.n_samplers, self._preload, self._supervision, sys.path)
         link = Link(host, node, self._relay, self._choices.heartbeat_timeout, self._note_news, self._note_loss)
         self._links[node.node_id] = link
-        self._nodes[node.node_id] = node
+        self._nodes.take(node)
         if self._queues is not None:
             self._queues.open_at(link)
         return link
@@ -238,8 +214,8 @@ class RaySamplers:
         """
         home = self._homes.get(sampler)
         by_fill = sorted(self._links.values(), key=lambda link: (self._fill(link), link is not home))
-        best = next((link for link in by_fill if len(link.samplers) < self._room(link.node)), None)
-        for node in self._free_nodes():
+        best = next((link for link in by_fill if len(link.samplers) < self._nodes.room(link.node)), None)
+        for node in self._nodes.free(self._links):
             if best is None or 1 / node.n_cpus < self._fill(best):
                 link = self._link_to_new_host(node)
                 if link is not None:
@@ -251,24 +227,15 @@ class RaySamplers:
         """How full a host would be with one sampler more."""
         return (len(link.samplers) + 1) / link.node.n_cpus
 
-    def _free_nodes(self) -> list[Node]:
-        now = time.monotonic()
-        free = [
-            self._nodes.get(node.node_id, node)
-            for node in nodes()
-            if node.node_id not in self._links and self._avoided.get(node.node_id, now) <= now
-        ]
-        return [node for node in free if self._room(node) >= 1]
-
     def _link_to_new_host(self, node: Node) -> Link | None:
         n_homeless = self.n_samplers - sum(len(link.samplers) for link in self._links.values())
         # Where samplers have no other place to go, there is no hurry.
         timeout = REPLACEMENT_TIMEOUT if self._links else START_TIMEOUT
-        link = self._new_link(node, int(min(n_homeless, self._room(node))))
+        link = self._new_link(node, int(min(n_homeless, self._nodes.room(node))))
         try:
             self._watch([link], timeout)
         except RuntimeError as error:
-            self._avoided[node.node_id] = time.monotonic() + AVOIDED_SECONDS
+            self._nodes.avoid(node)
             warn(str(error))
             self._drop(link)
             return None
@@ -350,7 +317,7 @@ class RaySamplers:
         if self._links.get(loss.link.node.node_id) is loss.link:
             if not loss.is_of_host_alone:
                 # Its node is dead or silent, and Ray may not know it yet.
-                self._avoided[loss.link.node.node_id] = time.monotonic() + AVOIDED_SECONDS
+                self._nodes.avoid(loss.link.node)
             self._drop(loss.link)
         if loss.repeats(self._last_failure):
             raise loss.to_error()

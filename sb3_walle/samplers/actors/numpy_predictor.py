@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from sb3_walle.samplers.actors.numpy_actor import NumPyActorSpec
 from sb3_walle.samplers.actors.numpy_layers import Network
-from sb3_walle.samplers.sampler import env_actions
+from sb3_walle.samplers.env_actions import env_actions
 from sb3_walle.transport.chunk import Observations
 
 
