@@ -5,6 +5,8 @@ from typing import Any, cast
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_walle.callbacks.nested import called_by
+
 ADAPTATIONS = ("kl", "steps", "both")
 # The attribute of a model that holds the callback's state, so that it is saved with the model: plain numbers, which a
 # program without this package loads, too.
@@ -36,7 +38,8 @@ class AdaptiveTrustRegion(BaseCallback):
     :param steps_bounds: smallest and largest ``target_steps``, likewise
     :param steps_increment: by how much ``target_steps`` changes
     :param verbose: 1 for a line about each change
-    :raises ValueError: if one of these is wrong, or, when training begins, if the algorithm has not what is to change
+    :raises ValueError: if one of these is wrong; when training begins, if the algorithm has not what is to change, or
+        there are several such callbacks
     """
 
     def __init__(
@@ -58,6 +61,14 @@ class AdaptiveTrustRegion(BaseCallback):
         for name, (lowest, highest) in (("kl_bounds", kl_bounds), ("steps_bounds", steps_bounds)):
             if not 0 < lowest <= highest:
                 raise ValueError(f"{name} must be two numbers above 0 in their order, got {(lowest, highest)}")
+        if kl_increment < 0 or margin < 0:
+            raise ValueError(f"kl_increment and margin must not be negative, got {kl_increment} and {margin}")
+        if not all(isinstance(number, int | np.integer) for number in (*steps_bounds, steps_increment)):
+            raise ValueError(
+                f"steps_bounds and steps_increment must be integers, got {steps_bounds} and {steps_increment}"
+            )
+        if steps_increment < 0:
+            raise ValueError(f"steps_increment must not be negative, got {steps_increment}")
         self.adapts_kl, self.adapts_steps = adapt in ("kl", "both"), adapt in ("steps", "both")
         self.every, self.margin = every, margin
         self.kl_bounds, self.kl_increment = kl_bounds, kl_increment
@@ -73,6 +84,11 @@ class AdaptiveTrustRegion(BaseCallback):
         return vars(self.model).setdefault(STATE, {"n_iterations": 0, "returns": [], "before": None})
 
     def _on_training_start(self) -> None:
+        if _n_adaptive(self.locals["callback"]) > 1:
+            raise ValueError(
+                "learn() was given several AdaptiveTrustRegion, and a model has the state of one. Give it one, with "
+                "adapt='both' to change target_kl and target_steps."
+            )
         if self.adapts_kl and getattr(self.model, "target_kl", None) is None:
             raise ValueError(
                 f"AdaptiveTrustRegion changes target_kl, and this {type(self.model).__name__} has none. Give it one, "
@@ -122,6 +138,11 @@ class AdaptiveTrustRegion(BaseCallback):
             now.append(f"target_steps={model.target_steps}")
         if self.verbose >= 1:
             print(f"The policy {'improves' if improves else 'does not improve'}: {', '.join(now)}")
+
+
+def _n_adaptive(callback: BaseCallback) -> int:
+    """:return: how many of a callback, and of those that it calls, adapt the trust region"""
+    return isinstance(callback, AdaptiveTrustRegion) + sum(map(_n_adaptive, called_by(callback)))
 
 
 def _moved(value: Any, change: Any, bounds: tuple[Any, Any]) -> Any:
