@@ -135,8 +135,11 @@ def create_model(settings: TrainingSettings) -> Any:
     """
     env = check_environment(settings.env_id)
     policy = settings.policy or policy_of(env, settings.algo)
-    if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
-        raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
+    known = algorithm_class(settings.algo).policy_aliases
+    if policy not in known:
+        raise UsageError(f"--algo {settings.algo} has no {policy}, but {', '.join(known)}")
+    if policy.startswith("MultiInput") and not isinstance(env.observation_space, spaces.Dict):
+        raise UsageError(f"{policy} is for observations that are dictionaries, not {env.observation_space}")
     device = settings.algorithm.get("device", "auto")
     try:
         get_device(device)
@@ -155,7 +158,11 @@ def create_model(settings: TrainingSettings) -> Any:
             arguments = one_env_each({}, arguments)
         if settings.frame_stack:
             source = stacked(source, settings.frame_stack, arguments)
-        return algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
+        model = algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
+    if settings.algo == "maskable_ppo" and not model.get_env().has_attr("action_masks"):
+        model.get_env().close()
+        raise UsageError(f"--algo maskable_ppo asks environments for action_masks(), and {settings.env_id} has none")
+    return model
 
 
 def as_action(numbers: list[float], space: spaces.Space) -> Any:

@@ -152,10 +152,21 @@ def test_missing_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in fails_with_usage_error([], capsys)
 
 
-@pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
-def test_policy_that_does_not_fit(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--policy", policy, "--run-dir", str(tmp_path), *TINY]
-    assert policy in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
+@pytest.mark.parametrize(
+    ("options", "mentioned"),
+    [
+        (["--policy", "CnnPolicy"], "CnnPolicy"),
+        (["--policy", "MultiInputPolicy"], "MultiInputPolicy is for observations that are dictionaries"),
+        (["--policy", "MlpLstmPolicy"], "--algo ppo has no MlpLstmPolicy, but MlpPolicy"),
+        (["--algo", "recurrent_ppo", "--policy", "MlpPolicy"], "--algo recurrent_ppo has no MlpPolicy, but MlpLstm"),
+        (["--algo", "maskable_ppo"], "asks environments for action_masks(), and CartPole-v1 has none"),
+    ],
+)
+def test_algorithm_that_does_not_fit(
+    options: list[str], mentioned: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", "CartPole-v1", *options, "--run-dir", str(tmp_path), *TINY]
+    assert mentioned in fails_with_usage_error(argv, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
