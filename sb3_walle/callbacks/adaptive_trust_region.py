@@ -56,8 +56,8 @@ class AdaptiveTrustRegion(BaseCallback):
         super().__init__(verbose)
         if adapt not in ADAPTATIONS:
             raise ValueError(f"adapt must be one of {ADAPTATIONS}, got {adapt!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        if not isinstance(every, int | np.integer) or every < 1:
+            raise ValueError(f"every must be an integer of at least 1, got {every!r}")
         for name, (lowest, highest) in (("kl_bounds", kl_bounds), ("steps_bounds", steps_bounds)):
             if not 0 < lowest <= highest:
                 raise ValueError(f"{name} must be two numbers above 0 in their order, got {(lowest, highest)}")

@@ -142,7 +142,8 @@ def test_other_algorithms_with_a_trust_region_and_steps() -> None:
     ("arguments", "message"),
     [
         ({"adapt": "all"}, r"adapt must be one of \('kl', 'steps', 'both'\), got 'all'"),
-        ({"every": 0}, "every must be at least 1, got 0"),
+        ({"every": 0}, "every must be an integer of at least 1, got 0"),
+        ({"every": 2.5}, r"every must be an integer of at least 1, got 2\.5"),
         ({"kl_bounds": (0.01, 0.001)}, r"kl_bounds must be two numbers above 0 in their order, got \(0\.01, 0\.001\)"),
         ({"kl_increment": -0.1}, r"kl_increment and margin must not be negative, got -0\.1 and 0\.0"),
         ({"steps_increment": -300}, "steps_increment must not be negative, got -300"),
