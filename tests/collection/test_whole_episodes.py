@@ -434,6 +434,8 @@ def test_a_saved_model_continues_with_episodes_of_the_length_that_it_knows(tmp_p
     loaded.learn(400, callback=again)
     # Else it would be one episode, as long as CartPole's limit.
     assert len(again.lengths[0]) == round(400 / model.mean_episode_steps)
+    with pytest.raises(ValueError, match="n_steps=64 was given with rollout='episodes'"):
+        AsyncPPO.load(tmp_path / "model", env="CartPole-v1", backend="inline", n_steps=64)
     # SB3 reads it, and the other way round.
     PPO.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 2)).learn(100)
     steps = AsyncPPO.load(tmp_path / "model", rollout="steps", env="CartPole-v1", backend="inline")
