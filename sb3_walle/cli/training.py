@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device, safe_mean
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, policy_of, sb3_class, sb3_defaults
+from sb3_walle.cli.algorithms import algorithm_class, check_masks, is_on_policy, policy_of, sb3_class, sb3_defaults
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import WrapperSpec, check_environment, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
@@ -159,9 +159,7 @@ def create_model(settings: TrainingSettings) -> Any:
         if settings.frame_stack:
             source = stacked(source, settings.frame_stack, arguments)
         model = algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
-    if settings.algo == "maskable_ppo" and not model.get_env().has_attr("action_masks"):
-        model.get_env().close()
-        raise UsageError(f"--algo maskable_ppo asks environments for action_masks(), and {settings.env_id} has none")
+    check_masks(model)
     return model
 
 
