@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
+from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -32,11 +33,12 @@ def minibatches_of_several(n_samples: int, batch_size: int) -> int:
 
 
 @contextmanager
-def single_advantage_kept(algorithm: OnPolicyAlgorithm, n_samples: int) -> Iterator[None]:
+def single_advantage_kept(algorithm: Any, n_samples: int) -> Iterator[None]:
     """
     Around an update of an algorithm that normalises a single advantage, too: one number has no deviation, and what is
     divided by it is NaN. As in SB3's PPO, a single one stays as it is.
 
+    :param algorithm: an on-policy algorithm that has ``normalize_advantage``
     :param n_samples: samples that the advantages are normalised over
     """
     normalizes = algorithm.normalize_advantage
