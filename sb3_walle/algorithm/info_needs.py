@@ -5,10 +5,9 @@ from functools import cache
 
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 from sb3_walle.callbacks import AdaptiveTrustRegion, AsyncEvalCallback, SafeCheckpointCallback
-from sb3_walle.callbacks.nested import called_by
 from sb3_walle.timeline.callback import TimelineCallback
 
 # None of SB3's own callbacks looks at an info that does not end an episode, nor do those of this package.
@@ -67,3 +66,10 @@ def _is_overridden(algorithm: type[BaseAlgorithm], method: str) -> bool:
 
 def _is_known(owner: type) -> bool:
     return owner.__module__.split(".")[0] in _KNOWN_PACKAGES
+
+
+def called_by(callback: BaseCallback) -> list[BaseCallback]:
+    """:return: the callbacks that a stock callback calls, under any attribute"""
+    if isinstance(callback, CallbackList):
+        return callback.callbacks
+    return [value for name, value in vars(callback).items() if isinstance(value, BaseCallback) and name != "parent"]

@@ -3,9 +3,7 @@
 from typing import Any, cast
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
-
-from sb3_walle.callbacks.nested import called_by
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 ADAPTATIONS = ("kl", "steps", "both")
 # The attribute of a model that holds the callback's state, so that it is saved with the model: plain numbers, which a
@@ -38,8 +36,8 @@ class AdaptiveTrustRegion(BaseCallback):
     :param steps_bounds: smallest and largest ``target_steps``, likewise
     :param steps_increment: by how much ``target_steps`` changes
     :param verbose: 1 for a line about each change
-    :raises ValueError: if one of these is wrong; when training begins, if the algorithm has not what is to change, or
-        there are several such callbacks
+    :raises ValueError: if one of these is wrong; when training begins, if the algorithm has not what is to change,
+        there are several such callbacks, or another callback than a list calls it
     """
 
     def __init__(
@@ -84,7 +82,12 @@ class AdaptiveTrustRegion(BaseCallback):
         return vars(self.model).setdefault(STATE, {"n_iterations": 0, "returns": [], "before": None})
 
     def _on_training_start(self) -> None:
-        if _n_adaptive(self.locals["callback"]) > 1:
+        if self.parent is not None:
+            raise ValueError(
+                f"AdaptiveTrustRegion follows iterations, and {type(self.parent).__name__} does not tell it of them. "
+                "Give it to learn() itself, alone or in a list."
+            )
+        if _n_adaptive(self.locals.get("callback", self)) > 1:
             raise ValueError(
                 "learn() was given several AdaptiveTrustRegion, and a model has the state of one. Give it one, with "
                 "adapt='both' to change target_kl and target_steps."
@@ -141,8 +144,10 @@ class AdaptiveTrustRegion(BaseCallback):
 
 
 def _n_adaptive(callback: BaseCallback) -> int:
-    """:return: how many of a callback, and of those that it calls, adapt the trust region"""
-    return isinstance(callback, AdaptiveTrustRegion) + sum(map(_n_adaptive, called_by(callback)))
+    """:return: how many callbacks adapt the trust region, of those in a list or of a single one"""
+    if isinstance(callback, CallbackList):
+        return sum(map(_n_adaptive, callback.callbacks))
+    return int(isinstance(callback, AdaptiveTrustRegion))
 
 
 def _moved(value: Any, change: Any, bounds: tuple[Any, Any]) -> Any:

@@ -5,8 +5,8 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_walle.algorithm.info_needs import called_by
 from sb3_walle.backends import as_backend, can_drive_plants
-from sb3_walle.callbacks.nested import called_by
 from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.realtime.fallback import FallbackAction, check_fallback
 

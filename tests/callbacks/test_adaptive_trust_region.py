@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AdaptiveTrustRegion, AsyncPPO
@@ -163,9 +163,10 @@ def test_what_there_is_not_cannot_be_changed() -> None:
         model.learn(10, callback=AdaptiveTrustRegion("both"))
 
 
-def test_several_of_them_are_refused() -> None:
-    """A model has the state of one: two would count each iteration twice."""
+def test_what_would_count_iterations_twice_or_never_is_refused() -> None:
+    """A model has the state of one callback; and SB3 tells only those that learn() is given of iterations."""
     model = AsyncPPO("MlpPolicy", RandomWalk, n_steps=64, target_kl=0.01, **SETTINGS)
-    nested = EveryNTimesteps(10, AdaptiveTrustRegion("kl"))
     with pytest.raises(ValueError, match="given several AdaptiveTrustRegion"):
-        model.learn(10, callback=[AdaptiveTrustRegion("kl"), nested])
+        model.learn(10, callback=[AdaptiveTrustRegion("kl"), CallbackList([AdaptiveTrustRegion("kl")])])
+    with pytest.raises(ValueError, match="EveryNTimesteps does not tell it"):
+        model.learn(10, callback=EveryNTimesteps(10, AdaptiveTrustRegion("kl")))
