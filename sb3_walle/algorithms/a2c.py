@@ -3,6 +3,7 @@
 from stable_baselines3.a2c import A2C
 
 from sb3_walle.on_policy import AsyncOnPolicyMixin
+from sb3_walle.on_policy.rollout_size import single_advantage_kept
 
 
 class AsyncA2C(AsyncOnPolicyMixin, A2C):
@@ -18,3 +19,8 @@ class AsyncA2C(AsyncOnPolicyMixin, A2C):
         model = AsyncA2C("MlpPolicy", "HalfCheetah-v4", n_samplers=10, n_steps=64)
         model.learn()
     """
+
+    def _update_eagerly(self) -> None:
+        # An episode may consist of one step.
+        with single_advantage_kept(self, self.rollout_buffer.buffer_size * self.rollout_buffer.n_envs):
+            super()._update_eagerly()

@@ -18,7 +18,7 @@ from sb3_walle.collection.rollout import Rollout
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
 from sb3_walle.on_policy.rollout_buffer import add_rows
-from sb3_walle.on_policy.rollout_size import minibatches_of_several
+from sb3_walle.on_policy.rollout_size import minibatches_of_several, single_advantage_kept
 from sb3_walle.on_policy.values import flattened
 from sb3_walle.samplers.actors.action_masks import ACTION_MASKS
 from sb3_walle.samplers.actors.choice import ActorKinds
@@ -132,12 +132,13 @@ class AsyncMaskablePPO(AsyncOnPolicyMixin, MaskablePPO):
         return correct_for_policy_lag(self.rollout_buffer, self.policy, self.normalize_advantage, self._masks_of_rows)
 
     def _update_eagerly(self) -> None:
-        batch_size, buffer = self.batch_size, self.rollout_buffer
         # Whole episodes have any number of steps. sb3-contrib normalises a single advantage, too, which makes it NaN.
+        batch_size, n_samples = self.batch_size, self.rollout_buffer.buffer_size * self.rollout_buffer.n_envs
         if batch_size is not None:
-            self.batch_size = minibatches_of_several(buffer.buffer_size * buffer.n_envs, batch_size)
+            self.batch_size = minibatches_of_several(n_samples, batch_size)
         try:
-            super()._update_eagerly()
+            with single_advantage_kept(self, n_samples):
+                super()._update_eagerly()
         finally:
             self.batch_size = batch_size
 

@@ -1,11 +1,13 @@
 """TRPO with asynchronous samplers. Needs sb3-contrib."""
 
+import math
 from contextlib import nullcontext
 
 from sb3_contrib.trpo import TRPO
 
 from sb3_walle.on_policy import AsyncOnPolicyMixin
 from sb3_walle.on_policy.policy_lag import correct_for_policy_lag
+from sb3_walle.on_policy.rollout_size import single_advantage_kept
 from sb3_walle.sb3_private import has_own_actor_gradients
 from sb3_walle.updates.finite import finite_updates
 from sb3_walle.updates.trpo_update import TRPOUpdate, update_critic, update_policy
@@ -47,6 +49,12 @@ class AsyncTRPO(AsyncOnPolicyMixin, TRPO):
 
     def _trains_as_sb3(self) -> bool:
         return super()._trains_as_sb3() and not has_own_actor_gradients(self)
+
+    def _update(self) -> None:
+        # An episode may consist of one step.
+        n_samples = self.rollout_buffer.buffer_size * self.rollout_buffer.n_envs
+        with single_advantage_kept(self, math.ceil(n_samples / self.sub_sampling_factor)):
+            super()._update()
 
     def _update_with(self, updater: Updater) -> None:
         of_actor, number = update_policy(self), self.policy_version + 1

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 ADAPTATIONS = ("kl", "steps", "both")
 # The attribute of a model that holds the callback's state, so that it is saved with the model: plain numbers, which a
@@ -36,7 +36,8 @@ class AdaptiveTrustRegion(BaseCallback):
     :param steps_bounds: smallest and largest ``target_steps``, likewise
     :param steps_increment: by how much ``target_steps`` changes
     :param verbose: 1 for a line about each change
-    :raises ValueError: if one of these is wrong, or, when training begins, if the algorithm has not what is to change
+    :raises ValueError: if one of these is wrong; when training begins, if the algorithm has not what is to change,
+        there are several such callbacks, or another callback than a list calls it
     """
 
     def __init__(
@@ -53,11 +54,19 @@ class AdaptiveTrustRegion(BaseCallback):
         super().__init__(verbose)
         if adapt not in ADAPTATIONS:
             raise ValueError(f"adapt must be one of {ADAPTATIONS}, got {adapt!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        if not isinstance(every, int | np.integer) or every < 1:
+            raise ValueError(f"every must be an integer of at least 1, got {every!r}")
         for name, (lowest, highest) in (("kl_bounds", kl_bounds), ("steps_bounds", steps_bounds)):
             if not 0 < lowest <= highest:
                 raise ValueError(f"{name} must be two numbers above 0 in their order, got {(lowest, highest)}")
+        if kl_increment < 0 or margin < 0:
+            raise ValueError(f"kl_increment and margin must not be negative, got {kl_increment} and {margin}")
+        if not all(isinstance(number, int | np.integer) for number in (*steps_bounds, steps_increment)):
+            raise ValueError(
+                f"steps_bounds and steps_increment must be integers, got {steps_bounds} and {steps_increment}"
+            )
+        if steps_increment < 0:
+            raise ValueError(f"steps_increment must not be negative, got {steps_increment}")
         self.adapts_kl, self.adapts_steps = adapt in ("kl", "both"), adapt in ("steps", "both")
         self.every, self.margin = every, margin
         self.kl_bounds, self.kl_increment = kl_bounds, kl_increment
@@ -73,6 +82,16 @@ class AdaptiveTrustRegion(BaseCallback):
         return vars(self.model).setdefault(STATE, {"n_iterations": 0, "returns": [], "before": None})
 
     def _on_training_start(self) -> None:
+        if self.parent is not None:
+            raise ValueError(
+                f"AdaptiveTrustRegion follows iterations, and {type(self.parent).__name__} does not tell it of them. "
+                "Give it to learn() itself, alone or in a list."
+            )
+        if _n_adaptive(self.locals.get("callback", self)) > 1:
+            raise ValueError(
+                "learn() was given several AdaptiveTrustRegion, and a model has the state of one. Give it one, with "
+                "adapt='both' to change target_kl and target_steps."
+            )
         if self.adapts_kl and getattr(self.model, "target_kl", None) is None:
             raise ValueError(
                 f"AdaptiveTrustRegion changes target_kl, and this {type(self.model).__name__} has none. Give it one, "
@@ -122,6 +141,13 @@ class AdaptiveTrustRegion(BaseCallback):
             now.append(f"target_steps={model.target_steps}")
         if self.verbose >= 1:
             print(f"The policy {'improves' if improves else 'does not improve'}: {', '.join(now)}")
+
+
+def _n_adaptive(callback: BaseCallback) -> int:
+    """:return: how many callbacks adapt the trust region, of those in a list or of a single one"""
+    if isinstance(callback, CallbackList):
+        return sum(map(_n_adaptive, callback.callbacks))
+    return int(isinstance(callback, AdaptiveTrustRegion))
 
 
 def _moved(value: Any, change: Any, bounds: tuple[Any, Any]) -> Any:

@@ -10,7 +10,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 
 import sb3_walle
-from sb3_walle.cli.arguments import OF_CONTRIB, TRAINABLE
+from sb3_walle.cli.arguments import OF_CONTRIB, TRAINABLE, UsageError
 from sb3_walle.cli.extras import require_extra
 
 SB3_PACKAGES = ("stable_baselines3", "sb3_contrib")
@@ -55,6 +55,15 @@ def arguments_of(name: str) -> set[str]:
     """:return: names of the arguments of the class with samplers: SB3's that have a default, and those of our own"""
     own = [base.__init__ for base in algorithm_class(name).__mro__ if base.__module__.startswith("sb3_walle.")]
     return {*sb3_defaults(name), *(argument for init in own for argument in inspect.signature(init).parameters)}
+
+
+def check_masks(model: BaseAlgorithm) -> None:
+    """:raises UsageError: if an algorithm asks environments for masks that they have not. It closes them then"""
+    env = model.get_env()
+    takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+    if takes_masks and env is not None and not env.has_attr("action_masks"):
+        env.close()
+        raise UsageError(f"{type(model).__name__} asks environments for action_masks(), and these have none")
 
 
 def policy_of(env: gym.Env, name: str = "ppo") -> str:

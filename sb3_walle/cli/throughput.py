@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle.algorithm.async_mixin import AsyncMixin
+from sb3_walle.cli.algorithms import check_masks
 from sb3_walle.cli.environments import usage_errors
 
 AlgorithmT = TypeVar("AlgorithmT", bound=BaseAlgorithm)
@@ -63,13 +64,14 @@ def leaving_nothing(create: Callable[[], AlgorithmT]) -> Iterator[AlgorithmT]:
     """
     Close an algorithm's environments at the end of the block, and restore the number of PyTorch's threads.
 
-    :raises UsageError: if the algorithm refuses its arguments
+    :raises UsageError: if the algorithm refuses its arguments or environments
     """
     n_threads = th.get_num_threads()
     with warnings.catch_warnings(), usage_errors():
         # The last minibatch of an epoch may be smaller than the others, for all contenders alike.
         warnings.filterwarnings("ignore", "You have specified a mini-batch size")
         model = create()
+    check_masks(model)
     env = model.get_env()
     assert env is not None
     try:

@@ -114,8 +114,9 @@ def add_command(commands: Any) -> None:
     ppo = parser.add_argument_group("hyperparameters", text)
     text = "SB3's defaults, instead of what is known to suit the environment"
     ppo.add_argument("--plain", action="store_true", help=text)
-    policies = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
-    add_option(ppo, "--policy", None, "policy network (default: what suits the observations)", choices=policies)
+    policies = [f"{kind}{memory}Policy" for memory in ("", "Lstm") for kind in ("Mlp", "Cnn", "MultiInput")]
+    text = "policy network; recurrent_ppo has those with an LSTM (default: what suits the observations)"
+    add_option(ppo, "--policy", None, text, choices=policies)
     text = "steps of each environment in an iteration"
     add_option(ppo, "--n-steps", 2048, text, only_given=True, type=integer(1))
     text = "what an iteration collects: --n-steps of each environment, or whole episodes"

@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device, safe_mean
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_walle.cli.algorithms import algorithm_class, is_on_policy, policy_of, sb3_class, sb3_defaults
+from sb3_walle.cli.algorithms import algorithm_class, check_masks, is_on_policy, policy_of, sb3_class, sb3_defaults
 from sb3_walle.cli.arguments import UsageError
 from sb3_walle.cli.environments import WrapperSpec, check_environment, quiet_factory, usage_errors
 from sb3_walle.cli.learning_curve import plot_learning_curve
@@ -135,8 +135,11 @@ def create_model(settings: TrainingSettings) -> Any:
     """
     env = check_environment(settings.env_id)
     policy = settings.policy or policy_of(env, settings.algo)
-    if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
-        raise UsageError(f"MultiInputPolicy is for observations that are dictionaries, not {env.observation_space}")
+    known = algorithm_class(settings.algo).policy_aliases
+    if policy not in known:
+        raise UsageError(f"--algo {settings.algo} has no {policy}, but {', '.join(known)}")
+    if policy.startswith("MultiInput") and not isinstance(env.observation_space, spaces.Dict):
+        raise UsageError(f"{policy} is for observations that are dictionaries, not {env.observation_space}")
     device = settings.algorithm.get("device", "auto")
     try:
         get_device(device)
@@ -155,7 +158,9 @@ def create_model(settings: TrainingSettings) -> Any:
             arguments = one_env_each({}, arguments)
         if settings.frame_stack:
             source = stacked(source, settings.frame_stack, arguments)
-        return algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
+        model = algorithm_class(settings.algo)(policy, source, verbose=1, **arguments)
+    check_masks(model)
+    return model
 
 
 def as_action(numbers: list[float], space: spaces.Space) -> Any:

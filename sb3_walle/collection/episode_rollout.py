@@ -6,6 +6,7 @@ import numpy as np
 
 from sb3_walle.collection.arrival import Arrival
 from sb3_walle.collection.rollout import EPISODE_STARTS, Rollout
+from sb3_walle.samplers.infos import TRUNCATED
 
 
 class EpisodeRollout(Rollout):
@@ -45,8 +46,19 @@ class EpisodeRollout(Rollout):
     @property
     def episode_lengths(self) -> np.ndarray:
         """How many steps each episode has, ``[n_episodes]``; one that was lost with its sampler as far as it came."""
-        ends = np.flatnonzero(self.column.dones[:, 0] | self.column.stream_ends[:, 0])
-        return np.diff(ends, prepend=-1)
+        return np.diff(self._ends, prepend=-1)
+
+    @property
+    def longest_truncated(self) -> int:
+        """How many steps the longest of the episodes has that a time limit has ended; 0 if there is none."""
+        infos = [self.column.infos[end] for end in self._ends]
+        is_truncated = [any(info.get(TRUNCATED) for _, info in of_end) for of_end in infos]
+        return int((self.episode_lengths * is_truncated).max())
+
+    @property
+    def _ends(self) -> np.ndarray:
+        """Rows of the single column in which an episode ends."""
+        return np.flatnonzero(self.column.dones[:, 0] | self.column.stream_ends[:, 0])
 
     def learned(self, rows: range) -> tuple[Rollout, range]:
         return self.column, range(self.column.n_steps)

@@ -23,7 +23,7 @@ MAX_CHUNK_STEPS = 128
 MAX_CHUNKS_QUEUED = 64
 
 #: what helps where memory is too small
-REMEDY = "Use a smaller n_steps, fewer samplers, or fewer environments of each sampler."
+REMEDY = "Use a smaller n_steps or target_steps, fewer samplers, or fewer environments of each sampler."
 
 
 @dataclass(frozen=True)

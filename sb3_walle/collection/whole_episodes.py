@@ -177,7 +177,7 @@ class EpisodeCollector(Collector):
         rollout = EpisodeRollout(dealt.chunks)
         lengths = rollout.episode_lengths
         self.mean_episode_steps, self.statistics.n_episodes = float(lengths.mean()), len(lengths)
-        self._tell_of_limit(lengths.max())
+        self._tell_of_limit(rollout.longest_truncated)
         return rollout
 
     def _tell_of_limit(self, longest: int) -> None:

@@ -141,6 +141,8 @@ class SamplerVecEnv(VecEnv):
         self.resets_late = description.resets_late
         #: after how many steps the environments truncate an episode, ``None`` if that is unknown
         self.max_episode_steps = description.max_episode_steps
+        #: whether samplers can truncate their episodes earlier, which they cannot in vectorised ones
+        self.takes_limit = description.takes_limit
 
     @property
     def envs(self) -> list[gym.Env]:

@@ -42,6 +42,7 @@ from sb3_walle.on_policy.values import (
 )
 from sb3_walle.samplers.actors.choice import ActorKinds
 from sb3_walle.samplers.actors.torch_policy import hooks_for_samplers
+from sb3_walle.saving import saved_value
 from sb3_walle.sb3_private import timesteps_to_learn
 from sb3_walle.updates.finite import finite_updates
 from sb3_walle.updates.updater import Updater
@@ -110,6 +111,8 @@ class AsyncOnPolicyMixin(AsyncMixin, _Base):
     @classmethod
     def load(cls, path: Any, env: EnvSource = None, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`AsyncMixin.load`; with ``rollout="steps"``, what was saved of whole episodes is forgotten."""
+        if "n_steps" in kwargs and kwargs.get("rollout", saved_value(path, "rollout")) == EPISODES:
+            one_env_each({}, kwargs)  # refuses it, as in the constructor
         if kwargs.get("rollout") == STEPS:
             kwargs = {"target_steps": None, "max_episode_steps": None, **kwargs}
         return super().load(path, env, *args, **kwargs)

@@ -68,7 +68,9 @@ def correct_for_policy_lag(
     buffer.log_probs = np.maximum(log_probs, behaviour - MAX_LOG_RATIO)
     if is_sb3s_own(buffer):
         correct_traces(buffer, weights)
-    mean = _weighted_mean(buffer.advantages, weights) if normalizes_advantages else np.float32(0.0)
+    # Updates leave a single advantage as it is.
+    subtracts_mean = normalizes_advantages and weights.size > 1
+    mean = _weighted_mean(buffer.advantages, weights) if subtracts_mean else np.float32(0.0)
     buffer.advantages = weights * (buffer.advantages - mean)
     return float(weights.mean())
 

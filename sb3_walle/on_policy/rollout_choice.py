@@ -116,7 +116,7 @@ def whole_episodes(
     :param target_steps: about how many steps a rollout has
     :param max_episode_steps: the user's limit
     :return: the same of whole episodes. Those that no limit ends are truncated when they have ``target_steps``
-    :raises ValueError: if the samplers cannot collect whole episodes
+    :raises ValueError: if the samplers cannot collect whole episodes, or not with this limit
     """
     check_samplers(env)
     own_limit = env.vec_env.max_episode_steps
@@ -125,6 +125,12 @@ def whole_episodes(
         rules = EpisodeRules(min(limits), None if min(limits) == own_limit else max_episode_steps)
     else:
         rules = EpisodeRules(TYPICAL_STEPS, target_steps)
+    if rules.max_steps is not None and not env.vec_env.takes_limit:
+        raise ValueError(
+            f"rollout='episodes' has to truncate episodes after {rules.max_steps} steps (max_episode_steps, or "
+            "target_steps where no limit is known), which it cannot do in a vectorised environment. Build a single "
+            "environment, or use rollout='steps'."
+        )
     # A sampler's share is one episode at least.
     n_steps = max(math.ceil(target_steps / env.vec_env.num_envs), min(rules.expected_steps, TYPICAL_STEPS))
     return replace(task, n_steps=n_steps, episodes=rules)

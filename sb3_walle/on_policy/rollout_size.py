@@ -1,6 +1,9 @@
 """How many samples an update learns from: ``n_steps`` is per environment, and there may be many of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import gcd
+from typing import Any
 
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -27,6 +30,23 @@ def minibatches_of_several(n_samples: int, batch_size: int) -> int:
     """
     sizes = range(batch_size, max(batch_size, n_samples) + 1)
     return next((size for size in sizes if n_samples % size != 1), batch_size)
+
+
+@contextmanager
+def single_advantage_kept(algorithm: Any, n_samples: int) -> Iterator[None]:
+    """
+    Around an update of an algorithm that normalises a single advantage, too: one number has no deviation, and what is
+    divided by it is NaN. As in SB3's PPO, a single one stays as it is.
+
+    :param algorithm: an on-policy algorithm that has ``normalize_advantage``
+    :param n_samples: samples that the advantages are normalised over
+    """
+    normalizes = algorithm.normalize_advantage
+    algorithm.normalize_advantage = normalizes and n_samples > 1
+    try:
+        yield
+    finally:
+        algorithm.normalize_advantage = normalizes
 
 
 def large_rollout_advice(algorithm: OnPolicyAlgorithm, default_n_steps: int | None) -> str | None:

@@ -40,6 +40,11 @@ def own_limit(env: gym.Env) -> int | None:
     return min(limits, default=None)
 
 
+def can_limit(envs: Sequence[gym.Env]) -> bool:
+    """:return: whether :func:`limit_episodes` reaches all of these; vectorised environments are in no ``Monitor``"""
+    return len(envs) > 0 and all(innermost_monitor(env) is not None for env in envs)
+
+
 def limit_episodes(envs: Sequence[gym.Env], max_steps: int | None) -> None:
     """
     Set the limit of environments. It goes inside of their ``Monitor``, which reports the episodes that it ends.

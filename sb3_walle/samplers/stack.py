@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from sb3_walle.samplers.episode_limit import own_limit
+from sb3_walle.samplers.episode_limit import can_limit, own_limit
 from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
 from sb3_walle.samplers.video import VideoRecorder
@@ -36,6 +36,7 @@ class EnvDescription:
     :param monitor_files: names of the monitor files that each environment writes
     :param resets_late: whether an environment whose episode has ended begins the next one in a step of the others
     :param max_episode_steps: after how many steps they truncate an episode, ``None`` if that is unknown
+    :param takes_limit: whether a sampler can truncate an episode earlier
     """
 
     observation_space: spaces.Space
@@ -45,6 +46,7 @@ class EnvDescription:
     monitor_files: Sequence[Sequence[str]] = ()
     resets_late: bool = False
     max_episode_steps: int | None = None
+    takes_limit: bool = True
 
 
 class EnvStack:
@@ -86,6 +88,7 @@ class EnvStack:
             envs.monitor_files,
             envs.resets_late,
             own_limit(envs.envs[0]) if envs.envs else None,
+            can_limit(envs.envs),
         )
 
     @contextlib.contextmanager

@@ -96,12 +96,23 @@ def test_training_equals_with_whole_episodes() -> None:
 def test_a_last_minibatch_of_one_sample_does_no_harm() -> None:
     """sb3-contrib divides its advantage by a deviation that is not a number."""
     settings = {**TINY, **EPISODES, "target_steps": 6, "batch_size": 5, "mode": "sync", "n_samplers": 2}
+    assert_learns_finite_weights(settings)
+
+
+@pytest.mark.parametrize("mode", ["sync", "pipelined"])
+def test_a_rollout_of_one_sample_does_no_harm(mode: str) -> None:
+    settings = {**TINY, **EPISODES, "target_steps": 1, "max_episode_steps": 1, "mode": mode, "n_samplers": 2}
+    with pytest.warns(UserWarning, match="within 1 steps and was truncated"):
+        assert_learns_finite_weights(settings)
+
+
+def assert_learns_finite_weights(settings: dict[str, Any]) -> None:
     del settings["n_steps"]
     env = partial(EqualEpisodes, MASKABLE["discrete"])
     with AsyncMaskablePPO("MlpPolicy", env, backend="inline", **settings) as model:
         before = copy.deepcopy(model.policy.state_dict())
-        model.learn(12)
-        assert model.batch_size == 5
+        model.learn(2 * settings["target_steps"])
+        assert model.batch_size == settings["batch_size"] and model.normalize_advantage
         for name, weights in model.policy.state_dict().items():
             assert th.isfinite(weights).all() and not th.equal(weights, before[name])
 

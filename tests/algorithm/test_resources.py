@@ -194,7 +194,9 @@ def test_memory_that_is_gone_by_the_time_of_learning_is_an_error(monkeypatch: py
 
 
 def test_what_sb3_has_no_memory_for_comes_with_the_same_advice() -> None:
-    with pytest.raises(MemoryError, match=r"Unable to allocate .*float64\. Use a smaller n_steps, fewer samplers"):
+    with pytest.raises(
+        MemoryError, match=r"Unable to allocate .*float64\. Use a smaller n_steps or target_steps, fewer samplers"
+    ):
         AsyncPPO("MlpPolicy", StampedEnv, n_samplers=1, **{**SETTINGS, "n_steps": 10**13, "batch_size": 10**13})
 
 

@@ -101,6 +101,21 @@ def test_pipelined_learns_from_the_policy_before_and_corrects_for_it(monkeypatch
     assert ratios[0] == 0 and min(ratios[1:]) > 1e-3
 
 
+@pytest.mark.parametrize("mode", ["sync", "pipelined"])
+def test_a_rollout_of_one_sample_does_no_harm(mode: str) -> None:
+    """sb3-contrib divides its advantage by a deviation that is not a number, and by that of one of two sub-samples."""
+    settings = {**SETTINGS, "rollout": "episodes", "target_steps": 1, "max_episode_steps": 1, "mode": mode}
+    del settings["n_steps"]
+    with AsyncTRPO("MlpPolicy", "CartPole-v1", sub_sampling_factor=2, **SAMPLERS, **settings) as model:
+        before = model.policy.state_dict()["action_net.weight"].clone()
+        with pytest.warns(UserWarning, match="within 1 steps and was truncated"):
+            model.learn(3)
+        model.target_steps = 2
+        model.learn(4)
+        after = model.policy.state_dict()["action_net.weight"]
+    assert th.isfinite(after).all() and not th.equal(before, after) and model.normalize_advantage
+
+
 def test_pipelined_learns_cart_pole() -> None:
     settings = {**SETTINGS, "n_steps": 256, "batch_size": 128, "n_critic_updates": 5, "gae_lambda": 0.98}
     with AsyncTRPO("MlpPolicy", "CartPole-v1", mode="pipelined", **SAMPLERS, **settings) as model:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from toy_envs import RandomWalk, StampedEnv
 
 from sb3_walle import AdaptiveTrustRegion, AsyncPPO
@@ -142,8 +142,12 @@ def test_other_algorithms_with_a_trust_region_and_steps() -> None:
     ("arguments", "message"),
     [
         ({"adapt": "all"}, r"adapt must be one of \('kl', 'steps', 'both'\), got 'all'"),
-        ({"every": 0}, "every must be at least 1, got 0"),
+        ({"every": 0}, "every must be an integer of at least 1, got 0"),
+        ({"every": 2.5}, r"every must be an integer of at least 1, got 2\.5"),
         ({"kl_bounds": (0.01, 0.001)}, r"kl_bounds must be two numbers above 0 in their order, got \(0\.01, 0\.001\)"),
+        ({"kl_increment": -0.1}, r"kl_increment and margin must not be negative, got -0\.1 and 0\.0"),
+        ({"steps_increment": -300}, "steps_increment must not be negative, got -300"),
+        ({"steps_bounds": (1e3, 2e4)}, r"must be integers, got \(1000\.0, 20000\.0\) and 300"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -157,3 +161,12 @@ def test_what_there_is_not_cannot_be_changed() -> None:
     model = AsyncPPO("MlpPolicy", RandomWalk, n_steps=64, target_kl=0.01, **SETTINGS)
     with pytest.raises(ValueError, match="changes target_steps, and this AsyncPPO has none"):
         model.learn(10, callback=AdaptiveTrustRegion("both"))
+
+
+def test_what_would_count_iterations_twice_or_never_is_refused() -> None:
+    """A model has the state of one callback; and SB3 tells only those that learn() is given of iterations."""
+    model = AsyncPPO("MlpPolicy", RandomWalk, n_steps=64, target_kl=0.01, **SETTINGS)
+    with pytest.raises(ValueError, match="given several AdaptiveTrustRegion"):
+        model.learn(10, callback=[AdaptiveTrustRegion("kl"), CallbackList([AdaptiveTrustRegion("kl")])])
+    with pytest.raises(ValueError, match="EveryNTimesteps does not tell it"):
+        model.learn(10, callback=EveryNTimesteps(10, AdaptiveTrustRegion("kl")))

@@ -152,10 +152,21 @@ def test_missing_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "COMMAND" in fails_with_usage_error([], capsys)
 
 
-@pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
-def test_policy_that_does_not_fit(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--policy", policy, "--run-dir", str(tmp_path), *TINY]
-    assert policy in fails_with_usage_error(["train", "CartPole-v1", *options], capsys)
+@pytest.mark.parametrize(
+    ("options", "mentioned"),
+    [
+        (["--policy", "CnnPolicy"], "CnnPolicy"),
+        (["--policy", "MultiInputPolicy"], "MultiInputPolicy is for observations that are dictionaries"),
+        (["--policy", "MlpLstmPolicy"], "--algo ppo has no MlpLstmPolicy, but MlpPolicy"),
+        (["--algo", "recurrent_ppo", "--policy", "MlpPolicy"], "--algo recurrent_ppo has no MlpPolicy, but MlpLstm"),
+        (["--algo", "maskable_ppo"], "AsyncMaskablePPO asks environments for action_masks(), and these have none"),
+    ],
+)
+def test_algorithm_that_does_not_fit(
+    options: list[str], mentioned: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", "CartPole-v1", *options, "--run-dir", str(tmp_path), *TINY]
+    assert mentioned in fails_with_usage_error(argv, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -320,6 +331,12 @@ def test_bench_measures_off_policy_algorithms(
     options = "--n-samplers 2 --timesteps 40 --learner eager --n-learners auto"
     table = measured(f"CartPole-v1 --algo dqn {options}", capsys)
     assert list(table) == ["AsyncDQN, 2 samplers", "DQN, DummyVecEnv(2)"]
+
+
+@pytest.mark.parametrize("command", [["bench", "--n-samplers", "1"], ["tune", "--n-envs", "1"]])
+def test_environments_without_masks_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [*command, "CartPole-v1", "--algo", "maskable_ppo"]
+    assert "asks environments for action_masks()" in fails_with_usage_error(argv, capsys)
 
 
 def test_bench_refuses_spaces_that_the_algorithm_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,6 +229,24 @@ def test_episodes_without_an_end_are_truncated_and_told_of_once() -> None:
         train(partial(StampedEnv, episode_length=10**9), 90, 200, seen)
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_told_of_an_episode_that_ends_by_itself_at_the_limit() -> None:
+    model = train(partial(StampedEnv, episode_length=30), 90, 200, max_episode_steps=30)
+    assert {length for _, length in episodes(model)} == {30}
+
+
+@pytest.mark.parametrize("limit", [5, None])
+def test_a_limit_that_cannot_be_set_is_refused(limit: int | None) -> None:
+    """Without it, samplers would await the end of an episode for ever."""
+
+    def vectorised(n_envs: int) -> gym.vector.VectorEnv:
+        same_step = gym.vector.AutoresetMode.SAME_STEP
+        return gym.vector.SyncVectorEnv([partial(StampedEnv, episode_length=10**9)] * n_envs, autoreset_mode=same_step)
+
+    with pytest.raises(ValueError, match=f"truncate episodes after {limit or 60} steps .* in a vectorised environment"):
+        AsyncPPO("MlpPolicy", vectorised, target_steps=60, max_episode_steps=limit, **SETTINGS)
+
+
 def test_a_limit_does_not_outlast_its_training() -> None:
     env = SamplerVecEnv([partial(StampedEnv, episode_length=50)], backend="inline")
     with pytest.warns(UserWarning, match="within 5 steps"):
@@ -416,6 +434,8 @@ def test_a_saved_model_continues_with_episodes_of_the_length_that_it_knows(tmp_p
     loaded.learn(400, callback=again)
     # Else it would be one episode, as long as CartPole's limit.
     assert len(again.lengths[0]) == round(400 / model.mean_episode_steps)
+    with pytest.raises(ValueError, match="n_steps=64 was given with rollout='episodes'"):
+        AsyncPPO.load(tmp_path / "model", env="CartPole-v1", backend="inline", n_steps=64)
     # SB3 reads it, and the other way round.
     PPO.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 2)).learn(100)
     steps = AsyncPPO.load(tmp_path / "model", rollout="steps", env="CartPole-v1", backend="inline")
@@ -475,6 +495,13 @@ def test_environments_in_lockstep_are_refused() -> None:
 def test_n_envs_means_as_many_samplers() -> None:
     model = AsyncPPO("MlpPolicy", RandomWalk, n_envs=4, target_steps=60, **{**SETTINGS, "n_samplers": None})
     assert model.get_env().n_samplers == 4
+
+
+def test_a_single_advantage_stays_as_it_is() -> None:
+    """A2C divides it by a deviation that is not a number."""
+    settings: dict[str, Any] = {"rollout": "episodes", "target_steps": 1, "n_samplers": 1, "backend": "inline"}
+    model = AsyncA2C("MlpPolicy", partial(StampedEnv, episode_length=1), normalize_advantage=True, **settings)
+    assert np.isfinite(flat_weights(model.learn(3))).all()
 
 
 def test_statistics_are_those_of_all_steps() -> None:
