@@ -314,7 +314,8 @@ class AsyncMixin(_Base):
         :raises RuntimeError: if their number is another one during ``learn()``
         """
         env_before, n_envs_before = self.env, self.n_envs
-        with in_samplers_like(env_before, n_envs_before, env, self.observe_last_action) as samplers:
+        are_plants = self.mode == REALTIME
+        with in_samplers_like(env_before, n_envs_before, env, self.observe_last_action, are_plants) as samplers:
             wrapped_samplers(samplers)
             if samplers is not None and samplers.num_envs != n_envs_before:
                 if self._is_learning:

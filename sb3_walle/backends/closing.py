@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.protocol import UNASKED
 from sb3_walle.backends.server_handle import ServerHandle
 from sb3_walle.backends.supervision import hung, warn
 from sb3_walle.samplers.errors import Failure, SamplerError
@@ -86,7 +87,8 @@ class Closing:
                 self._server.take_in_news()
                 return
             number, reply = key.fileobj.receive()  # type: ignore[union-attr]
-            if number == _CLOSE and isinstance(reply, Failure):
+            # Without being asked, a sampler tells that it could not give its plant the fallback action.
+            if number in (_CLOSE, UNASKED) and isinstance(reply, Failure):
                 self._failures.append(reply.to_error(key.data))
         except ChannelClosedError:
             self._selector.unregister(key.fileobj)

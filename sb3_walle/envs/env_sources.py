@@ -208,7 +208,11 @@ def in_samplers(
 
 @contextlib.contextmanager
 def in_samplers_like(
-    present: VecEnv | None, n_envs: int, env: EnvSource, observe_last_action: int | None = None
+    present: VecEnv | None,
+    n_envs: int,
+    env: EnvSource,
+    observe_last_action: int | None = None,
+    are_plants: bool = False,
 ) -> Iterator[VecEnv | None]:
     """
     As :func:`in_samplers`, with the choices of the present environments.
@@ -216,6 +220,7 @@ def in_samplers_like(
     :param present: the present environments, with their wrappers
     :param n_envs: how many environments to make, where neither these nor ``env`` tell
     :param observe_last_action: how many actions observations include, where ``env`` is no ``VecEnv``
+    :param are_plants: whether the environments are for mode ``"realtime"``
     """
     samplers = None if present is None else present.unwrapped
     choices = SamplerChoices(n_samplers=n_envs)
@@ -229,6 +234,8 @@ def in_samplers_like(
         choices = SamplerChoices(backend=choices.backend)
     else:
         choices = replace(choices, observe_last_action=observe_last_action)
+    if are_plants:
+        choices = choices.for_plants(env)
     with in_samplers(env, choices) as found:
         yield found
 

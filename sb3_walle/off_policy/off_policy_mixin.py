@@ -26,7 +26,7 @@ from sb3_walle.off_policy.exploration_plan import check_ladder, planned_explorat
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
 from sb3_walle.off_policy.hook_cache import HookCache
 from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
-from sb3_walle.off_policy.plants import check_callbacks, check_plants, check_realtime_arguments
+from sb3_walle.off_policy.plants import ARGUMENTS, check_callbacks, check_plants, check_realtime_arguments
 from sb3_walle.off_policy.realtime_rollout import take_steps
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import buffer_of, check_n_envs, new_replay_buffer, wants_all_infos
@@ -123,8 +123,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _check_choices(self) -> None:
         super()._check_choices()
-        names = ("control_hz", "fallback_action", "max_replay_ratio")
-        check_realtime_arguments(self.mode == REALTIME, {name: getattr(self, name) for name in names})
+        check_realtime_arguments(self.mode == REALTIME, {name: getattr(self, name) for name in ARGUMENTS})
         check_ladder(self.noise_ladder, type(self).__name__, self.has_noise_ladder)
 
     def _setup_model(self) -> None:
@@ -149,7 +148,9 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             check_plants(None if wrapped is None else wrapped.vec_env, self.fallback_action)
 
     def _realtime_settings(self) -> RealtimeSettings | None:
-        return RealtimeSettings(self.fallback_action, self.control_hz) if self.mode == REALTIME else None
+        if self.mode != REALTIME:
+            return None
+        return RealtimeSettings(self.fallback_action, None if self.control_hz is None else float(self.control_hz))
 
     def _check_ladder(self) -> None:
         if self.noise_ladder is None:
@@ -217,6 +218,13 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
                 self.replay_buffer = before
                 raise
         self._take_buffer(loaded)
+
+    @classmethod
+    def load(cls, path: Any, env: EnvSource = None, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`AsyncMixin.load`. In another mode than ``"realtime"``, what was saved for that one is left out."""
+        if kwargs.get("mode", REALTIME) != REALTIME:
+            kwargs = {**dict.fromkeys(ARGUMENTS), **kwargs}
+        return super().load(path, env, *args, **kwargs)
 
     def __exit__(self, *exception: object) -> None:
         close_rewards(buffer_of(self))
