@@ -285,7 +285,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         """As in SB3, but the steps come from the experience queue: samplers have made them, exploration included."""
         arguments = (callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval)
         collector = self._up_to_date_collector(self._n_steps_per_rollout())
-        self._replay_ratio.begin_rollout(self.num_timesteps)
+        if self._debt is None or self.num_timesteps <= self.learning_starts:
+            self._replay_ratio.begin_rollout(self.num_timesteps)
         wrapped, recorded = wrapped_samplers(env), self._recorded
         if collector is None or wrapped is None or recorded is None:
             return super().collect_rollouts(env, *arguments)

@@ -12,6 +12,7 @@ from sb3_walle.realtime.fallback import check_fallback, check_fallback_in
 from sb3_walle.realtime.plant import N_TICKS, Plant
 from sb3_walle.realtime.settings import LEAST_RING_SECONDS, RING_NBYTES, RING_SECONDS, RealtimeSettings
 from sb3_walle.realtime.statistics import RealtimeStatistics, TickTimes
+from sb3_walle.samplers.envs import SamplerEnvs
 
 HZ = 50.0
 PERIOD = 1.0 / HZ
@@ -172,11 +173,12 @@ def test_wrapper_may_wait_and_waits_by_itself_again_in_the_end() -> None:
 
     env = VirtualPlantEnv(VirtualClock())
     waits = Waits(env)
-    plant = Plant(waits, waits.step, waits.reset, RealtimeSettings("hold", HZ, env.clock))
+    envs = SamplerEnvs([lambda: waits])
+    (plant,) = envs.as_plants(RealtimeSettings("hold", HZ, env.clock))
     plant.reset()
     times = act(plant, env.clock, 3)
     assert [time.action_age for time in times] == pytest.approx([0.001] * 3) and waits.n_waits == 0
-    plant.let_go()
+    envs.as_environments()
     waits.step(np.zeros(1))
     assert waits.n_waits == 1
 
