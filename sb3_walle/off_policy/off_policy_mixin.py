@@ -140,7 +140,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
                 f"{type(self).__name__} cannot learn from a PrioritizedReplayBuffer: it neither weights its losses nor "
                 "returns errors to the buffer. Use AsyncDQN, or another replay_buffer_class."
             )
-        compute_rewards_here(buffer_of(self), self.env)
+        self._compute_rewards_here()
 
     def _check_plants(self) -> None:
         if self.mode == REALTIME and self.env is not None:
@@ -196,11 +196,14 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     def _take_buffer(self, buffer: ReplayBuffer | None) -> None:
         self.replay_buffer = buffer
         self._storage.forget()
-        compute_rewards_here(buffer, self.env)
+        self._compute_rewards_here()
+
+    def _compute_rewards_here(self) -> None:
+        compute_rewards_here(buffer_of(self), self.env, are_plants=self.mode == REALTIME)
 
     def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
-        compute_rewards_here(buffer_of(self), self.env)
+        self._compute_rewards_here()
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """
