@@ -117,8 +117,8 @@ class AsyncMixin(_Base):
     :param info_keys: what callbacks find in ``locals["infos"]`` where no episode ends: ``"all"``; the keys that they
         need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
         subclass overrides a method that is given infos, else none
-    :param on_failure: as for :class:`SamplerVecEnv`, as are the four below; ``"raise"`` ends ``learn()``. If ``env`` is
-        a :class:`SamplerVecEnv`, that was told already
+    :param on_failure: as for :class:`SamplerVecEnv`, as are the four below; ``"raise"``, the default in mode
+        ``"realtime"``, ends ``learn()``. If ``env`` is a :class:`SamplerVecEnv`, that was told already
     :param max_restarts: as for :class:`SamplerVecEnv`
     :param step_timeout: as for :class:`SamplerVecEnv`
     :param close_timeout: as for :class:`SamplerVecEnv`
