@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
-from sb3_walle.backends import as_backend
+from sb3_walle.backends import as_backend, check_drives_plants
 from sb3_walle.backends.limits import available_cpus
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import Supervision
@@ -117,6 +117,7 @@ class SamplerChoices:
             )
         if isinstance(env, VecEnv) and isinstance(env.unwrapped, SamplerVecEnv):
             return self
+        check_drives_plants(self.backend)
         n_samplers = self.n_samplers or self.n_envs or (None if isinstance(env, VecEnv) else 1)
         return replace(self, n_samplers=n_samplers, on_failure=self.on_failure or "raise", samplers_give_way=False)
 

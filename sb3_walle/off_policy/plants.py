@@ -7,7 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.info_needs import called_by
-from sb3_walle.backends import as_backend, can_drive_plants
+from sb3_walle.backends import check_drives_plants
 from sb3_walle.envs.vec_env import SamplerVecEnv
 from sb3_walle.realtime.fallback import FallbackAction, check_fallback, check_fallback_in
 
@@ -53,11 +53,7 @@ def check_plants(samplers: SamplerVecEnv | None, fallback_action: FallbackAction
             f"In mode='realtime' each sampler acts on one plant, and here are envs_per_sampler="
             f"{samplers.envs_per_sampler}: the actions of one would wait for the steps of the others."
         )
-    if not can_drive_plants(as_backend(samplers.backend)):
-        raise ValueError(
-            f"backend={samplers.backend!r} cannot act in real time: experience takes its way over a network. Run the "
-            "learner on the machine that the plant is connected to, with backend='process'."
-        )
+    check_drives_plants(samplers.backend)
     if samplers.on_failure is None or samplers.client.supervision.samplers_give_way:
         raise ValueError(
             "These samplers were not started for mode='realtime'. Pass two arguments to SamplerVecEnv: "

@@ -225,7 +225,9 @@ def _plants(envs: InnermostEnvs, settings: RealtimeSettings | None) -> list[Plan
             return envs.as_plants(settings)
         envs.as_environments()
     elif settings is not None:
-        raise TypeError('mode="realtime" acts on single environments, and this one is vectorised')
+        raise TypeError(
+            'mode="realtime" acts on single environments, and this one is vectorised: pass a function that builds one.'
+        )
     return []
 
 
