@@ -224,7 +224,10 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     @classmethod
     def load(cls, path: Any, env: EnvSource = None, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`AsyncMixin.load`. In another mode than ``"realtime"``, what was saved for that one is left out."""
+        """
+        As :meth:`~sb3_walle.algorithm.async_mixin.AsyncMixin.load`. In another mode than ``"realtime"``, what was saved
+        for that one is left out.
+        """
         if kwargs.get("mode", REALTIME) != REALTIME:
             kwargs = {**dict.fromkeys(ARGUMENTS), **kwargs}
         return super().load(path, env, *args, **kwargs)
