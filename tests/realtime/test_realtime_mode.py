@@ -293,7 +293,7 @@ def test_model_continues_in_another_mode(tmp_path: Any) -> None:
     with AsyncSAC.load(tmp_path / "model", "Pendulum-v1", mode="sync", backend="inline", n_samplers=1) as other:
         other.learn(10)
         other.save(tmp_path / "model")
-    arguments = {"mode": "realtime", "fallback_action": [0.0], "backend": "inline"}
+    arguments: dict[str, Any] = {"mode": "realtime", "fallback_action": [0.0], "backend": "inline"}
     with AsyncSAC.load(tmp_path / "model", "Pendulum-v1", **arguments) as again:
         again.learn(10)
         assert (again.mode, again.control_hz, again.max_replay_ratio) == ("realtime", None, None)
