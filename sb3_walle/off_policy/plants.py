@@ -35,7 +35,7 @@ def check_realtime_arguments(is_realtime: bool, given: dict[str, Any]) -> None:
 
 
 def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
         raise ValueError(f"{name} must be a number above 0, or None, got {value!r}")
 
 
