@@ -89,8 +89,8 @@ class AsyncMixin(LearnerMixin):
     :param info_keys: what callbacks find in ``locals["infos"]`` where no episode ends: ``"all"``; the keys that they
         need, if any, which is cheaper; or ``"auto"``: all if there is a callback that is not SB3's own, or a
         subclass overrides a method that is given infos, else none
-    :param on_failure: as for :class:`SamplerVecEnv`, as are the four below; ``"raise"`` ends ``learn()``. If ``env`` is
-        a :class:`SamplerVecEnv`, that was told already
+    :param on_failure: as for :class:`SamplerVecEnv`, as are the four below; ``"raise"``, the default in mode
+        ``"realtime"``, ends ``learn()``. If ``env`` is a :class:`SamplerVecEnv`, that was told already
     :param max_restarts: as for :class:`SamplerVecEnv`
     :param step_timeout: as for :class:`SamplerVecEnv`
     :param close_timeout: as for :class:`SamplerVecEnv`
@@ -249,7 +249,8 @@ class AsyncMixin(LearnerMixin):
         :raises RuntimeError: if their number is another one during ``learn()``
         """
         env_before, n_envs_before = self.env, self.n_envs
-        with in_samplers_like(env_before, n_envs_before, env, self.observe_last_action) as samplers:
+        are_plants = self.mode == REALTIME
+        with in_samplers_like(env_before, n_envs_before, env, self.observe_last_action, are_plants) as samplers:
             wrapped_samplers(samplers)
             if samplers is not None and samplers.num_envs != n_envs_before:
                 if self._is_learning:

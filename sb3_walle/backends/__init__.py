@@ -18,9 +18,15 @@ def _process() -> Backend:
 BACKENDS: dict[str, Callable[[], Backend]] = {"process": _process, "inline": InlineBackend, "ray": RayBackend}
 
 
-def can_drive_plants(backend: Backend) -> bool:
-    """:return: whether samplers of a backend can act in real time: they reach the learner's memory"""
-    return getattr(backend, "drives_plants", False)
+def check_drives_plants(backend: str | Backend) -> None:
+    """
+    :raises ValueError: if samplers of a backend cannot act in real time, because they do not reach the learner's memory
+    """
+    if not getattr(as_backend(backend), "drives_plants", False):
+        raise ValueError(
+            f"backend={backend!r} cannot act in real time: experience takes its way over a network. Run the learner on "
+            "the machine that the plant is connected to, with backend='process'."
+        )
 
 
 def as_backend(backend: str | Backend) -> Backend:

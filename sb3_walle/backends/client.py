@@ -53,6 +53,8 @@ class SamplerClient:
         # at any instruction, no reply is ever taken for the answer to something else.
         self._posted: set[int] = set()
         self._reports: deque[tuple[int, Reply]] = deque()
+        # Of a sampler that acted in real time, and is not replaced. No further report will come of it.
+        self._end_of_drive: BaseException | None = None
         # What was asked of samplers that died and cannot be asked of others.
         self._lost: deque[tuple[int, Death]] = deque()
 
@@ -115,6 +117,8 @@ class SamplerClient:
         :raises SamplerError: if a sampler died and is not replaced
         """
         while not self._reports:
+            if self._end_of_drive is not None:
+                raise self._end_of_drive
             self._receive(None)
         sampler, reply = self._reports.popleft()
         return sampler, _value(sampler, reply)
@@ -135,6 +139,7 @@ class SamplerClient:
 
     def forget_reports(self) -> None:
         """Have no more interest in what was asked for without waiting until now, or in what comes unasked."""
+        self._end_of_drive = None
         for sampler in self._supervised:
             sampler.end_drive()
         self._posted.clear()
@@ -198,8 +203,12 @@ class SamplerClient:
         death = sampler.note_death(death)
         try:
             delay = self._restarts.after(death)
-        except BaseException:
+        except BaseException as error:
             sampler.forget()
+            if sampler.is_driving:
+                # The caller may be a callback that ignores errors.
+                sampler.end_drive()
+                self._end_of_drive = error
             raise
         for number in sampler.take_lost():
             self._lost.append((number, death))

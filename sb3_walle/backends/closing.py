@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from sb3_walle.backends.channel import Channel, ChannelClosedError
+from sb3_walle.backends.protocol import UNASKED
 from sb3_walle.backends.server_handle import ServerHandle
 from sb3_walle.backends.supervision import hung, warn
 from sb3_walle.samplers.errors import Failure, SamplerError
-from sb3_walle.samplers.requests import CloseEnvs
+from sb3_walle.samplers.requests import CloseEnvs, Reply
 
 NOTICE_AFTER = 5.0
 # Another thread that was talking to the samplers may have received what this one waits for.
@@ -66,6 +67,8 @@ class Closing:
             self._end_hung()
             for key, _ in self._selector.select(min(ends_at - now, LONGEST_PAUSE)):
                 self._hear(key)
+        for sampler in self._channels:
+            self._hear_rest(sampler)
         if self._waiting:
             warn(f"Killed after {timeout:g} s without having closed the environments: {_names(self._waiting)}.")
         if self._failures:
@@ -85,9 +88,7 @@ class Closing:
             if key.fileobj is self._server:
                 self._server.take_in_news()
                 return
-            number, reply = key.fileobj.receive()  # type: ignore[union-attr]
-            if number == _CLOSE and isinstance(reply, Failure):
-                self._failures.append(reply.to_error(key.data))
+            self._note(key.data, *key.fileobj.receive())  # type: ignore[union-attr]
         except ChannelClosedError:
             self._selector.unregister(key.fileobj)
             # The kernel kills all samplers with the server.
@@ -95,6 +96,23 @@ class Closing:
         except Exception:
             # Another thread has received it, or it answers an earlier request and cannot be unpickled here.
             return
+
+    def _hear_rest(self, sampler: int) -> None:
+        """Take in what a sampler has told, which may be dead by now."""
+        while True:
+            try:
+                self._note(sampler, *self._channels[sampler].receive())
+            except OSError:
+                # There is nothing more.
+                return
+            except Exception:
+                # It answers an earlier request and cannot be unpickled here.
+                continue
+
+    def _note(self, sampler: int, number: int, reply: Reply) -> None:
+        # Without being asked, a sampler tells that it could not give its plant the fallback action.
+        if number in (_CLOSE, UNASKED) and isinstance(reply, Failure):
+            self._failures.append(reply.to_error(sampler))
 
     def _end_hung(self) -> None:
         for sampler in self._waiting:

@@ -1,5 +1,6 @@
 """A sampler's process in mode "realtime": what it does while there is no request."""
 
+import contextlib
 import gc
 from collections import deque
 
@@ -12,6 +13,7 @@ from sb3_walle.samplers.errors import Failure
 from sb3_walle.samplers.requests import CloseEnvs, Drive, Result, answer
 from sb3_walle.samplers.sampler import Sampler
 from sb3_walle.samplers.tickets import ChunkReport
+from sb3_walle.transport.pulse import Pulse
 
 # Of a message. Those that could not be sent for a while are sent in parts, so that no tick takes long.
 MOST_REPORTS = 64
@@ -24,10 +26,11 @@ class ControlLoop:
 
     :param sampler: the sampler
     :param channel: its end of the channel to the learner
+    :param pulse: told when a step is over; ``None`` where no step is timed
     """
 
-    def __init__(self, sampler: Sampler, channel: Channel) -> None:
-        self._sampler, self._channel = sampler, channel
+    def __init__(self, sampler: Sampler, channel: Channel, pulse: Pulse | None = None) -> None:
+        self._sampler, self._channel, self._pulse = sampler, channel, pulse
         self._driver = Driver(sampler)
         self._unsent: deque[ChunkReport] = deque()
         self._garbage_rests = False
@@ -40,33 +43,45 @@ class ControlLoop:
         :return: False if there was a failure, after which the sampler ends
         :raises ChannelClosedError: if the learner is dying
         """
-        while self._driver.is_driving():
-            self._begin()
-            try:
+        try:
+            while self._driver.is_driving():
+                self._begin()
                 self._unsent.append(self._driver.tick())
-            except (Exception, SystemExit) as error:
-                self._fail(error)
-                return False
-            self._tell(may_wait=False)
-            if self._learner.is_dying():
-                raise ChannelClosedError("The learner is dying")
-            if self._channel.wait(0.0):
-                return True
+                # The wait for the next tick is not part of a step.
+                self._note_rest()
+                self._tell(may_wait=False)
+                if self._learner.is_dying():
+                    raise ChannelClosedError("The learner is dying")
+                if self._channel.wait(0.0):
+                    return True
+        except ChannelClosedError:
+            raise
+        except (Exception, SystemExit) as error:
+            self._fail(error)
+            return False
         self._end()
         return True
 
-    def rest(self) -> None:
-        """Let the plant rest, if it is acted on."""
-        self._driver.rest()
+    def rest(self) -> bool:
+        """
+        Let the plant rest, if it is acted on.
+
+        :return: False if there was a failure, after which the sampler ends
+        """
+        try:
+            self._driver.rest()
+        except (Exception, SystemExit) as error:
+            self._fail(error)
+            return False
         self._end()
+        return True
 
     def end(self) -> None:
         """Let the plant rest, as far as it is possible: the learner has hung up, or something has failed."""
-        try:
-            self.rest()
-        except (Exception, SystemExit):
-            # The environment has failed, now or before. There is nothing left to do for the plant but to close it.
-            self._end()
+        # If the environment fails, now or before, there is nothing left to do for the plant but to close it.
+        with contextlib.suppress(Exception, SystemExit):
+            self._driver.rest()
+        self._end()
 
     def _begin(self) -> None:
         """Have no garbage collected between two ticks: it takes longer the more there is. A reset collects it."""
@@ -78,7 +93,12 @@ class ControlLoop:
             gc.disable()
             come_first()
 
+    def _note_rest(self) -> None:
+        if self._pulse is not None:
+            self._pulse.rest()
+
     def _end(self) -> None:
+        self._note_rest()
         if self._garbage_rests:
             self._garbage_rests = False
             gc.enable()
@@ -92,6 +112,10 @@ class ControlLoop:
             self._channel.send((UNASKED, Result(reports)), may_wait=may_wait)
         except BlockingIOError:
             unsent.extendleft(reversed(reports))
+        except BaseException:
+            # An info that does not pickle, say: neither may those after it.
+            unsent.clear()
+            raise
 
     def _fail(self, error: BaseException) -> None:
         """Let the plant rest and close it. Then there is time to wait for the learner."""

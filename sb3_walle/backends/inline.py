@@ -64,9 +64,12 @@ class InlineSamplers:
         if not self._requests:
             return None if timeout == 0.0 else self._step_plant()
         index, number, request = self._requests.popleft()
-        # A plant rests at the latest now if its run is over.
-        if self._drivers[index].is_driving() and request.rests_plants:
-            self._drivers[index].rest()
+        try:
+            # A plant rests at the latest now if its run is over.
+            if self._drivers[index].is_driving() and request.rests_plants:
+                self._drivers[index].rest()
+        except (Exception, SystemExit) as error:
+            return self._end_driving(index, error)
         reply = answer(self._samplers[index], request)
         if isinstance(reply, Failure) and request.failure_ends_sampler:
             self.kill(index)
@@ -78,15 +81,17 @@ class InlineSamplers:
             index = self._next_driver % self.n_samplers
             self._next_driver = index + 1
             driver = self._drivers.get(index)
-            if driver is None or not driver.is_driving():
-                continue
             try:
-                return Delivery(index, UNASKED, Result((driver.tick(),)))
+                if driver is not None and driver.is_driving():
+                    return Delivery(index, UNASKED, Result((driver.tick(),)))
             except (Exception, SystemExit) as error:
-                failure = Failure.of(error, Drive.summary)
-                self.kill(index)
-                return Delivery(index, UNASKED, failure)
+                return self._end_driving(index, error)
         return None
+
+    def _end_driving(self, sampler: int, error: BaseException) -> Event:
+        failure = Failure.of(error, Drive.summary)
+        self.kill(sampler)
+        return Delivery(sampler, UNASKED, failure)
 
     def seconds_at_step(self, sampler: int) -> float:
         return 0.0
@@ -111,5 +116,7 @@ class InlineSamplers:
             self._closed = True
             self._requests.clear()
             for index, sampler in self._samplers.items():
-                self._drivers[index].rest()
-                sampler.close()
+                try:
+                    self._drivers[index].rest()
+                finally:
+                    sampler.close()

@@ -37,7 +37,7 @@ def run_sampler(index: int, channel: Channel, parent: int, pulse: Pulse | None =
     # All samplers are copies of one process. Environments that draw from the global streams must not all draw the same.
     seed_global_streams(int.from_bytes(os.urandom(4), "little"))
     sampler = Sampler(index, pulse)
-    loop = ControlLoop(sampler, channel)
+    loop = ControlLoop(sampler, channel, pulse)
     # By hanging up, the learner ends samplers that it does not wait for.
     with contextlib.suppress(ChannelClosedError):
         while loop.run() and _carry_out_next(sampler, channel, pulse, loop):
@@ -64,8 +64,8 @@ def _carry_out_next(sampler: Sampler, channel: Channel, pulse: Pulse | None, loo
         return True
     if isinstance(request, Reset | Evaluate) and request.seeds[0] is not None:
         seed_global_streams(request.seeds[0])
-    if request.rests_plants:
-        loop.rest()
+    if request.rests_plants and not loop.rest():
+        return False
     reply = answer(sampler, request)
     if sampler.plants:
         _outlive_others()

@@ -62,12 +62,13 @@ class SupervisedSampler:
     @property
     def silent_since(self) -> float:
         """When the sampler was heard of last, if it has something to do; otherwise never."""
-        return self._heard_at if self._open and self.state is not State.DEAD else NEVER
+        has_something_to_do = self._open or self.is_driving
+        return self._heard_at if has_something_to_do and self.state is not State.DEAD else NEVER
 
     @property
     def activity(self) -> str:
         """What the sampler is doing, as in "Sampler 3 was killed while ..."."""
-        if not self._open and self._setup.is_driving:
+        if not self._open and self.is_driving:
             return Drive.summary
         return next((request.summary for request in self._open.values()), "waiting for something to do")
 
@@ -110,6 +111,11 @@ class SupervisedSampler:
         """Note what the sampler has collected in real time."""
         self._heard_at = time.monotonic()
         self._setup.note_steps(reports)
+
+    @property
+    def is_driving(self) -> bool:
+        """Whether it collects in real time."""
+        return self._setup.is_driving
 
     def end_drive(self) -> None:
         """Note that it collects in real time no longer."""

@@ -25,6 +25,7 @@ from sb3_walle.cli.learning_curve import plot_learning_curve
 from sb3_walle.cli.realtime_picture import draw_realtime
 from sb3_walle.cli.video import VIDEO, VideoRequest, record_video
 from sb3_walle.cli.zoo import NoiseSpec
+from sb3_walle.collection import modes
 from sb3_walle.envs.env_sources import EnvSource, SamplerChoices, in_samplers
 from sb3_walle.envs.sampler_shape import Workload
 from sb3_walle.on_policy.rollout_choice import EPISODES, one_env_each
@@ -178,7 +179,10 @@ def stacked(factory: EnvSource, n_stack: int, arguments: dict[str, Any]) -> VecF
     """
     workload = Workload(has_seed=arguments.get("seed") is not None, verbose=1)
     preload = ("torch", "stable_baselines3")
-    with in_samplers(factory, SamplerChoices.taken_from(arguments), preload, workload) as samplers:
+    choices = SamplerChoices.taken_from(arguments)
+    if arguments.get("mode") == modes.REALTIME:
+        choices = choices.for_plants(factory)
+    with in_samplers(factory, choices, preload, workload) as samplers:
         assert samplers is not None
         return VecFrameStack(samplers, n_stack)
 

@@ -24,6 +24,8 @@ MAX_CHUNKS_QUEUED = 64
 
 #: what helps where memory is too small
 REMEDY = "Use a smaller n_steps or target_steps, fewer samplers, or fewer environments of each sampler."
+#: the same in mode "realtime"
+REMEDY_FOR_RINGS = "Use smaller observations, or a lower control_hz."
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,14 @@ class CollectionPlan:
     """
     :param chunk_steps: lengths of the chunks that make up a sampler's share of a rollout
     :param queues: how large the queues are
+    :param reason: what makes them so large, as in "n_steps=2048"
+    :param remedy: what helps where memory is too small
     """
 
     chunk_steps: tuple[int, ...]
     queues: QueuePlan
+    reason: str
+    remedy: str
 
     def check_memory(self) -> None:
         """
@@ -56,8 +62,8 @@ class CollectionPlan:
         left = available_memory()
         if self.queues.nbytes > left:
             raise MemoryError(
-                f"Collecting with {self.queues.geometry.n_samplers} samplers and n_steps={sum(self.chunk_steps)} takes "
-                f"{_in_words(self.queues.nbytes)} of memory, but only {_in_words(left)} are left. {REMEDY}"
+                f"Collecting with {self.queues.geometry.n_samplers} samplers and {self.reason} takes "
+                f"{_in_words(self.queues.nbytes)} of memory, but only {_in_words(left)} are left. {self.remedy}"
             )
 
 
@@ -75,7 +81,8 @@ def plan_queues(
     chunk_steps = tuple(min(longest, task.n_steps - start) for start in range(0, task.n_steps, longest))
     n_slots = capacity.n_rollouts * len(chunk_steps)
     geometry = ExperienceGeometry(_chunk_layout(task, actor, longest), n_samplers, n_slots)
-    return CollectionPlan(chunk_steps, QueuePlan(Layout.of({**weights, **task.published_statistics()}), geometry))
+    queues = QueuePlan(Layout.of({**weights, **task.published_statistics()}), geometry)
+    return CollectionPlan(chunk_steps, queues, f"n_steps={task.n_steps}", REMEDY)
 
 
 def _plan_rings(
@@ -88,8 +95,11 @@ def _plan_rings(
     """Slots of one step each, of which samplers take one after the other."""
     layout = _chunk_layout(task, actor, 1)
     stride = ExperienceGeometry(layout, n_samplers, 1).stride
-    geometry = ExperienceGeometry(layout, n_samplers, realtime.n_ring_steps(stride))
-    return CollectionPlan((1,), QueuePlan(Layout.of({**weights, **task.published_statistics()}), geometry))
+    n_slots = realtime.n_ring_steps(stride)
+    queues = QueuePlan(
+        Layout.of({**weights, **task.published_statistics()}), ExperienceGeometry(layout, n_samplers, n_slots)
+    )
+    return CollectionPlan((1,), queues, f"{n_slots} steps that wait for the learner", REMEDY_FOR_RINGS)
 
 
 def chunk_length(n_steps: int, n_rollouts_queued: int, min_chunks: int) -> int:

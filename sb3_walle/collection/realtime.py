@@ -13,7 +13,7 @@ from sb3_walle.collection.stream_placement import StreamPlacement
 from sb3_walle.realtime.priority import GivingWay
 from sb3_walle.realtime.statistics import RealtimeStatistics
 from sb3_walle.samplers.errors import SamplerError
-from sb3_walle.samplers.requests import Drive
+from sb3_walle.samplers.requests import Drive, Reply, Result
 from sb3_walle.samplers.tickets import ChunkReport, DriveOrder
 from sb3_walle.transport.chunk import Seal
 
@@ -77,7 +77,7 @@ class RealtimeCollector(Collector):
                 self.samplers.receive_waiting_reports()
             except SamplerError as error:
                 self._error = error
-        while self.samplers.n_reports_waiting:
+        for _ in range(sum(map(self._is_of_this_run, self.samplers.reports_waiting))):
             self._take_chunk()
         if self._error is not None and not self._ready:
             raise self._error
@@ -122,6 +122,9 @@ class RealtimeCollector(Collector):
     def _arrive(self, sampler: int, report: ChunkReport, seal: Seal) -> Arrival:
         self._note_times(sampler, report, seal.version)
         return super()._arrive(sampler, report, seal)
+
+    def _is_of_this_run(self, reply: Reply) -> bool:
+        return isinstance(reply, Result) and self._is_wanted(reply.value)
 
     def _is_wanted(self, report: ChunkReport) -> bool:
         # Samplers may tell of steps that they have made before they noticed the end of their run.

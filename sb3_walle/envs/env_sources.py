@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
-from sb3_walle.backends import as_backend
+from sb3_walle.backends import as_backend, check_drives_plants
 from sb3_walle.backends.limits import available_cpus
 from sb3_walle.backends.protocol import Backend
 from sb3_walle.backends.supervision import Supervision
@@ -117,6 +117,7 @@ class SamplerChoices:
             )
         if isinstance(env, VecEnv) and isinstance(env.unwrapped, SamplerVecEnv):
             return self
+        check_drives_plants(self.backend)
         n_samplers = self.n_samplers or self.n_envs or (None if isinstance(env, VecEnv) else 1)
         return replace(self, n_samplers=n_samplers, on_failure=self.on_failure or "raise", samplers_give_way=False)
 
@@ -208,7 +209,11 @@ def in_samplers(
 
 @contextlib.contextmanager
 def in_samplers_like(
-    present: VecEnv | None, n_envs: int, env: EnvSource, observe_last_action: int | None = None
+    present: VecEnv | None,
+    n_envs: int,
+    env: EnvSource,
+    observe_last_action: int | None = None,
+    are_plants: bool = False,
 ) -> Iterator[VecEnv | None]:
     """
     As :func:`in_samplers`, with the choices of the present environments.
@@ -216,6 +221,7 @@ def in_samplers_like(
     :param present: the present environments, with their wrappers
     :param n_envs: how many environments to make, where neither these nor ``env`` tell
     :param observe_last_action: how many actions observations include, where ``env`` is no ``VecEnv``
+    :param are_plants: whether the environments are for mode ``"realtime"``
     """
     samplers = None if present is None else present.unwrapped
     choices = SamplerChoices(n_samplers=n_envs)
@@ -229,6 +235,8 @@ def in_samplers_like(
         choices = SamplerChoices(backend=choices.backend)
     else:
         choices = replace(choices, observe_last_action=observe_last_action)
+    if are_plants:
+        choices = choices.for_plants(env)
     with in_samplers(env, choices) as found:
         yield found
 

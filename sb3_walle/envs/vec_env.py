@@ -64,7 +64,8 @@ class SamplerVecEnv(VecEnv):
     :param vec_wrapper: puts any ``VecEnv`` wrapper around the environments of one sampler, inside it, e.g.
         ``lambda venv: VecFrameStack(venv, 4)``; the wrapper sees only the environments of its own sampler
     :param on_failure: what happens when a sampler dies or an environment raises an exception while it collects:
-        ``"restart"`` warns and starts another sampler in its place, ``"raise"`` raises a :class:`SamplerError`
+        ``"restart"``, the default, warns and starts another sampler in its place, ``"raise"`` raises a
+        :class:`SamplerError`. Mode ``"realtime"`` has no default: a restart resets a plant that may be unattended
     :param max_restarts: restarts within ten minutes, of all samplers together, after which the next death is an error
         all the same; by default 10, or one for each sampler if there are more
     :param step_timeout: longest time in seconds that a step or a reset of one environment may take before its sampler
@@ -92,7 +93,7 @@ class SamplerVecEnv(VecEnv):
         backend: str | Backend = "process",
         preload: Sequence[str] = (),
         vec_wrapper: Callable[[VecEnv], VecEnv] | None = None,
-        on_failure: str = "restart",
+        on_failure: str | None = None,
         max_restarts: int | None = None,
         step_timeout: float | None = None,
         close_timeout: float | None = None,
@@ -107,7 +108,15 @@ class SamplerVecEnv(VecEnv):
             warn_user(
                 f"SamplerVecEnv ignores start_method={start_method!r}: samplers have a way of their own to start."
             )
-        supervision = Supervision(on_failure, max_restarts, step_timeout, close_timeout, samplers_give_way)
+        #: what happens when a sampler dies, as it was given
+        self.on_failure = on_failure
+        supervision = Supervision(
+            "restart" if on_failure is None else on_failure,
+            max_restarts,
+            step_timeout,
+            close_timeout,
+            samplers_give_way,
+        )
         pickle_main_module_by_value()
         self._first_env_fn = env_fns[0]
         self.envs_per_sampler = envs_per_sampler

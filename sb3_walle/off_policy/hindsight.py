@@ -24,11 +24,13 @@ class LearnersRewards(PassiveWrapper):
     Environments whose ``compute_reward()`` is called in this process, on one environment that is built for that. Those
     in samplers would answer only when they are done with what they are collecting. That environment is like the first
     one in samplers: it begins with a reset, and what is set in the first one is set in it.
+
+    :param are_plants: whether a reset may move a robot, so that there is none
     """
 
-    def __init__(self, venv: VecEnv, samplers: SamplerVecEnv) -> None:
+    def __init__(self, venv: VecEnv, samplers: SamplerVecEnv, are_plants: bool) -> None:
         super().__init__(venv)
-        self._samplers = samplers
+        self._samplers, self._are_plants = samplers, are_plants
         self._own: Sampler | None = None
         self._n_set = 0
 
@@ -55,7 +57,7 @@ class LearnersRewards(PassiveWrapper):
             for request in samplers.first_setters.since(self._n_set):
                 request.run(self._own)
             self._n_set = samplers.first_setters.n_noted
-        if is_new:
+        if is_new and not self._are_plants:
             seed = samplers.first_seed
             with _random_states_kept():
                 self._own.envs.reset([None if seed is None else other_seed(seed, 0)], [{}])
@@ -73,12 +75,16 @@ def _random_states_kept() -> Iterator[None]:
         random.setstate(state)
 
 
-def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None) -> None:
-    """Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers."""
+def compute_rewards_here(buffer: ReplayBuffer | None, env: VecEnv | None, are_plants: bool) -> None:
+    """
+    Have the rewards of a ``HerReplayBuffer`` computed in this process, if its environments are in samplers.
+
+    :param are_plants: whether the mode is ``"realtime"``
+    """
     close_rewards(buffer)
     if isinstance(buffer, HerReplayBuffer) and env is not None:
         samplers = env.unwrapped
-        buffer.env = LearnersRewards(env, samplers) if isinstance(samplers, SamplerVecEnv) else env
+        buffer.env = LearnersRewards(env, samplers, are_plants) if isinstance(samplers, SamplerVecEnv) else env
 
 
 def close_rewards(buffer: ReplayBuffer | None) -> None:

@@ -26,7 +26,7 @@ from sb3_walle.off_policy.exploration_plan import check_ladder, check_rungs, pla
 from sb3_walle.off_policy.hindsight import close_rewards, compute_rewards_here
 from sb3_walle.off_policy.hook_cache import HookCache
 from sb3_walle.off_policy.off_policy_spec import off_policy_spec, published_weights
-from sb3_walle.off_policy.plants import check_callbacks, check_plants, check_realtime_arguments
+from sb3_walle.off_policy.plants import ARGUMENTS, check_callbacks, check_plants, check_realtime_arguments
 from sb3_walle.off_policy.realtime_rollout import take_steps
 from sb3_walle.off_policy.recorded_steps import RecordedStep, RecordedSteps
 from sb3_walle.off_policy.replay_buffer import (
@@ -128,8 +128,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
 
     def _check_choices(self) -> None:
         super()._check_choices()
-        names = ("control_hz", "fallback_action", "max_replay_ratio")
-        check_realtime_arguments(self.mode == REALTIME, {name: getattr(self, name) for name in names})
+        check_realtime_arguments(self.mode == REALTIME, {name: getattr(self, name) for name in ARGUMENTS})
         check_ladder(self.noise_ladder, type(self).__name__, self.has_noise_ladder)
 
     def _setup_model(self) -> None:
@@ -142,7 +141,7 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             )
         check_rungs(self.noise_ladder, self.action_noise, wrapped_samplers(self.env))
         check_weights(buffer_of(self), type(self).__name__, self.learns_from_weights)
-        compute_rewards_here(buffer_of(self), self.env)
+        self._compute_rewards_here()
 
     def _check_plants(self) -> None:
         if self.mode == REALTIME and self.env is not None:
@@ -150,7 +149,9 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
             check_plants(None if wrapped is None else wrapped.vec_env, self.fallback_action)
 
     def _realtime_settings(self) -> RealtimeSettings | None:
-        return RealtimeSettings(self.fallback_action, self.control_hz) if self.mode == REALTIME else None
+        if self.mode != REALTIME:
+            return None
+        return RealtimeSettings(self.fallback_action, None if self.control_hz is None else float(self.control_hz))
 
     @property
     def collects_episodes(self) -> bool:
@@ -187,11 +188,14 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
     def _take_buffer(self, buffer: ReplayBuffer | None) -> None:
         self.replay_buffer = buffer
         self._storage.forget()
-        compute_rewards_here(buffer, self.env)
+        self._compute_rewards_here()
+
+    def _compute_rewards_here(self) -> None:
+        compute_rewards_here(buffer_of(self), self.env, are_plants=self.mode == REALTIME)
 
     def set_env(self, env: EnvSource, force_reset: bool = True) -> None:
         super().set_env(env, force_reset)
-        compute_rewards_here(buffer_of(self), self.env)
+        self._compute_rewards_here()
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """
@@ -209,6 +213,16 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
                 self.replay_buffer = before
                 raise
         self._take_buffer(loaded)
+
+    @classmethod
+    def load(cls, path: Any, env: EnvSource = None, *args: Any, **kwargs: Any) -> Any:
+        """
+        As :meth:`~sb3_walle.algorithm.async_mixin.AsyncMixin.load`. In another mode than ``"realtime"``, what was saved
+        for that one is left out.
+        """
+        if kwargs.get("mode", REALTIME) != REALTIME:
+            kwargs = {**dict.fromkeys(ARGUMENTS), **kwargs}
+        return super().load(path, env, *args, **kwargs)
 
     def __exit__(self, *exception: object) -> None:
         close_rewards(buffer_of(self))
@@ -269,7 +283,8 @@ class AsyncOffPolicyMixin(AsyncMixin, _Base):
         """As in SB3, but the steps come from the experience queue: samplers have made them, exploration included."""
         arguments = (callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval)
         collector = self._up_to_date_collector(self._n_steps_per_rollout())
-        self._replay_ratio.begin_rollout(self.num_timesteps)
+        if self._debt is None or self.num_timesteps <= self.learning_starts:
+            self._replay_ratio.begin_rollout(self.num_timesteps)
         wrapped, recorded = wrapped_samplers(env), self._recorded
         if collector is None or wrapped is None or recorded is None:
             return super().collect_rollouts(env, *arguments)

@@ -1,14 +1,18 @@
 """What users tell of plants in mode "realtime", checked."""
 
+from numbers import Real
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_walle.algorithm.info_needs import called_by
-from sb3_walle.backends import as_backend, can_drive_plants
+from sb3_walle.backends import check_drives_plants
 from sb3_walle.envs.vec_env import SamplerVecEnv
-from sb3_walle.realtime.fallback import FallbackAction, check_fallback
+from sb3_walle.realtime.fallback import FallbackAction, check_fallback, check_fallback_in
+
+#: what algorithms are told of plants
+ARGUMENTS = ("control_hz", "fallback_action", "max_replay_ratio")
 
 
 def check_realtime_arguments(is_realtime: bool, given: dict[str, Any]) -> None:
@@ -26,10 +30,12 @@ def check_realtime_arguments(is_realtime: bool, given: dict[str, Any]) -> None:
             )
         if name != "fallback_action":
             _check_positive(name, value)
+    if is_realtime:
+        check_fallback(given["fallback_action"])
 
 
 def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
         raise ValueError(f"{name} must be a number above 0, or None, got {value!r}")
 
 
@@ -47,12 +53,14 @@ def check_plants(samplers: SamplerVecEnv | None, fallback_action: FallbackAction
             f"In mode='realtime' each sampler acts on one plant, and here are envs_per_sampler="
             f"{samplers.envs_per_sampler}: the actions of one would wait for the steps of the others."
         )
-    if not can_drive_plants(as_backend(samplers.backend)):
+    check_drives_plants(samplers.backend)
+    if samplers.on_failure is None or samplers.client.supervision.samplers_give_way:
         raise ValueError(
-            f"backend={samplers.backend!r} cannot act in real time: experience takes its way over a network. Run the "
-            "learner on the machine that the plant is connected to, with backend='process'."
+            "These samplers were not started for mode='realtime'. Pass two arguments to SamplerVecEnv: "
+            "on_failure='raise', or 'restart' if a restart may reset an unattended plant; and samplers_give_way=False, "
+            "because here the learner gives way."
         )
-    check_fallback(fallback_action, samplers.action_space)
+    check_fallback_in(samplers.action_space, fallback_action)
 
 
 def check_callbacks(callback: BaseCallback, env: VecEnv | None) -> None:

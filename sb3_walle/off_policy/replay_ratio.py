@@ -2,7 +2,10 @@
 
 
 class ReplayRatio:
-    """Counts since ``learn()`` began. Steps of rollouts that no training follows, as before the first, do not count."""
+    """
+    Counts since ``learn()`` began, but not the steps that no training has followed by the next :meth:`begin_rollout`:
+    those before the first training, say.
+    """
 
     def __init__(self, num_timesteps: int) -> None:
         self.n_gradient_steps = self.n_env_steps = 0

@@ -25,23 +25,32 @@ class Plant:
     :param env: the environment
     :param step: steps it
     :param reset: resets it
+    :param observation: what it shows at present, if it was reset before
     """
 
     def __init__(
-        self, env: gym.Env, step: Callable[..., Any], reset: Callable[..., Any], settings: RealtimeSettings
+        self,
+        env: gym.Env,
+        step: Callable[..., Any],
+        reset: Callable[..., Any],
+        settings: RealtimeSettings,
+        observation: Any = None,
     ) -> None:
         self._step, self._reset = step, reset
         self._action_space = env.action_space
         self._fallback = settings.fallback_action
+        self._has_tried_fallback = not callable(self._fallback)
         self._now = settings.clock.now
         self._pacer = None if settings.control_hz is None else Pacer(1.0 / settings.control_hz, settings.clock)
+        waiting = None if self._pacer is None else _waiting_part(env)
         # Otherwise the wait comes before the step.
-        self._waits_in_step = self._pacer is not None and hasattr(env.unwrapped, WAIT_FOR_TICK)
-        if self._waits_in_step:
-            setattr(env.unwrapped, WAIT_FOR_TICK, self._wait_in_step)
+        self._waits_in_step = waiting is not None
+        self._waiting, self._own_wait = waiting, getattr(waiting, WAIT_FOR_TICK, None)
+        if waiting is not None:
+            setattr(waiting, WAIT_FOR_TICK, self._wait_in_step)
         self._last_action: Any = None
-        self._is_in_episode = True
-        self._observation: Any = None
+        self._is_in_episode = False
+        self._observation = observation
         self._applied_at: float | None = None
         self._read_at = self._now()
         self._n_ticks = 0
@@ -50,7 +59,11 @@ class Plant:
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """As the environment's, at the next tick."""
-        self._n_ticks = 0
+        if not self._has_tried_fallback:
+            # A function that fails does so now, rather than when it is needed.
+            self._choose_fallback()
+            self._has_tried_fallback = True
+        self._n_ticks, self._is_in_episode = 0, True
         if self._pacer is not None:
             self._begin_tick(self._pacer)
         applied_at, read_before = self._now(), self._read_at
@@ -85,10 +98,18 @@ class Plant:
         if not self._is_in_episode:
             return
         self._is_in_episode = False
-        action = choose_fallback(self._fallback, self._last_action, self._observation, self._action_space)
+        action = self._choose_fallback()
         if action is not None:
             self._step(action)
         self._forget_ticks()
+
+    def let_go(self) -> None:
+        """Have the environment wait for ticks itself, as before."""
+        if self._waiting is not None:
+            setattr(self._waiting, WAIT_FOR_TICK, self._own_wait)
+
+    def _choose_fallback(self) -> Any:
+        return choose_fallback(self._fallback, self._last_action, self._observation, self._action_space)
 
     def _begin_tick(self, pacer: Pacer) -> None:
         if not pacer.is_running:
@@ -105,3 +126,12 @@ class Plant:
         if self._pacer is not None:
             self._pacer.stop()
         self._applied_at, self._read_at = None, self._now()
+
+
+def _waiting_part(env: gym.Env) -> gym.Env | None:
+    """:return: the environment or the wrapper around it that has a method to wait for ticks, ``None`` if none has"""
+    while WAIT_FOR_TICK not in vars(env) and not hasattr(type(env), WAIT_FOR_TICK):
+        if not isinstance(env, gym.Wrapper):
+            return None
+        env = env.env
+    return env

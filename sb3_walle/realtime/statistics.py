@@ -14,7 +14,7 @@ class TickTimes:
         before it
     :param action_age: seconds from reading the observation to applying the action that was chosen for it
     :param n_ticks: ticks of the control rate that the step took: 1, or more if it was late; 0 if the environment keeps
-        time itself
+        time itself and does not tell
     """
 
     period: float
@@ -41,20 +41,22 @@ class RealtimeStatistics:
         self.policy_delay_ms = Histogram(0.001, 1e6)
         #: steps that have arrived
         self.n_steps = 0
-        #: ticks that these took, those that were missed included; 0 where environments keep time themselves
-        self.n_ticks = 0
+        #: ticks without a fresh action
+        self.n_missed = 0
         #: most ticks from one fresh action to the next
         self.longest_gap = 0
+        # Environments that keep time themselves may tell ticks of late steps only.
+        self._are_ticks_known = control_hz is not None
         self._recent = _Recent()
 
     @property
-    def n_missed(self) -> int:
-        """Ticks without a fresh action."""
-        return max(0, self.n_ticks - self.n_steps)
+    def n_ticks(self) -> int:
+        """Ticks that the steps took, those that were missed included; 0 where they are unknown."""
+        return self.n_steps + self.n_missed if self._are_ticks_known else 0
 
     @property
     def missed(self) -> float:
-        """Share of ticks without a fresh action; 0 where environments keep time themselves."""
+        """Share of ticks without a fresh action; 0 where they are unknown."""
         return self.n_missed / self.n_ticks if self.n_ticks else 0.0
 
     def add(self, times: TickTimes, policy_age: float, policy_delay: float | None) -> None:
@@ -64,12 +66,13 @@ class RealtimeStatistics:
         :param policy_age: seconds since the policy was published that chose the action
         :param policy_delay: the same if this is the policy's first action, otherwise ``None``
         """
-        recent = self._recent
+        recent, n_missed = self._recent, max(0, times.n_ticks - 1)
+        self._are_ticks_known |= times.n_ticks > 0
         self.n_steps += 1
-        self.n_ticks += times.n_ticks
+        self.n_missed += n_missed
         self.longest_gap = max(self.longest_gap, times.n_ticks)
         recent.n_steps += 1
-        recent.n_ticks += times.n_ticks
+        recent.n_missed += n_missed
         if times.period > 0:
             recent.period_ms.add(1e3 * times.period)
         recent.action_age_ms.add(1e3 * times.action_age)
@@ -89,8 +92,8 @@ class RealtimeStatistics:
             "realtime/action_age_ms_p99": recent.action_age_ms.quantile(0.99),
             "realtime/policy_age_s": recent.policy_age_s.quantile(0.5),
         }
-        if recent.n_ticks:
-            figures["realtime/missed"] = max(0, recent.n_ticks - recent.n_steps) / recent.n_ticks
+        if self._are_ticks_known:
+            figures["realtime/missed"] = recent.n_missed / (recent.n_steps + recent.n_missed)
         self.settle()
         return figures
 
@@ -111,4 +114,4 @@ class _Recent:
         self.period_ms = Histogram(0.001, 1e6)
         self.action_age_ms = Histogram(0.001, 1e6)
         self.policy_age_s = Histogram(1e-6, 1e5)
-        self.n_steps = self.n_ticks = 0
+        self.n_steps = self.n_missed = 0

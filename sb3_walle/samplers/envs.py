@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from sb3_walle.samplers.monitor import is_wrapped, monitor_files, monitored
 from sb3_walle.samplers.observation_check import MISFITS, as_stored, wrong_observation
 from sb3_walle.samplers.refusals import SharedEnvError
 from sb3_walle.samplers.vectorized import check_single
-from sb3_walle.transport.chunk import Observations
+from sb3_walle.transport.chunk import Observations, row
 from sb3_walle.transport.pulse import Pulse
 
 
@@ -61,6 +62,7 @@ class SamplerEnvs:
         #: whether each step tells the info of every environment, or only of those that end an episode
         self.tells_every_info = True
         self.first_env, self.pulse = first_env, pulse
+        self._plants: list[Plant] = []
         self.as_environments()
         #: what the environments show at present, ``[B, ...]``
         self.observations = empty_observations(self.observation_space, self.n_envs)
@@ -69,6 +71,9 @@ class SamplerEnvs:
 
     def as_environments(self) -> None:
         """Step and reset the environments as fast as they are asked to."""
+        for plant in self._plants:
+            plant.let_go()
+        self._plants = []
         self._step_functions: list[Callable[..., Any]] = [_with_pulse(env.step, self.pulse) for env in self.envs]
         self._reset_functions: list[Callable[..., Any]] = [_with_pulse(env.reset, self.pulse) for env in self.envs]
 
@@ -81,7 +86,10 @@ class SamplerEnvs:
         """
         self.as_environments()
         calls = zip(self.envs, self._step_functions, self._reset_functions, strict=True)
-        plants = [Plant(env, step, reset, settings) for env, step, reset in calls]
+        self._plants = plants = [
+            Plant(env, step, reset, settings, deepcopy(row(self.observations, index)))
+            for index, (env, step, reset) in enumerate(calls)
+        ]
         self._step_functions = [plant.step for plant in plants]
         self._reset_functions = [plant.reset for plant in plants]
         return plants

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -35,7 +35,7 @@ class LastActionsObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
         check_n_actions(n_actions)
         low, high, self._to_vector = _vectors(env.action_space)
         observed = env.observation_space
-        dtype = observed.dtype if isinstance(observed, spaces.Box) else np.dtype(np.float32)
+        dtype = observed.dtype if _is_flat(observed) else np.dtype(np.float32)
         #: the last actions, ``[n_actions, size of an action]``
         self._actions = np.zeros((n_actions, len(low)), dtype)
         # Zeros stand for actions that there were not.
@@ -49,7 +49,7 @@ class LastActionsObservation(gym.Wrapper, gym.utils.RecordConstructorArgs):
             if LAST_ACTIONS in observed.spaces:
                 raise ValueError(f"The environment's observations have an entry {LAST_ACTIONS!r} already.")
             return spaces.Dict({**observed.spaces, LAST_ACTIONS: added})
-        if isinstance(observed, spaces.Box) and len(observed.shape) == 1 and np.issubdtype(observed.dtype, np.floating):
+        if _is_flat(observed):
             low, high = np.append(observed.low, added.low), np.append(observed.high, added.high)
             return spaces.Box(low, high, dtype=observed.dtype)
         raise ValueError(
@@ -90,6 +90,11 @@ class LastActionsFactory:
         env = self.factory()
         check_single(env)
         return LastActionsObservation(env, self.n_actions)
+
+
+def _is_flat(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    """:return: whether further numbers can be appended to its vectors"""
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating)
 
 
 def check_n_actions(n_actions: int) -> None:

@@ -18,5 +18,7 @@ def plants_of(envs: InnermostEnvs, settings: RealtimeSettings | None) -> list[Pl
             return envs.as_plants(settings)
         envs.as_environments()
     elif settings is not None:
-        raise TypeError('mode="realtime" acts on single environments, and this one is vectorised')
+        raise TypeError(
+            'mode="realtime" acts on single environments, and this one is vectorised: pass a function that builds one.'
+        )
     return []

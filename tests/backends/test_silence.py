@@ -14,7 +14,9 @@ from sb3_walle.backends.protocol import Event
 from sb3_walle.backends.silence import NOTICE_AFTER, SilenceWarning
 from sb3_walle.backends.supervised_sampler import SupervisedSampler
 from sb3_walle.samplers.errors import Failure, SamplerWarning
-from sb3_walle.samplers.requests import BuildEnvs, EnvIsWrapped, GetAttr, Request, Reset, Result
+from sb3_walle.samplers.infos import InfoSelection
+from sb3_walle.samplers.requests import BuildEnvs, Drive, EnvIsWrapped, GetAttr, Request, Reset, Result
+from sb3_walle.samplers.tickets import ChunkReport, DriveOrder
 
 BUILD = BuildEnvs([], (), False)
 RESET = Reset([1], [{}])
@@ -120,6 +122,20 @@ def test_silent_samplers_are_named_after_a_minute_with_what_they_do(
             "many seconds.",
         )
     ]
+
+
+def test_sampler_that_acts_in_real_time_has_something_to_do(
+    silence: SilenceWarning, samplers: list[SupervisedSampler], clock: Clock
+) -> None:
+    began = clock.now
+    samplers[1].send(0, Drive(DriveOrder(1, InfoSelection(), 10)))
+    samplers[1].answer(0, Result(None))
+    assert silence.ends_at == began + NOTICE_AFTER
+    clock.now += 50.0
+    samplers[1].note_steps([ChunkReport(0, 0, None, None, 0.0, 0.0, run=1)])
+    assert silence.ends_at == began + 50.0 + NOTICE_AFTER
+    samplers[1].end_drive()
+    assert silence.ends_at == math.inf
 
 
 def test_it_is_told_once(

@@ -14,7 +14,7 @@ from process_helpers import Program, Programs, kill, wait_until, wait_until_gone
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_walle import AsyncTD3
-from sb3_walle.samplers.errors import SamplerError
+from sb3_walle.samplers.errors import SamplerError, SamplerWarning
 
 HZ = 50.0
 FALLBACK = 0.125
@@ -98,6 +98,16 @@ def test_plant_gets_the_fallback_action_when_all_others_are_killed(programs: Pro
     check_plant_rests(tmp_path / "log", since)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_plant_rests_when_the_program_is_told_to_end(number: int, programs: Programs, tmp_path: Path) -> None:
+    program = started(programs, tmp_path / "log", 0.5, 0.0)
+    os.killpg(program.pid, number)
+    assert program.wait() == (-number if number == signal.SIGINT else 128 + number)
+    wait_until_gone(program.pid)
+    whats = [entry.what for entry in entries(tmp_path / "log")]
+    assert whats[-2:] == [f"{FALLBACK:.3f}", CLOSED] and whats.count(CLOSED) == 1
+
+
 def test_killed_server_is_an_error_after_the_plant_rests(tmp_path: Path) -> None:
     moments = []
 
@@ -124,6 +134,19 @@ def test_death_of_a_sampler_is_an_error(tmp_path: Path) -> None:
     assert len(entries(tmp_path / "log")) == n_entries
 
 
+def test_callback_that_ignores_errors_does_not_hide_the_death_of_a_sampler(tmp_path: Path) -> None:
+    def kill_and_ask(callback: Pids) -> None:
+        kill_sampler(callback)
+        with pytest.raises(SamplerError, match="SIGKILL"):
+            callback.training_env.get_attr("n_steps")
+        # Another sampler answers, which acts on nothing.
+        assert callback.training_env.get_attr("n_steps") == [0]
+
+    with plant_model(tmp_path / "log") as model, pytest.raises(SamplerError, match="SIGKILL"):
+        model.learn(1_000_000, callback=Pids(30, kill_and_ask))
+    assert len({entry.pid for entry in entries(tmp_path / "log")[:-1]}) == 1
+
+
 def test_sampler_that_is_replaced_continues_within_a_second(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -145,6 +168,53 @@ def test_plant_rests_after_learn_and_after_close(tmp_path: Path) -> None:
         ended_at = time.perf_counter()
         time.sleep(5 / HZ)
         assert entries(path)[-1].time < ended_at
+    assert [entry.what for entry in entries(path)][-2:] == [f"{FALLBACK:.3f}", CLOSED]
+
+
+def test_function_that_fails_in_the_end_is_told_also_if_all_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    def move_back(observation: Any) -> Any:
+        return [FALLBACK / (len(entries(path)) < 30)]
+
+    with plant_model(path, fallback_action=move_back) as model:
+        model.learn(60)
+        with pytest.raises(SamplerError, match="division by zero") as raised:
+            model.learn(60)
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    assert entries(path)[-1].what == CLOSED
+    with pytest.warns(SamplerWarning, match="division by zero"), plant_model(path, fallback_action=move_back) as model:
+        path.unlink()
+        model.learn(60)
+
+
+def test_sampler_without_a_plant_to_act_on_does_not_hang(tmp_path: Path) -> None:
+    with plant_model(tmp_path / "log", step_timeout=0.5) as model:
+        model.learn(30)
+        time.sleep(0.7)
+        assert model.get_env().get_attr("n_steps") != [0]
+        model.learn(30, reset_num_timesteps=False)
+
+
+def test_info_that_does_not_travel_is_an_error_after_the_plant_rests(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    class Handle:
+        def __deepcopy__(self, memo: Any) -> "Handle":
+            return self
+
+        def __reduce__(self) -> Any:
+            raise TypeError("a handle stays where it is")
+
+    class Telling(LoggedPlant):
+        def step(self, action: Any) -> Any:
+            *result, _ = super().step(action)
+            return (*result, {"motor": Handle()} if self.n_steps == 20 else {})
+
+    model = plant_model(path, info_keys="all")
+    model.set_env(functools.partial(Telling, str(path)))
+    with model, pytest.raises(SamplerError, match="a handle stays where it is"):
+        model.learn(1_000_000)
     assert [entry.what for entry in entries(path)][-2:] == [f"{FALLBACK:.3f}", CLOSED]
 
 

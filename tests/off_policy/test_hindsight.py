@@ -101,6 +101,20 @@ def test_attributes_that_are_set_reach_it_as_they_reach_samplers() -> None:
         assert own.envs.get_attr("threshold", [0]) == env.get_attr("threshold", [0]) == [7.0]
 
 
+def test_plants_are_not_reset_for_it() -> None:
+    resets: list[Reach] = []
+
+    class Plant(Reach):
+        def reset(self, **arguments: Any) -> tuple[dict, dict]:
+            resets.append(self)
+            return super().reset(**arguments)
+
+    with hindsight(Plant, n_samplers=1, mode="realtime", fallback_action="hold") as model:
+        assert rewards(model, 3.0) == -1.0 and resets == []
+        model.learn(100)
+        assert model._n_updates > 0 and len(set(map(id, resets))) == 1
+
+
 class DrawsFromEverywhere(ReachWithin):
     """Draws from the process's random streams where it is built and where it begins."""
 

@@ -2,15 +2,17 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
 from virtual_plant import VirtualClock, VirtualPlantEnv, WaitingPlantEnv
 
-from sb3_walle.realtime.fallback import check_fallback
+from sb3_walle.realtime.fallback import check_fallback, check_fallback_in
 from sb3_walle.realtime.plant import N_TICKS, Plant
 from sb3_walle.realtime.settings import LEAST_RING_SECONDS, RING_NBYTES, RING_SECONDS, RealtimeSettings
 from sb3_walle.realtime.statistics import RealtimeStatistics, TickTimes
+from sb3_walle.samplers.envs import SamplerEnvs
 
 HZ = 50.0
 PERIOD = 1.0 / HZ
@@ -122,15 +124,76 @@ def test_nothing_is_held_before_the_first_action_or_after_an_episode() -> None:
     assert len(env.applied) == 2
 
 
+def test_position_that_lies_outside_is_held_at_the_limit() -> None:
+    env = VirtualPlantEnv(VirtualClock())
+    plant = plant_of(env, lambda observation: observation)
+    plant.reset()
+    act(plant, env.clock, 3)
+    plant.give_fallback()
+    assert env.applied[-1][1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (
+            lambda observation: np.zeros(3),
+            ValueError,
+            r"has returned array\(\[0., 0., 0.\]\) for the observation array",
+        ),
+        (lambda observation: [np.nan], ValueError, "which is no action of Box"),
+        (lambda observation: [np.inf], ValueError, "which is no action of Box"),
+        (lambda observation: None, ValueError, "which is no action of Box"),
+        (lambda observation: observation["pose"], IndexError, "only integers"),
+    ],
+)
+def test_function_that_gives_no_action_is_an_error_before_the_first_action(
+    function: Any, error: type[Exception], message: str
+) -> None:
+    env = VirtualPlantEnv(VirtualClock())
+    # The environment was reset before.
+    plant = Plant(env, env.step, env.reset, RealtimeSettings(function, HZ, env.clock), np.zeros(1))
+    with pytest.raises(error, match=message):
+        plant.step(np.zeros(1))
+    plant.give_fallback()
+    assert env.applied == []
+
+
+def test_wrapper_may_wait_and_waits_by_itself_again_in_the_end() -> None:
+    class Waits(gym.Wrapper):
+        n_waits = 0
+
+        def wait_for_tick(self) -> None:
+            self.n_waits += 1
+
+        def step(self, action: Any) -> Any:
+            result = super().step(action)
+            self.wait_for_tick()
+            return result
+
+    env = VirtualPlantEnv(VirtualClock())
+    waits = Waits(env)
+    envs = SamplerEnvs([lambda: waits])
+    (plant,) = envs.as_plants(RealtimeSettings("hold", HZ, env.clock))
+    plant.reset()
+    times = act(plant, env.clock, 3)
+    assert [time.action_age for time in times] == pytest.approx([0.001] * 3) and waits.n_waits == 0
+    envs.as_environments()
+    waits.step(np.zeros(1))
+    assert waits.n_waits == 1
+
+
 @pytest.mark.parametrize("fallback", [None, "stop", [2.0, 0.0], [0.0], "0"])
 def test_fallback_that_is_no_action_is_refused(fallback: Any) -> None:
     with pytest.raises(ValueError, match="fallback_action"):
-        check_fallback(fallback, BOX)
+        check_fallback(fallback)
+        check_fallback_in(BOX, fallback)
 
 
 @pytest.mark.parametrize("fallback", ["hold", [1, -1], np.zeros(2), (0.5, 0.5), lambda observation: observation])
 def test_fallback_that_is_one_is_taken(fallback: Any) -> None:
-    check_fallback(fallback, BOX)
+    check_fallback(fallback)
+    check_fallback_in(BOX, fallback)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +227,13 @@ def test_statistics_of_steps() -> None:
     assert (statistics.n_steps, statistics.n_ticks, statistics.n_missed, statistics.longest_gap) == (5, 7, 2, 3)
     assert statistics.policy_delay_ms.quantile(0.99) == pytest.approx(15.0, rel=0.01)
     assert statistics.figures() == {}
+
+
+def test_environment_may_tell_ticks_of_late_steps_only() -> None:
+    statistics = RealtimeStatistics(None)
+    statistics.add(TickTimes(PERIOD, 0.001, 0), 0.1, None)
+    assert "realtime/missed" not in statistics.figures() and statistics.n_ticks == 0
+    for n_ticks in (0, 3, 0):
+        statistics.add(TickTimes(PERIOD, 0.001, n_ticks), 0.1, None)
+    assert statistics.figures()["realtime/missed"] == pytest.approx(2 / 5)
+    assert (statistics.n_missed, statistics.n_ticks) == (2, 6)

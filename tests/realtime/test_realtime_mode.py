@@ -95,6 +95,12 @@ def test_training_continues_during_a_reset(env: VirtualPlantEnv) -> None:
         assert model._replay_ratio.value is not None and model._replay_ratio.value > 1.5
 
 
+def test_replay_ratio_that_is_bounded_is_logged_as_it_is(env: VirtualPlantEnv) -> None:
+    with simulated(env, 0.001, learning_starts=10, gradient_steps=4, max_replay_ratio=1.5) as model:
+        model.learn(200)
+        assert model._replay_ratio.value == pytest.approx(1.5, abs=0.05)
+
+
 def test_plant_rests_after_learn_and_begins_the_next_one_with_a_reset(env: VirtualPlantEnv) -> None:
     with simulated(env, 0.012, learning_starts=10) as model:
         model.learn(30)
@@ -184,6 +190,17 @@ def test_environments_stay_with_the_plant_while_it_is_acted_on(env: VirtualPlant
     assert model.env is not None and env.n_resets == 1
 
 
+def test_fallback_action_that_fails_at_the_end_is_an_error(env: VirtualPlantEnv) -> None:
+    def move_back(observation: np.ndarray) -> np.ndarray:
+        return np.zeros(1 if len(env.applied) < 30 else 3)
+
+    with simulated(env, 0.0, fallback_action=move_back) as model:
+        model.learn(30)
+        with pytest.raises(SamplerError, match="has returned array"):
+            model.get_env().get_attr("n_steps")
+        assert env.is_closed and len(env.applied) == 30
+
+
 # What is refused
 
 
@@ -207,12 +224,19 @@ def _no_warnings() -> Iterator[None]:
         ({"n_samplers": "auto"}, "Pass the number of plants"),
         ({"samplers_give_way": True}, "the learner gives way"),
         ({"max_policy_lag": 2}, "max_policy_lag=2"),
+        ({"control_hz": np.float32(np.inf)}, "control_hz must be a number above 0"),
+        ({"backend": "ray"}, "backend='ray' cannot act in real time"),
         ({"mode": "real-time"}, "mode must be one of .*'realtime'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str, _no_warnings: None) -> None:
     with pytest.raises(ValueError, match=message):
         AsyncSAC("MlpPolicy", "Pendulum-v1", **small(**arguments))
+
+
+def test_memory_that_does_not_suffice_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(MemoryError, match=r"10000000000 steps that wait for the learner.*lower control_hz"):
+        AsyncSAC("MlpPolicy", "Pendulum-v1", **small(control_hz=1e9))
 
 
 def test_on_policy_algorithms_are_refused() -> None:
@@ -226,6 +250,17 @@ def test_samplers_of_several_environments_are_refused() -> None:
         AsyncSAC("MlpPolicy", samplers, **small())
 
 
+def test_samplers_that_would_be_restarted_are_refused_unless_the_user_says_so() -> None:
+    samplers = SamplerVecEnv([lambda: gym.make("Pendulum-v1")], backend="inline")
+    with samplers, pytest.raises(ValueError, match=r"not started for mode='realtime'.*on_failure='raise'"):
+        AsyncSAC("MlpPolicy", samplers, **small())
+    plants = SamplerVecEnv(
+        [lambda: gym.make("Pendulum-v1")], backend="inline", on_failure="restart", samplers_give_way=False
+    )
+    with AsyncSAC("MlpPolicy", plants, **small()) as model:
+        model.learn(5)
+
+
 def test_evaluation_on_the_same_plant_is_refused(env: VirtualPlantEnv) -> None:
     with simulated(env, 0.0) as model:
         with pytest.raises(ValueError, match="there is only one of it"):
@@ -234,11 +269,31 @@ def test_evaluation_on_the_same_plant_is_refused(env: VirtualPlantEnv) -> None:
 
 
 def test_plants_are_counted_as_such_and_a_failure_is_an_error(tmp_path: Any) -> None:
-    with AsyncSAC("MlpPolicy", "Pendulum-v1", **small()) as model:
-        assert model.n_envs == 1
+    def is_for_plants(model: Any) -> bool:
+        samplers = model.env.unwrapped
+        supervision = samplers.client.supervision
+        return (samplers.num_envs, supervision.on_failure, supervision.samplers_give_way) == (1, "raise", False)
+
+    with AsyncSAC("MlpPolicy", "Pendulum-v1", **small(control_hz=np.int64(50))) as model:
+        assert is_for_plants(model)
         model.save(tmp_path / "model")
-    loaded = AsyncSAC.load(tmp_path / "model", "Pendulum-v1", backend="inline")
-    with loaded:
-        assert (loaded.mode, loaded.n_envs, loaded.control_hz, loaded.fallback_action) == ("realtime", 1, HZ, "hold")
-        assert loaded.env.unwrapped.client.supervision.on_failure == "raise"
+    with AsyncSAC.load(tmp_path / "model", "Pendulum-v1", backend="inline") as loaded:
+        assert (loaded.mode, loaded.control_hz, loaded.fallback_action) == ("realtime", 50, "hold")
+        assert is_for_plants(loaded)
         loaded.learn(10)
+    loaded = AsyncSAC.load(tmp_path / "model")
+    loaded.set_env("Pendulum-v1")
+    with loaded:
+        assert is_for_plants(loaded)
+
+
+def test_model_continues_in_another_mode(tmp_path: Any) -> None:
+    with AsyncSAC("MlpPolicy", "Pendulum-v1", **small(max_replay_ratio=2)) as model:
+        model.save(tmp_path / "model")
+    with AsyncSAC.load(tmp_path / "model", "Pendulum-v1", mode="sync", backend="inline", n_samplers=1) as other:
+        other.learn(10)
+        other.save(tmp_path / "model")
+    arguments: dict[str, Any] = {"mode": "realtime", "fallback_action": [0.0], "backend": "inline"}
+    with AsyncSAC.load(tmp_path / "model", "Pendulum-v1", **arguments) as again:
+        again.learn(10)
+        assert (again.mode, again.control_hz, again.max_replay_ratio) == ("realtime", None, None)

@@ -98,6 +98,7 @@ def test_gymnasium_finds_nothing_wrong() -> None:
     ("observation_space", "action_space", "n_actions", "mentioned"),
     [
         (spaces.Box(0, 255, (2, 2), np.uint8), spaces.Discrete(2), 1, "Make it a Dict"),
+        (spaces.Box(0, 255, (2, 2), np.uint8), spaces.Box(-1, 1, (2,)), 1, "Make it a Dict"),
         (spaces.Box(0, 1, (2, 2)), spaces.Discrete(2), 1, "flat Box"),
         (spaces.Discrete(3), spaces.Discrete(2), 1, "flat Box"),
         (spaces.Dict({LAST_ACTIONS: FLAT}), spaces.Discrete(2), 1, "already"),
