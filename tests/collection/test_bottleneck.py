@@ -17,7 +17,7 @@ from sb3_walle.collection.workload import bottleneck
 
 N_SAMPLERS, N_STEPS = 3, 40
 # Seconds. All else takes milliseconds.
-SLOW_STEP, SLOW_UPDATE = 0.01, 0.3
+SLOW_STEP, SLOW_UPDATE = 0.01, 0.5
 
 
 class SlowUpdates(AsyncPPO):
