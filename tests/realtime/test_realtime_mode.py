@@ -1,5 +1,6 @@
 """Mode "realtime" as a whole, where time passes only as it is told to: what a gradient step and an action cost."""
 
+import gc
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -285,6 +286,36 @@ def test_plants_are_counted_as_such_and_a_failure_is_an_error(tmp_path: Any) -> 
     loaded.set_env("Pendulum-v1")
     with loaded:
         assert is_for_plants(loaded)
+
+
+class TellsOfGarbage(gym.Env):
+    """Shows how often all garbage was collected in its process, and is rewarded if it may be at any time."""
+
+    observation_space, action_space = gym.spaces.Box(0, np.inf, (1,)), gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(**kwargs)
+        self.n_steps = 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.n_steps += 1
+        return self._observation(), float(gc.isenabled()), self.n_steps == 4, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([gc.get_stats()[2]["collections"]], np.float32)
+
+
+def test_garbage_is_collected_between_episodes_only() -> None:
+    with AsyncSAC("MlpPolicy", TellsOfGarbage, **small(backend="process", control_hz=200)) as model:
+        model.learn(12)
+        buffer = model.replay_buffer
+    assert buffer is not None
+    assert (buffer.rewards[:12] == 0).all()
+    n_collected = buffer.observations[:12].reshape(3, 4)
+    # The first observation of an episode comes before the collection, which then is over.
+    assert (n_collected[:, 1:] == n_collected[:, 1:2]).all()
+    assert (np.diff(n_collected[:, 1]) == 1).all()
 
 
 def test_model_continues_in_another_mode(tmp_path: Any) -> None:
