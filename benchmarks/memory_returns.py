@@ -125,8 +125,8 @@ def build_parser() -> Parser:
     add_option(parser, "--timesteps", 100_000, text, type=integer(1))
     add_option(parser, "--seeds", 5, "runs of each contender, with the seeds 0, 1, 2, ...", type=integer(2))
     add_option(parser, "--n-samplers", 2, "samplers of ours, for the Zoo's 8 or 4 environments", type=integer(1))
-    text = "modes of ours, each of them a contender (default: pipelined free)"
-    parser.add_argument("--modes", default=["pipelined", "free"], help=text, nargs="+", choices=MODES)
+    text = "modes of ours, each of them a contender (default: sync pipelined)"
+    parser.add_argument("--modes", default=["sync", "pipelined"], help=text, nargs="+", choices=MODES)
     text = "directory for the results, or with results to continue (default: a new one in runs)"
     add_option(parser, "--out", None, text, type=Path, metavar="DIR")
     return parser
