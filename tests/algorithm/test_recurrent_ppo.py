@@ -166,7 +166,7 @@ def test_actions_of_the_present_policy_keep_their_weight(actor: str, normalize: 
 
 def test_they_keep_it_where_columns_change_the_environment() -> None:
     """In mode "free", fast samplers fill the columns of a slow one, from the middle of episodes on."""
-    envs = SamplerVecEnv([LongEpisodes, LongEpisodes, partial(LongEpisodes, 0.005)])
+    envs = SamplerVecEnv([LongEpisodes, LongEpisodes, partial(LongEpisodes, 0.3)])
     with Watched("MlpLstmPolicy", envs, **{**TINY, "mode": "free", "learning_rate": 0.0, **kwargs()}) as model:
         model.learn(15 * 12 * 3)
     assert model.n_other_episodes > 0
