@@ -62,7 +62,7 @@ class Plant:
         self._can_start, self._truncated, self._is_awaited = True, False, False
         self._reward = self._return = 0.0
         self._tick = self._n_told = 0
-        return self._observed(now)
+        return self._observed()
 
     def act(self, now: float, action: np.ndarray, client: int = 0, awaits_tick: bool = True) -> Observed | None:
         """
@@ -84,13 +84,20 @@ class Plant:
             self._held, self._is_fresh, self._n_held = action, True, 0
             self._is_awaited = awaits_tick
             return None
-        return self._observed(now) if awaits_tick else None
+        return self._observed() if awaits_tick else None
 
     def observe(self, now: float) -> Observed:
         """The client looks at the plant."""
         if self._is_moving:
             self._advance_to(now)
-        return self._observed(now)
+        return self._observed()
+
+    def told(self, now: float) -> None:
+        """
+        The client is told something. The age of its next action counts from here on: what the simulation takes, a real
+        plant does not.
+        """
+        self._told_at = now
 
     def tick(self, now: float) -> Observed | None:
         """
@@ -111,7 +118,7 @@ class Plant:
         if not self._is_awaited:
             return None
         self._is_awaited = False
-        return self._observed(now)
+        return self._observed()
 
     def stop_if_alone(self, now: float) -> None:
         """Stop, if no client is there and the last action is old."""
@@ -146,9 +153,9 @@ class Plant:
         self._reward += reward
         self._return += reward
 
-    def _observed(self, now: float) -> Observed:
+    def _observed(self) -> Observed:
         reward, n_ticks = self._reward, self._tick - self._n_told
-        self._reward, self._n_told, self._told_at = 0.0, self._tick, now
+        self._reward, self._n_told = 0.0, self._tick
         ended = not self._is_moving and not self._can_start
         return Observed(
             np.array(self.physics.observation, np.float64),

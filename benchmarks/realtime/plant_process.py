@@ -191,8 +191,10 @@ class _PlantLoop:
     def _answer(self, observed: Observed | None) -> None:
         if observed is None or self._client is None:
             return
+        message = pack_observed(observed)
+        self._plant.told(time.perf_counter())
         try:
-            self._client.send(pack_observed(observed))
+            self._client.send(message)
         except OSError:
             # The client has died: its socket says so next.
             return

@@ -41,7 +41,10 @@ class Agent:
     def tick(self) -> Observed | None:
         assert self.plant.due is not None
         self.now = self.plant.due
-        return self.plant.tick(self.now)
+        observed = self.plant.tick(self.now)
+        if observed is not None:
+            self.plant.told(self.now)
+        return observed
 
     def tick_until(self, end: float) -> None:
         while self.plant.due is not None and self.plant.due <= end:
