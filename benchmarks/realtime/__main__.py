@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,14 +140,17 @@ def calibration_of(directory: Path, env_id: str) -> Calibration:
 
 
 def task_of(plain: Task, defaults: Defaults, share: float | None, calibration: Calibration) -> Task:
-    """:return: the task with as many gradient steps as need that share of a core, or one every few steps"""
+    """
+    :return: the task with as many gradient steps a step as come nearest to that share of a core; one every few steps,
+        where one each would be more
+    """
     share = defaults.share if share is None else share
     if share is None:
         return Task(plain.env_id, plain.hz, 1, defaults.train_freq)
     a_period = share * 1e3 * plain.period / calibration.ours
     if a_period >= 1:
-        return Task(plain.env_id, plain.hz, math.floor(a_period))
-    return Task(plain.env_id, plain.hz, 1, math.ceil(1 / a_period))
+        return Task(plain.env_id, plain.hz, round(a_period))
+    return Task(plain.env_id, plain.hz, 1, round(1 / a_period))
 
 
 def episode_steps(env_id: str) -> int:

@@ -79,6 +79,8 @@ class Plant:
         )
         if self._can_start:
             self._start(now)
+            # The plant has held none before.
+            self._held = action
         if self._is_moving:
             self._advance_to(now)
             self._held, self._is_fresh, self._n_held = action, True, 0

@@ -152,6 +152,8 @@ class SamplerVecEnv(VecEnv):
         self.max_episode_steps = description.max_episode_steps
         #: whether samplers can truncate their episodes earlier, which they cannot in vectorised ones
         self.takes_limit = description.takes_limit
+        #: whether the environments of a sampler are one vectorised environment
+        self.is_vectorized = description.is_vectorized
 
     @property
     def envs(self) -> list[gym.Env]:

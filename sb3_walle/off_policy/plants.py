@@ -53,6 +53,11 @@ def check_plants(samplers: SamplerVecEnv | None, fallback_action: FallbackAction
             f"In mode='realtime' each sampler acts on one plant, and here are envs_per_sampler="
             f"{samplers.envs_per_sampler}: the actions of one would wait for the steps of the others."
         )
+    if samplers.is_vectorized:
+        raise ValueError(
+            "mode='realtime' acts on single environments, and this one is vectorised: pass a function without a "
+            "number, which builds one environment."
+        )
     check_drives_plants(samplers.backend)
     if samplers.on_failure is None or samplers.client.supervision.samplers_give_way:
         raise ValueError(

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
+from sb3_walle.errors import NonFiniteError
 from sb3_walle.realtime.fallback import choose_fallback
 from sb3_walle.realtime.pacing import Pacer
 from sb3_walle.realtime.settings import RealtimeSettings
@@ -58,7 +60,16 @@ class Plant:
         self.times = TickTimes(0.0, 0.0, 0)
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """As the environment's, at the next tick."""
+        """
+        As the environment's, at the next tick.
+
+        :raises NonFiniteError: if a number of the action is NaN or infinite: the plant does not get it
+        """
+        if not np.isfinite(action).all():
+            raise NonFiniteError(
+                f"The policy has chosen the action {action} after the observation {self._observation}, so that the "
+                "plant was given the fallback action."
+            )
         if not self._has_tried_fallback:
             # A function that fails does so now, rather than when it is needed.
             self._choose_fallback()

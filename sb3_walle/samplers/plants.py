@@ -11,14 +11,10 @@ def plants_of(envs: InnermostEnvs, settings: RealtimeSettings | None) -> list[Pl
     :param envs: the environments of a sampler
     :param settings: how they are acted on in real time, ``None`` if they wait for the sampler
     :return: what steps each environment in real time from now on; nothing if they wait
-    :raises TypeError: if a vectorised environment should be acted on in real time
     """
-    if isinstance(envs, SamplerEnvs):
-        if settings is not None:
-            return envs.as_plants(settings)
+    if not isinstance(envs, SamplerEnvs):
+        return []
+    if settings is None:
         envs.as_environments()
-    elif settings is not None:
-        raise TypeError(
-            'mode="realtime" acts on single environments, and this one is vectorised: pass a function that builds one.'
-        )
-    return []
+        return []
+    return envs.as_plants(settings)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from sb3_walle.samplers.envs import SamplerEnvs
 from sb3_walle.samplers.episode_limit import can_limit, own_limit
 from sb3_walle.samplers.layers import EnvLayer, InnermostEnvs, OnInfo
 from sb3_walle.samplers.normalizer import NormalizedEnvs
@@ -37,6 +38,7 @@ class EnvDescription:
     :param resets_late: whether an environment whose episode has ended begins the next one in a step of the others
     :param max_episode_steps: after how many steps they truncate an episode, ``None`` if that is unknown
     :param takes_limit: whether a sampler can truncate an episode earlier
+    :param is_vectorized: whether those of a sampler are one vectorised environment
     """
 
     observation_space: spaces.Space
@@ -47,6 +49,7 @@ class EnvDescription:
     resets_late: bool = False
     max_episode_steps: int | None = None
     takes_limit: bool = True
+    is_vectorized: bool = False
 
 
 class EnvStack:
@@ -89,6 +92,7 @@ class EnvStack:
             envs.resets_late,
             own_limit(envs.envs[0]) if envs.envs else None,
             can_limit(envs.envs),
+            not isinstance(envs, SamplerEnvs),
         )
 
     @contextlib.contextmanager

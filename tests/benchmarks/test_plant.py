@@ -19,6 +19,7 @@ from sb3_walle.cli.environments import quiet_factory
 
 PERIOD = 0.02
 ACTION = np.array([0.5], np.float32)
+_CHEETAH = Physics("HalfCheetah-v4")
 
 
 class Agent:
@@ -88,6 +89,17 @@ def test_a_plant_in_time_is_the_environment(env_id: str) -> None:
             np.testing.assert_allclose(observed.observation, np.asarray(observation, float), rtol=1e-6)
             assert observed.reward == pytest.approx(float(reward), rel=1e-3)
     env.close()
+
+
+@given(st.floats(0.0, 1e4), st.floats(0.1, 0.9), st.floats(0.001, 0.1))
+def test_nothing_acts_before_the_first_action(now: float, phase: float, period: float) -> None:
+    """Wherever in a tick it arrives, and whatever is rounded."""
+    plant = Plant(_CHEETAH, period, phase)
+    plant.reset(now)
+    plant.act(now, np.ones(6, np.float32))
+    assert plant.due is not None
+    plant.tick(plant.due)
+    assert len(plant.record.ticks) == 1
 
 
 def test_a_late_action_acts_late() -> None:

@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 from virtual_plant import VirtualClock, VirtualPlantEnv, WaitingPlantEnv
 
+from sb3_walle.errors import NonFiniteError
 from sb3_walle.realtime.fallback import check_fallback, check_fallback_in
 from sb3_walle.realtime.plant import N_TICKS, Plant
 from sb3_walle.realtime.settings import LEAST_RING_SECONDS, RING_NBYTES, RING_SECONDS, RealtimeSettings
@@ -110,6 +111,19 @@ def test_fallback_action_is_given_once(fallback: Any, expected: float) -> None:
     plant.give_fallback()
     # At once, and not at the next tick.
     assert env.applied[3:] == [(before, pytest.approx(expected))]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_action_that_is_not_finite_is_not_given_and_the_one_before_is_held(value: float) -> None:
+    env = VirtualPlantEnv(VirtualClock())
+    plant = plant_of(env)
+    plant.reset()
+    act(plant, env.clock, 3)
+    with pytest.raises(NonFiniteError, match=rf"has chosen the action \[{value}\] after the observation"):
+        plant.step(np.array([value], np.float32))
+    assert len(env.applied) == 3
+    plant.give_fallback()
+    assert env.applied[3:] == [(pytest.approx(env.clock.time), pytest.approx(0.02))]
 
 
 def test_nothing_is_held_before_the_first_action_or_after_an_episode() -> None:

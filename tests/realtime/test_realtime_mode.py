@@ -251,6 +251,14 @@ def test_samplers_of_several_environments_are_refused() -> None:
         AsyncSAC("MlpPolicy", samplers, **small())
 
 
+def test_vectorized_environments_are_refused() -> None:
+    def build(n_envs: int) -> gym.vector.VectorEnv:
+        return gym.make_vec("Pendulum-v1", n_envs)
+
+    with pytest.raises(ValueError, match="acts on single environments, and this one is vectorised"):
+        AsyncSAC("MlpPolicy", build, **small())
+
+
 def test_samplers_that_would_be_restarted_are_refused_unless_the_user_says_so() -> None:
     samplers = SamplerVecEnv([lambda: gym.make("Pendulum-v1")], backend="inline")
     with samplers, pytest.raises(ValueError, match=r"not started for mode='realtime'.*on_failure='raise'"):
