@@ -29,7 +29,7 @@ def draw_control(task: Task, rows: Mapping[str, Sequence[ControlRow]], directory
 
     :param directory: has what the runs have left
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     by_age, by_miss = figure.subplots(1, 2, width_ratios=(3, 2))
     names = [name for name, runs in rows.items() if runs]
@@ -44,10 +44,11 @@ def draw_control(task: Task, rows: Mapping[str, Sequence[ControlRow]], directory
     by_age.set_ylim(1e-4, 1)
     by_age.set_xlabel("Age of an action when it arrives at the plant (ms)")
     by_age.set_ylabel("Share of actions that are older")
-    by_age.legend(fontsize="small", framealpha=0.8, edgecolor="none")
     draw_missed(by_miss, names, rows)
     for axes in (by_age, by_miss):
         tidy(axes)
+    handles, labels = by_age.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", edgecolor="none")
     figure.suptitle(
         f"{task.env_id} at {task.hz:g} Hz, {task.gradient_steps} gradient step(s) for {task.train_freq} step(s)"
     )
@@ -74,5 +75,5 @@ def draw_missed(axes: Axes, names: Sequence[str], rows: Mapping[str, Sequence[Co
         axes.annotate(f" {share:.2f} %, longest gap {gap}", (share, position), va="center", fontsize="small")
     axes.set_yticks(positions, names, fontsize="small")
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.6 * max(*shares, 1))
+    axes.set_xlim(0, 1.8 * max(*shares, 1))
     axes.set_xlabel("Ticks without a fresh action (%)")
