@@ -25,8 +25,11 @@ class LocalCluster:
     def __init__(self, n_nodes: int, cpus_per_node: int = 2) -> None:
         os.environ.update(SETTINGS)
         import ray
+        from ray._private.utils import get_ray_address_file
         from ray.cluster_utils import Cluster
 
+        # The cluster writes its address there. On a machine that has never had another one there is no such directory.
+        Path(get_ray_address_file(None)).parent.mkdir(parents=True, exist_ok=True)
         # Paths of sockets must be short.
         self._directory = tempfile.mkdtemp(prefix="ray")
         self._cpus_per_node = cpus_per_node
