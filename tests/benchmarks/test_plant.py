@@ -91,7 +91,6 @@ def test_a_plant_in_time_is_the_environment(env_id: str) -> None:
     env.close()
 
 
-@settings(deadline=None)
 @given(st.floats(0.0, 1e4), st.floats(0.1, 0.9), st.floats(0.001, 0.1))
 def test_nothing_acts_before_the_first_action(now: float, phase: float, period: float) -> None:
     """Wherever in a tick it arrives, and whatever is rounded."""
